@@ -1,0 +1,65 @@
+"""Reference profiles: what a version saw when it was validated, as integer counts on fixed bins.
+
+Bins are defined by the reference and never move. Bin layout of every signal, in order:
+numeric: under, the quantile bins, over, null; categorical: the categories, unseen, null.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+
+class SignalProfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Counts of one signal: a feature, or "prediction" (multiclass: "prediction:<class>").
+
+    Attributes:
+        edges: numeric only; k+1 ascending edges of k bins. A value v falls in under if v < edges[0],
+            in over if v > edges[-1]; bin i holds edges[i] <= v < edges[i+1], the last one closed.
+        categories: categorical only; values as text, most frequent first.
+        counts: reference counts; numeric k+3 (under, k bins, over, null), categorical c+2
+            (c categories, unseen, null).
+        deflation: variance inflation of block means of the time-ordered reference, at least 1.
+    """
+
+    name: str
+    kind: Literal["numeric", "categorical"]
+    counts: tuple[int, ...]
+    edges: tuple[float, ...] = ()
+    categories: tuple[str, ...] = ()
+    deflation: float = 1.0
+
+
+class Validation(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the version did on the newest slice, that no candidate had seen."""
+
+    n: int
+    loss_bins: tuple[int, ...]  # bounded loss, counts on equal bins of [0, 1]
+    loss_scale: float  # bounded loss = min(loss, loss_scale) / loss_scale
+    metrics: dict[str, float]
+    deflation: float = 1.0
+
+
+class ReferenceProfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All that a monitor needs to know of a version: plain data, stored by the digest of its JSON."""
+
+    model: str
+    rows: int
+    signals: tuple[SignalProfile, ...]
+    validation: Validation
+
+    def signal(self, name: str) -> SignalProfile | None:
+        return next((signal for signal in self.signals if signal.name == name), None)
+
+
+def encode(profile: ReferenceProfile) -> bytes:
+    return msgspec.json.encode(profile, order="deterministic")
+
+
+def decode(data: bytes) -> ReferenceProfile:
+    """Raises:
+    ValueError: the bytes are not a profile.
+    """
+    return msgspec.json.decode(data, type=ReferenceProfile)

@@ -1,0 +1,201 @@
+"""A model's spec: what it predicts, from what, and how it is watched.
+
+A spec is plain data, written by people as JSON or TOML, stored in the registry and carried by
+every lifecycle record, so that stream stages need no database.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Probability = Annotated[float, Meta(gt=0, lt=1)]
+Task = Literal["binary", "multiclass", "regression"]
+
+DAY_SECONDS = 86_400.0
+
+
+class Feature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One input of the model. A missing value is null and is counted, not refused."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=100)]
+    type: Literal["numeric", "categorical"] = "numeric"
+
+
+class Labels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How late a label may be (event time)."""
+
+    horizon_seconds: Positive = 30 * DAY_SECONDS  # then a prediction is closed unlabelled
+    correction_horizon_seconds: NotNegative = 7 * DAY_SECONDS  # after the label came
+
+
+class Ticks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base ticks: the grain of every count; cut by event time only."""
+
+    seconds: Positive = 30.0
+    allowed_lateness_seconds: NotNegative = 10.0  # how far behind its partition's clock an event may be
+    minimum_events: Annotated[int, Meta(ge=1)] = 100  # tests see whole ticks of at least this many
+
+
+class Window(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A sliding window over closed ticks: by event time, or by number of labels. Exactly one is set."""
+
+    seconds: Positive | None = None
+    labels: Annotated[int, Meta(ge=1)] | None = None
+
+
+class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many false alarms the model may raise, over all its signals."""
+
+    false_alarms_per_month: Positive = 1.0
+    harm_share: NotNegative = 0.40
+    data_share: NotNegative = 0.20
+    prediction_share: NotNegative = 0.15
+    feature_share: NotNegative = 0.25
+
+
+class Tolerances(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is no news, in units a person understands."""
+
+    psi: NotNegative = 0.01
+    loss: NotNegative = 0.0  # on the bounded loss, added to the upper bound of the validated loss
+    delta: Probability = 0.005  # chance that a version's validated loss exceeds its upper bound
+
+
+class Trial(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Champion against challenger on the same labelled events (bounded loss)."""
+
+    alpha: Probability = 0.05
+    margin: NotNegative = 0.02  # "not worse by" when the champion is harmed
+    minimum_pairs: Annotated[int, Meta(ge=1)] = 200
+    maximum_pairs: Annotated[int, Meta(ge=1)] = 20_000
+    cycle_seconds: NotNegative = 7 * DAY_SECONDS  # judged at whole business cycles; 0 = at any tick
+    rollback_alpha: Probability = 0.01
+    rollback_tolerance: NotNegative = 0.0
+    probation_pairs: Annotated[int, Meta(ge=1)] = 5_000  # then the previous version leaves the shadow
+
+
+class Training(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a retrain may use and must reach."""
+
+    candidates: tuple[str, ...] = ("logistic_regression", "hist_gradient_boosting")
+    window_seconds: Positive = 28 * DAY_SECONDS  # newest labelled examples by event time
+    minimum_rows: Annotated[int, Meta(ge=1)] = 200
+    maximum_rows: Annotated[int, Meta(ge=1)] = 100_000
+    holdout_share: Annotated[float, Meta(gt=0, lt=0.9)] = 0.25  # the newest slice, that no candidate has seen
+    timeout_seconds: Positive = 600.0
+    seed: int = 0
+
+
+class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What may happen without a person."""
+
+    retrain: bool = True
+    promote: bool = True
+    rollback: bool = True
+    cooldown_seconds: NotNegative = DAY_SECONDS  # between two retrain commands
+    rollback_cooloff_seconds: NotNegative = DAY_SECONDS
+
+
+class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything Driftline knows of a model before its first version.
+
+    >>> spec = ModelSpec(name="churn", task="binary", classes=("no", "yes"),
+    ...                  features=(Feature(name="age"),))
+    >>> check(spec).outputs
+    1
+    """
+
+    name: Name
+    task: Task
+    features: tuple[Feature, ...]
+    classes: tuple[str, ...] = ()  # binary: (negative, positive); multiclass: in the order of probabilities
+    segments: tuple[str, ...] = ()  # names of categorical features whose values are judged apart
+    windows: tuple[Window, ...] = (Window(seconds=DAY_SECONDS), Window(labels=1000))
+    labels: Labels = Labels()
+    ticks: Ticks = Ticks()
+    budget: Budget = Budget()
+    tolerances: Tolerances = Tolerances()
+    trial: Trial = Trial()
+    training: Training = Training()
+    policy: Policy = Policy()
+    detectors: tuple[str, ...] = ()  # river detectors by name, shown as information
+    served: Literal["here", "elsewhere"] = "here"
+    owner: str = ""
+    description: str = ""
+
+    @property
+    def outputs(self) -> int:
+        """Floats that a prediction has: 1 (P of the positive class, or the value), or one a class."""
+        return len(self.classes) if self.task == "multiclass" else 1
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def tick_ms(self) -> int:
+        return round(self.ticks.seconds * 1000)
+
+
+def check(spec: ModelSpec) -> ModelSpec:
+    """Return the spec if its parts fit together.
+
+    Raises:
+        ValueError: with one sentence that says which part to change.
+    """
+    names = spec.feature_names
+    categorical = {feature.name for feature in spec.features if feature.type == "categorical"}
+    problems = {
+        "features: name at least one": not names,
+        "features: names must differ": len(set(names)) < len(names),
+        "classes: a binary model has two, (negative, positive)": (
+            spec.task == "binary" and len(spec.classes) != 2
+        ),
+        "classes: a multiclass model has at least three": (
+            spec.task == "multiclass" and len(spec.classes) < 3
+        ),
+        "classes: a regression model has none": spec.task == "regression" and bool(spec.classes),
+        "classes: names must differ": len(set(spec.classes)) < len(spec.classes),
+        "segments: name categorical features": not set(spec.segments) <= categorical,
+        "windows: each has either seconds or labels": any(
+            (window.seconds is None) == (window.labels is None) for window in spec.windows
+        ),
+        "windows: name at least one": not spec.windows,
+        "ticks: seconds must be at least 0.001": spec.tick_ms < 1,
+        "budget: the four shares add up to 1": not 0.999 < _shares(spec.budget) < 1.001,
+        "training: name at least one candidate": not spec.training.candidates,
+    }
+    for sentence, broken in problems.items():
+        if broken:
+            raise ValueError(f"spec of model {spec.name!r}: {sentence}")
+    return spec
+
+
+def _shares(budget: Budget) -> float:
+    return (
+        budget.harm_share + budget.data_share + budget.prediction_share + budget.feature_share
+    )
+
+
+def read_spec(text: bytes | str, *, toml: bool = False) -> ModelSpec:
+    """Decode and check a spec.
+
+    Raises:
+        ValueError: what is wrong and where (`$.features[0].name`).
+    """
+    try:
+        decode = msgspec.toml.decode if toml else msgspec.json.decode
+        return check(decode(text, type=ModelSpec))
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ValueError(f"spec: {error}") from error
+
+
+def model_name_is_valid(name: str) -> bool:
+    return len(name) <= 100 and re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name) is not None

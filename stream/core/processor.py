@@ -1,0 +1,122 @@
+"""What the runtime and the pure stages say to each other.
+
+A processor is the state of one partition of one stage. The runtime feeds it records and time, takes
+its outputs, and writes its changed parts in the same transaction as those outputs and the offsets.
+Nothing here or in a processor reads a clock, draws a random number, or does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.profile import ReferenceProfile
+from stream.events import LifecycleChanged
+
+Headers = tuple[tuple[str, bytes | None], ...]
+
+
+class Record(NamedTuple):
+    """One record as it lies in the log."""
+
+    offset: int
+    timestamp_ms: int  # LogAppendTime, or the replayer's clock: "now" for this record
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+class Batch(NamedTuple):
+    """Records of one topic and partition in offset order; offsets may have gaps."""
+
+    entity: str
+    partition: int
+    records: Sequence[Record]
+
+
+class Output(NamedTuple):
+    """One record to produce. `partition` None: by the key, with the configured partitioner."""
+
+    entity: str
+    key: bytes | None
+    value: bytes | None
+    partition: int | None = None
+    headers: Headers = ()
+
+
+class LiveModel(Protocol):
+    """One model as this worker holds it: lifecycle, loaded versions, loaded profiles."""
+
+    @property
+    def lifecycle(self) -> LifecycleChanged: ...
+
+    def predict(self, version: int, rows: Sequence[Sequence[object]]) -> NDArray[np.float64]:
+        """Outputs of one loaded version: shape (rows, spec.outputs)."""
+        ...
+
+    def profile(self, version: int) -> ReferenceProfile | None:
+        """The reference profile of a known version, None if the version is not known."""
+        ...
+
+
+#: What is live, as of one moment: model name -> live model. A new mapping replaces the old one.
+Fleet = Mapping[str, LiveModel]
+
+#: Checkpoint parts by name. None: the part is gone.
+Parts = dict[str, bytes | None]
+
+
+class Context(NamedTuple):
+    """What a processor is told when it is made; constant for its life."""
+
+    partition: int
+    partitions: Mapping[str, int]  # partition counts by entity, of the stage's inputs and outputs
+    settings: "CoreSettings"
+
+
+class CoreSettings(NamedTuple):
+    """The settings that the core knows, as plain values with units."""
+
+    clock: str = "append"  # "append": records are stamped by the broker; "event": by a replayer
+    partitioner: str = "murmur2"
+    unknown_model_wait_ms: int = 5_000
+    summary_interval_ms: int = 1_000
+    max_event_bytes: int = 262_144
+    max_late_ms: int = 30 * 86_400_000  # event time older than the record's clock by more is refused
+    max_ahead_ms: int = 300_000
+
+
+class Processor(Protocol):
+    """One partition of one stage. Built by a factory `(Context) -> Processor`, then restored or used."""
+
+    def restore(self, parts: Mapping[str, bytes]) -> None:
+        """Take over the parts of the last committed checkpoint. Called once, before anything else."""
+        ...
+
+    def apply(self, batch: Batch, fleet: Fleet) -> list[Output]:
+        """Take records in. Never raises for what a record holds: those become dead letters."""
+        ...
+
+    def advance(self, clock_ms: int, caught_up: bool, fleet: Fleet) -> list[Output]:
+        """Time has passed: called before every flush. `clock_ms` is the wall clock, an input that is
+        journaled; `caught_up`: every record that lay in the inputs when the clock was read is applied.
+        """
+        ...
+
+    def changes(self, *, complete: bool) -> Parts:
+        """Parts that differ from the last call (all of them if `complete`); marks them as written."""
+        ...
+
+    @property
+    def generations(self) -> Mapping[str, int]:
+        """Newest lifecycle generation used, by model. Restored with the parts by the runtime: a worker
+        whose fleet is older waits before it applies anything."""
+        ...
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Monotone counts for metrics, since this object was made: `<name>` or `<name>:<label>`."""
+        ...

@@ -1,0 +1,75 @@
+"""What can go wrong, by who must act.
+
+DriftlineError
+├── ConfigurationError      a setting, spec or command is wrong; the message says what to do (exit code 2)
+├── Refused                 one record or request is unacceptable; it goes to the dead letters with a reason
+└── Halt                    going on could lose or double an effect; the process exits non-zero
+    ├── CheckpointError     a checkpoint is missing a part, is corrupt, or disagrees with the group's offsets
+    ├── PartitionCountChanged
+    ├── RetentionOvertook   the log no longer holds the offset a checkpoint resumes at
+    └── Fenced              another process holds this partition's transactional id
+"""
+
+from __future__ import annotations
+
+
+class DriftlineError(Exception):
+    """Base of every error that Driftline raises on purpose."""
+
+
+class ConfigurationError(DriftlineError):
+    """A setting, spec or command is wrong; the message says what to do next."""
+
+
+class Refused(DriftlineError):  # noqa: N818  it names a fact, as the tree above does
+    """One record is unacceptable.
+
+    Attributes:
+        reason: a short name from `REASONS`, used as dead-letter header and metric label.
+        detail: one sentence for a person, at most 500 characters of it are kept.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail[:500]
+
+
+class Halt(DriftlineError):  # noqa: N818
+    """Going on could lose or double an effect, so the process ends and is started again."""
+
+
+class CheckpointError(Halt):
+    """A checkpoint misses a part, is corrupt, or disagrees with the group's offsets."""
+
+
+class PartitionCountChanged(Halt):
+    """A topic's partition count is not the one its checkpoints were written for."""
+
+
+class RetentionOvertook(Halt):
+    """The log no longer holds the offset that a checkpoint resumes at."""
+
+
+class Fenced(Halt):
+    """Another process holds this partition's transactional id."""
+
+
+# Why a record is refused: the header `dl_reason` and the metric label. Written here, used everywhere.
+REASONS = frozenset(
+    {
+        "bad-json",  # not JSON, or nested too deeply, or not UTF-8
+        "bad-envelope",  # CloudEvents attributes missing or of the wrong type
+        "bad-data",  # right JSON, wrong types or values
+        "bad-features",  # missing or extra features by the model's spec, or wrong feature types
+        "bad-id",  # empty, too long, or not printable
+        "bad-label",  # not a label of the model's task
+        "bad-output",  # the prediction does not fit the model's task
+        "bad-time",  # event time too far from the record's clock
+        "null-value",  # a tombstone where none belongs
+        "too-large",
+        "unknown-event",  # unknown type or version of it
+        "unknown-model",
+        "unknown-version",
+    }
+)

@@ -1,0 +1,304 @@
+"""Every record on the wire: facts in the past tense, commands in the imperative.
+
+All are JSON in a CloudEvents 1.0 envelope (`stream.envelope`). Times in data are milliseconds since
+1970 UTC, in event time unless the name says otherwise. Unknown fields are ignored, so fields may be
+added; a changed meaning is a new type (`.v2`). Sums of reals are integers in millionths ("micro"),
+so that they merge to the same bits in any order.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from models.spec import ModelSpec
+
+PredictionId = Annotated[str, Meta(min_length=1, max_length=256)]
+Model = Annotated[str, Meta(min_length=1, max_length=100)]
+Version = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Label = str | bool | int | float
+FeatureValue = float | str | bool | None
+#: What a model says: P(positive class) or the value, as one number; multiclass: one P per class.
+Output = float | list[float]
+MICRO: Final = 1_000_000
+LOSS_BINS: Final = 20
+
+
+# --- what producers write ---------------------------------------------------------------------
+
+
+class PredictionRequested(Struct, frozen=True, kw_only=True):
+    """Score these features."""
+
+    prediction_id: PredictionId
+    model: Model
+    features: dict[str, FeatureValue]
+
+
+class PredictionMade(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model version said something about these features, here or elsewhere."""
+
+    prediction_id: PredictionId
+    model: Model
+    version: Version
+    output: Output
+    features: dict[str, FeatureValue]
+    shadow: dict[str, Output] = {}  # version -> what it would have said
+    spec_revision: int = 0
+    generation: int = 0
+
+
+class FeedbackReceived(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The truth about a prediction, late, repeated or corrected as it may be."""
+
+    prediction_id: PredictionId
+    model: Model
+    label: Label
+    weight: Annotated[float, Meta(gt=0)] = 1.0
+
+
+class ClockAdvanced(Struct, frozen=True, kw_only=True):
+    """A replayer says: nothing older than this record's own timestamp comes on this partition.
+
+    Only accepted where the setting `clock` is "event".
+    """
+
+    clock_ms: int
+
+
+# --- what the stages say ----------------------------------------------------------------------
+
+
+class ExampleLabelled(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A prediction has its label. Features stay in `predictions`, at this partition and offset."""
+
+    prediction_id: PredictionId
+    model: Model
+    version: Version
+    partition: int
+    offset: int
+    predicted_ms: int
+    labelled_ms: int
+    label: Label
+    weight: float = 1.0
+    revision: int = 0  # 0 for the first label, counts corrections
+
+
+class Pairs(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The summarised version against a shadow version on the same labelled events.
+
+    D = bounded loss of the summarised version - bounded loss of the shadow; positive: shadow better.
+    """
+
+    n: int = 0
+    d_sum: int = 0  # micro
+    d_squares: int = 0  # micro
+    losses: int = 0  # micro, unbounded loss of the summarised version
+    shadow_losses: int = 0  # micro, unbounded loss of the shadow
+
+
+class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one partition adds to one (model, version, segment, tick). Deltas: add them up.
+
+    `signals` belong to the tick of the prediction's event time; so do `labelled` and `sums`, which
+    corrections restate (deltas may be negative). `bets`, `pairs` and `delays` belong to the tick in
+    which the label arrived (max of both event times) and are never restated.
+    """
+
+    model: Model
+    version: Version
+    segment: str = ""  # "" is all; else "<feature>=<value>"
+    tick: int  # floor(event time / tick length)
+    partition: int
+    predictions: int = 0
+    signals: dict[str, list[int]] = {}  # counts on the reference profile's bins, by signal name
+    labelled: int = 0
+    sums: dict[str, int] = {}  # micro: correct, log_loss, absolute_error, squared_error, loss (bounded)
+    squares: dict[str, int] = {}  # micro, of the same
+    bets: list[int] = []  # labels by bounded-loss bin, LOSS_BINS of them
+    pairs: dict[str, Pairs] = {}  # shadow version -> outcomes
+    delays: dict[str, int] = {}  # label delay: floor(log2(seconds + 1)) -> count
+    counters: dict[str, int] = {}  # duplicates, conflicts, corrections, orphans, expired, late, ...
+
+
+class Applied(Struct, frozen=True, kw_only=True, array_like=True):
+    """One run of records that a partition applied, in order: the journal that replay follows."""
+
+    entity: str
+    first: int  # offset
+    end: int  # offset after the last one
+    generations: dict[str, int] = {}  # lifecycle generation per model, where it changed
+
+
+class ProgressReported(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far one partition of monitor is. Sent to every partition of `summaries`, also when idle.
+
+    No event older than `watermark_ms` that is on time can come from this partition any more.
+    """
+
+    partition: int
+    partitions: int
+    sequence: int  # counts this partition's reports
+    watermark_ms: int
+    clock_ms: int
+    caught_up: bool
+    applied: list[Applied] = []
+
+
+class Measure(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One figure with its 95 % interval."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class AccuracyMeasured(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Rolling performance of one version over one window, as of one closed tick."""
+
+    model: Model
+    version: Version
+    segment: str = ""
+    window: str  # "86400s" or "1000 labels"
+    start_ms: int
+    end_ms: int
+    revision: int = 0  # counts restatements of the same window and end
+    predictions: int
+    labelled: int
+    coverage: float
+    metrics: dict[str, Measure]  # accuracy, log_loss | absolute_error, squared_error; loss (bounded)
+    baseline: dict[str, float] = {}  # the same metrics, validated before the version went live
+    champion: bool = False
+
+
+class DriftMeasured(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One signal against the version's reference profile, as of one closed tick."""
+
+    model: Model
+    version: Version
+    signal: str  # a feature's name, or "prediction"
+    window: str
+    start_ms: int
+    end_ms: int
+    n: int
+    psi: float
+    psi_noise: float  # what noise alone would give on average
+    psi_low: float
+    psi_high: float
+    js: float  # Jensen-Shannon distance, base 2
+    js_noise: float
+    null_rate: float
+    unseen_rate: float
+    evidence: float  # share of the alarm threshold reached: alarm at 1
+    counts: list[int] = []
+
+
+class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One problem from opening to resolving; the same `alert_id` all along, newest revision wins."""
+
+    alert_id: str
+    model: Model
+    problem: str  # the deduplication key within the model: "harm", "drift", "bad-artefact:3", ...
+    verdict: Literal[
+        "data changed", "predictions changed", "performance harmed", "data broken", "operation failed"
+    ]
+    state: Literal["open", "resolved"]
+    severity: Literal["info", "warning", "critical"]
+    sentence: str
+    version: int | None = None
+    opened_ms: int
+    updated_ms: int
+    resolved_ms: int | None = None
+    revision: int = 0
+    evidence: dict[str, msgspec.Raw | float | int | str | list[object] | dict[str, object] | None] = {}
+
+
+class Command(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What evaluate, or a person, wants done; handled once per `command_id`.
+
+    retrain: fit candidates and propose a challenger. promote: challenger `version` becomes champion.
+    reject: challenger `version` leaves the shadow. rollback: champion goes back to `version`.
+    settle: probation is over, `version` (the previous champion) leaves the shadow.
+    """
+
+    command_id: str
+    kind: Literal["retrain", "promote", "reject", "rollback", "settle"]
+    model: Model
+    generation: int  # of lifecycle, that the decision was made on; a later one makes it void
+    reason: str
+    issued_ms: int
+    version: int | None = None
+    alert_id: str | None = None
+    evidence: dict[str, object] = {}
+
+
+# --- what is live ------------------------------------------------------------------------------
+
+
+class VersionCard(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What workers must know of a version: where its bytes lie and how well it validated."""
+
+    version: Version
+    artefact_url: str
+    artefact_digest: str  # sha256 hex of the bytes handed to the loader
+    profile_url: str
+    profile_digest: str
+
+
+class LifecycleChanged(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is live for a model, whole. The newest generation of a model wins."""
+
+    model: Model
+    generation: Annotated[int, Meta(ge=1)]
+    spec: ModelSpec
+    spec_revision: int
+    champion: int | None = None
+    challengers: list[int] = []
+    previous: int | None = None  # in shadow during probation
+    probation: bool = False
+    pinned: bool = False
+    versions: list[VersionCard] = []  # those named above, and the newest others
+    changed_ms: int  # the registry's clock
+    cause: str = ""  # command id, or who did it
+    reason: str = ""
+
+    def card(self, version: int) -> VersionCard | None:
+        return next((card for card in self.versions if card.version == version), None)
+
+    @property
+    def shadows(self) -> tuple[int, ...]:
+        """Versions that score beside the champion."""
+        previous = () if self.previous is None else (self.previous,)
+        return tuple(v for v in (*self.challengers, *previous) if v != self.champion)
+
+
+# CloudEvents type -> (struct, entity of the topic it belongs to)
+EVENT_TYPES: Final[dict[str, tuple[type[Struct], str]]] = {
+    "driftline.prediction.requested.v1": (PredictionRequested, "requests"),
+    "driftline.prediction.made.v1": (PredictionMade, "predictions"),
+    "driftline.feedback.received.v1": (FeedbackReceived, "feedback"),
+    "driftline.clock.advanced.v1": (ClockAdvanced, "*"),
+    "driftline.example.labelled.v1": (ExampleLabelled, "examples"),
+    "driftline.summary.computed.v1": (SummaryComputed, "summaries"),
+    "driftline.progress.reported.v1": (ProgressReported, "summaries"),
+    "driftline.accuracy.measured.v1": (AccuracyMeasured, "accuracy"),
+    "driftline.drift.measured.v1": (DriftMeasured, "drift"),
+    "driftline.alert.opened.v1": (Alert, "alerts"),
+    "driftline.alert.updated.v1": (Alert, "alerts"),
+    "driftline.alert.resolved.v1": (Alert, "alerts"),
+    "driftline.command.retrain.v1": (Command, "commands"),
+    "driftline.command.promote.v1": (Command, "commands"),
+    "driftline.command.reject.v1": (Command, "commands"),
+    "driftline.command.rollback.v1": (Command, "commands"),
+    "driftline.command.settle.v1": (Command, "commands"),
+    "driftline.lifecycle.changed.v1": (LifecycleChanged, "lifecycle"),
+}
+
+# The type of a plain JSON value without CloudEvents attributes, by the topic it came on.
+DEFAULT_TYPES: Final = {
+    "requests": "driftline.prediction.requested.v1",
+    "predictions": "driftline.prediction.made.v1",
+    "feedback": "driftline.feedback.received.v1",
+}

@@ -1,0 +1,133 @@
+"""Every knob, its default and unit, in one table.
+
+Order: command-line flag, then `DRIFTLINE_<NAME>`, then `driftline.toml`, then the default here.
+`KAFKA_BOOTSTRAP_SERVERS` is honoured where `DRIFTLINE_BOOTSTRAP_SERVERS` is not set.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from stream.core.processor import CoreSettings
+from stream.errors import ConfigurationError
+from stream.topics import Names
+
+TOML_FILE = Path("driftline.toml")
+
+
+class Settings(BaseSettings):
+    """Immutable; read once where a process starts, handed on from there."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DRIFTLINE_", frozen=True, extra="forbid", toml_file=TOML_FILE, populate_by_name=True
+    )
+
+    # Kafka
+    bootstrap_servers: str = Field(
+        default="localhost:9092",
+        validation_alias=AliasChoices("DRIFTLINE_BOOTSTRAP_SERVERS", "KAFKA_BOOTSTRAP_SERVERS"),
+        description="Kafka brokers, host:port, comma separated",
+    )
+    kafka: dict[str, str] = Field(
+        default_factory=dict,
+        description="further librdkafka properties, for every client (JSON in the environment)",
+    )
+    topic_prefix: str = Field(default="driftline", pattern=r"^[a-zA-Z0-9-]+$", max_length=100)
+    partitions: int = Field(default=4, ge=1, le=1024, description="of every topic, when it is made")
+    replication_factor: int = Field(default=1, ge=1, le=9)
+    partitioner: Literal["murmur2", "crc32"] = Field(
+        default="murmur2", description="what producers use: Java and aiokafka murmur2, librdkafka crc32"
+    )
+    retention_hours: float = Field(
+        default=24 * 60, ge=-1, description="of topics that are not compacted; -1 is for ever"
+    )
+    embedded_broker: bool = Field(
+        default=False,
+        description="the broker is librdkafka's in-process one: complete checkpoints, no isolation",
+    )
+    # Time
+    clock: Literal["append", "event"] = Field(
+        default="append",
+        description="append: the broker stamps records; event: a replayer does, in event time",
+    )
+    max_late_seconds: float = Field(
+        default=30 * 86_400, gt=0, description="event time older than the record's clock is refused"
+    )
+    max_ahead_seconds: float = Field(default=300, ge=0)
+    # Delivery
+    commit_interval_ms: int = Field(default=100, ge=1, description="at least this; grows with partitions")
+    commit_interval_per_partition_ms: int = Field(default=15, ge=0)
+    summary_interval_ms: int = Field(default=1000, ge=10)
+    session_timeout_seconds: float = Field(default=10, ge=6)
+    transaction_timeout_ms: int = Field(default=15_000, ge=1000)
+    queue_batches: int = Field(default=4, ge=1, description="fetched batches held per partition")
+    drain_seconds: float = Field(default=8, gt=0, description="from SIGTERM to a clean exit")
+    # Records
+    max_event_bytes: int = Field(default=262_144, ge=1024, description="larger ones are dead-lettered")
+    max_record_bytes: int = Field(default=12_582_912, ge=1_048_588, description="largest the topics hold")
+    unknown_model_wait_seconds: float = Field(default=5, ge=0)
+    # Registry and artefacts
+    registry_url: str = Field(default="sqlite:///driftline.db", description="SQLAlchemy URL")
+    artefact_url: str = Field(default="file:artefacts", description="where artefacts lie, for all workers")
+    max_artefact_bytes: int = Field(default=268_435_456, ge=1024)
+    # Doors
+    metrics_port: int | None = Field(default=None, description="Prometheus on loopback; none by default")
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def names(self) -> Names:
+        return Names(self.topic_prefix)
+
+    @property
+    def core(self) -> CoreSettings:
+        return CoreSettings(
+            clock=self.clock,
+            partitioner=self.partitioner,
+            unknown_model_wait_ms=round(self.unknown_model_wait_seconds * 1000),
+            summary_interval_ms=self.summary_interval_ms,
+            max_event_bytes=self.max_event_bytes,
+            max_late_ms=round(self.max_late_seconds * 1000),
+            max_ahead_ms=round(self.max_ahead_seconds * 1000),
+        )
+
+    def client(self, **more: object) -> dict[str, object]:
+        """Properties that every librdkafka client starts from."""
+        return {"bootstrap.servers": self.bootstrap_servers, **self.kafka, **more}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load(**flags: Any) -> Settings:  # noqa: ANN401  a flag may be of any setting's type
+    """Settings as this process should see them; flags that are None count as not given.
+
+    Raises:
+        ConfigurationError: a setting is unknown or out of range.
+    """
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        lines = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()
+        )
+        raise ConfigurationError(f"settings: {lines}. `driftline config show` lists them all.") from error
+    except ValueError as error:
+        raise ConfigurationError(f"settings: {TOML_FILE}: {error}") from error

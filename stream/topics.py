@@ -1,0 +1,110 @@
+"""Every durable name, written by hand in one place: topics, groups, transactional ids, headers.
+
+Renaming anything here moves state or breaks a subscriber: it is a breaking change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Stage = Literal["score", "monitor", "evaluate"]
+STAGES: Final[tuple[Stage, ...]] = ("score", "monitor", "evaluate")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One row of the table of topics.
+
+    Attributes:
+        entity: the short name, used in code, metrics and settings.
+        key: what the record key is.
+        compacted: the newest record of a key is kept for ever.
+        open: written by producers outside Driftline, so large and hostile values must be expected.
+        joined: has the same partition count as `predictions`.
+    """
+
+    entity: str
+    key: str
+    compacted: bool = False
+    open: bool = False
+    joined: bool = False
+
+
+TOPICS: Final = (
+    Topic("requests", key="prediction_id", open=True),
+    Topic("predictions", key="prediction_id", open=True, joined=True),
+    Topic("feedback", key="prediction_id", open=True, joined=True),
+    Topic("examples", key="prediction_id", joined=True),
+    Topic("summaries", key="model"),
+    Topic("accuracy", key="model"),
+    Topic("drift", key="model"),
+    Topic("alerts", key="alert_id", compacted=True),
+    Topic("commands", key="model"),
+    Topic("lifecycle", key="model", compacted=True),
+    Topic("checkpoints.score", key="part", compacted=True),
+    Topic("checkpoints.monitor", key="part", compacted=True),
+    Topic("checkpoints.evaluate", key="part", compacted=True),
+    Topic("requests.dlq", key="the original key"),
+    Topic("predictions.dlq", key="the original key"),
+    Topic("feedback.dlq", key="the original key"),
+)
+BY_ENTITY: Final = {topic.entity: topic for topic in TOPICS}
+
+# What each stage reads. The topics of one stage are co-partitioned.
+INPUTS: Final[dict[Stage, tuple[str, ...]]] = {
+    "score": ("requests",),
+    "monitor": ("predictions", "feedback"),
+    "evaluate": ("summaries",),
+}
+
+# Headers that Driftline writes. CloudEvents' own are `ce_<attribute>` and `content-type`.
+HEADER_REROUTED: Final = "dl_rerouted"  # partition a record came from; it is re-routed once
+HEADER_REASON: Final = "dl_reason"
+HEADER_DETAIL: Final = "dl_detail"
+HEADER_TOPIC: Final = "dl_topic"
+HEADER_PARTITION: Final = "dl_partition"
+HEADER_OFFSET: Final = "dl_offset"
+HEADER_TIMESTAMP: Final = "dl_timestamp_ms"
+HEADER_STAGE: Final = "dl_stage"
+
+TRAINER_GROUP: Final = "trainer"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Full names under one prefix.
+
+    >>> Names("driftline").topic("feedback.dlq")
+    'driftline.feedback.v1.dlq'
+    >>> Names("driftline").entity("driftline.checkpoints.score.v1")
+    'checkpoints.score'
+    >>> Names("acme").transactional_id("monitor", 3)
+    'acme.monitor.3'
+    """
+
+    prefix: str = "driftline"
+
+    def topic(self, entity: str) -> str:
+        if entity not in BY_ENTITY:
+            raise KeyError(f"no topic for {entity!r}; there are {', '.join(BY_ENTITY)}")
+        stem = entity.removesuffix(".dlq")
+        return f"{self.prefix}.{stem}.v1{entity[len(stem):]}"
+
+    def entity(self, topic: str) -> str:
+        return self._entities()[topic]
+
+    def _entities(self) -> dict[str, str]:
+        return {self.topic(entity): entity for entity in BY_ENTITY}
+
+    def group(self, role: str) -> str:
+        return f"{self.prefix}.{role}"
+
+    def transactional_id(self, stage: Stage, partition: int) -> str:
+        return f"{self.prefix}.{stage}.{partition}"
+
+    def checkpoints(self, stage: Stage) -> str:
+        return self.topic(f"checkpoints.{stage}")
+
+    def inputs(self, stage: Stage) -> tuple[str, ...]:
+        return tuple(self.topic(entity) for entity in INPUTS[stage])
