@@ -16,8 +16,9 @@ class SignalProfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Counts of one signal: a feature, or "prediction" (multiclass: "prediction:<class>").
 
     Attributes:
-        edges: numeric only; k+1 ascending edges of k bins. A value v falls in under if v < edges[0],
-            in over if v > edges[-1]; bin i holds edges[i] <= v < edges[i+1], the last one closed.
+        edges: numeric only; k+1 ascending edges of k bins. A value v falls in under if
+            v < edges[0], in over if v > edges[-1]; bin i holds edges[i] <= v < edges[i+1], the last
+            one closed.
         categories: categorical only; values as text, most frequent first.
         counts: reference counts; numeric k+3 (under, k bins, over, null), categorical c+2
             (c categories, unseen, null).
@@ -43,7 +44,7 @@ class Validation(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ReferenceProfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """All that a monitor needs to know of a version: plain data, stored by the digest of its JSON."""
+    """All that a monitor must know of a version: plain data, stored by its JSON's digest."""
 
     model: str
     rows: int

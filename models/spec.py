@@ -33,18 +33,21 @@ class Labels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     horizon_seconds: Positive = 30 * DAY_SECONDS  # then a prediction is closed unlabelled
     correction_horizon_seconds: NotNegative = 7 * DAY_SECONDS  # after the label came
+    early_seconds: NotNegative = DAY_SECONDS  # a label waits this long for its prediction
 
 
 class Ticks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base ticks: the grain of every count; cut by event time only."""
 
     seconds: Positive = 30.0
-    allowed_lateness_seconds: NotNegative = 10.0  # how far behind its partition's clock an event may be
+    allowed_lateness_seconds: NotNegative = (
+        10.0  # how far behind its partition's clock an event may be
+    )
     minimum_events: Annotated[int, Meta(ge=1)] = 100  # tests see whole ticks of at least this many
 
 
 class Window(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A sliding window over closed ticks: by event time, or by number of labels. Exactly one is set."""
+    """A sliding window over closed ticks: by event time or by labels. Exactly one is set."""
 
     seconds: Positive | None = None
     labels: Annotated[int, Meta(ge=1)] | None = None
@@ -78,7 +81,9 @@ class Trial(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cycle_seconds: NotNegative = 7 * DAY_SECONDS  # judged at whole business cycles; 0 = at any tick
     rollback_alpha: Probability = 0.01
     rollback_tolerance: NotNegative = 0.0
-    probation_pairs: Annotated[int, Meta(ge=1)] = 5_000  # then the previous version leaves the shadow
+    probation_pairs: Annotated[int, Meta(ge=1)] = (
+        5_000  # then the previous version leaves the shadow
+    )
 
 
 class Training(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,7 +93,9 @@ class Training(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     window_seconds: Positive = 28 * DAY_SECONDS  # newest labelled examples by event time
     minimum_rows: Annotated[int, Meta(ge=1)] = 200
     maximum_rows: Annotated[int, Meta(ge=1)] = 100_000
-    holdout_share: Annotated[float, Meta(gt=0, lt=0.9)] = 0.25  # the newest slice, that no candidate has seen
+    holdout_share: Annotated[float, Meta(gt=0, lt=0.9)] = (
+        0.25  # the newest slice, that no candidate has seen
+    )
     timeout_seconds: Positive = 600.0
     seed: int = 0
 
@@ -115,7 +122,9 @@ class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Name
     task: Task
     features: tuple[Feature, ...]
-    classes: tuple[str, ...] = ()  # binary: (negative, positive); multiclass: in the order of probabilities
+    classes: tuple[
+        str, ...
+    ] = ()  # binary: (negative, positive); multiclass: in the order of probabilities
     segments: tuple[str, ...] = ()  # names of categorical features whose values are judged apart
     windows: tuple[Window, ...] = (Window(seconds=DAY_SECONDS), Window(labels=1000))
     labels: Labels = Labels()
@@ -132,7 +141,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def outputs(self) -> int:
-        """Floats that a prediction has: 1 (P of the positive class, or the value), or one a class."""
+        """Floats a prediction has: 1 (P of the positive class, or the value), or one a class."""
         return len(self.classes) if self.task == "multiclass" else 1
 
     @property
@@ -179,9 +188,7 @@ def check(spec: ModelSpec) -> ModelSpec:
 
 
 def _shares(budget: Budget) -> float:
-    return (
-        budget.harm_share + budget.data_share + budget.prediction_share + budget.feature_share
-    )
+    return budget.harm_share + budget.data_share + budget.prediction_share + budget.feature_share
 
 
 def read_spec(text: bytes | str, *, toml: bool = False) -> ModelSpec:

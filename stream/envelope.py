@@ -8,7 +8,7 @@ time, and has the record's place as id.
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -56,6 +56,7 @@ _DATA: dict[type[Struct], msgspec.json.Decoder[Any]] = {
 }
 _TIME = msgspec.json.Decoder(datetime)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
 
 
 def to_ms(time: datetime) -> int:
@@ -63,8 +64,7 @@ def to_ms(time: datetime) -> int:
     >>> to_ms(datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC))
     1500
     """
-    delta = (time if time.tzinfo else time.replace(tzinfo=UTC)) - EPOCH
-    return delta.days * 86_400_000 + delta.seconds * 1000 + delta.microseconds // 1000
+    return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - EPOCH) // MILLISECOND
 
 
 def from_ms(time_ms: int) -> datetime:
@@ -86,7 +86,13 @@ def derived_id(*cause: object) -> str:
 
 
 def write(
-    kind: str, data: Struct, *, id: str, source: str, time_ms: int, traceparent: str | None = None  # noqa: A002
+    kind: str,
+    data: Struct,
+    *,
+    id: str,  # noqa: A002  the attribute's name in the standard
+    source: str,
+    time_ms: int,
+    traceparent: str | None = None,
 ) -> bytes:
     """One structured CloudEvent. `kind` is a type of `EVENT_TYPES` and `data` its struct."""
     struct, _ = EVENT_TYPES[kind]
@@ -184,7 +190,9 @@ def _binary(record: Record, value: bytes, attributes: dict[str, str]) -> Opened:
             time_ms = to_ms(_TIME.decode(_ENCODER.encode(attributes["time"])))
         except msgspec.DecodeError as error:
             raise Refused("bad-envelope", f"ce_time {attributes['time'][:40]!r}") from error
-    return Opened(attributes["type"], attributes["id"], time_ms, value, attributes.get("traceparent"))
+    return Opened(
+        attributes["type"], attributes["id"], time_ms, value, attributes.get("traceparent")
+    )
 
 
 def _attributes(headers: Headers) -> dict[str, str]:

@@ -1,10 +1,10 @@
 """What can go wrong, by who must act.
 
 DriftlineError
-├── ConfigurationError      a setting, spec or command is wrong; the message says what to do (exit code 2)
-├── Refused                 one record or request is unacceptable; it goes to the dead letters with a reason
+├── ConfigurationError      a setting, spec or command is wrong; the message says what to do
+├── Refused                 one record is unacceptable; it becomes a dead letter with a reason
 └── Halt                    going on could lose or double an effect; the process exits non-zero
-    ├── CheckpointError     a checkpoint is missing a part, is corrupt, or disagrees with the group's offsets
+    ├── CheckpointError     a part is missing or corrupt, or disagrees with the group's offsets
     ├── PartitionCountChanged
     ├── RetentionOvertook   the log no longer holds the offset a checkpoint resumes at
     └── Fenced              another process holds this partition's transactional id
@@ -21,7 +21,7 @@ class ConfigurationError(DriftlineError):
     """A setting, spec or command is wrong; the message says what to do next."""
 
 
-class Refused(DriftlineError):  # noqa: N818  it names a fact, as the tree above does
+class Refused(DriftlineError):
     """One record is unacceptable.
 
     Attributes:
@@ -35,7 +35,7 @@ class Refused(DriftlineError):  # noqa: N818  it names a fact, as the tree above
         self.detail = detail[:500]
 
 
-class Halt(DriftlineError):  # noqa: N818
+class Halt(DriftlineError):
     """Going on could lose or double an effect, so the process ends and is started again."""
 
 
@@ -55,7 +55,7 @@ class Fenced(Halt):
     """Another process holds this partition's transactional id."""
 
 
-# Why a record is refused: the header `dl_reason` and the metric label. Written here, used everywhere.
+# Why a record is refused: the header `dl_reason` and the metric label.
 REASONS = frozenset(
     {
         "bad-json",  # not JSON, or nested too deeply, or not UTF-8

@@ -89,7 +89,7 @@ class ExampleLabelled(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Pairs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The summarised version against a shadow version on the same labelled events.
 
-    D = bounded loss of the summarised version - bounded loss of the shadow; positive: shadow better.
+    D = bounded loss of the summarised version - that of the shadow; positive: shadow better.
     """
 
     n: int = 0
@@ -115,7 +115,9 @@ class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     predictions: int = 0
     signals: dict[str, list[int]] = {}  # counts on the reference profile's bins, by signal name
     labelled: int = 0
-    sums: dict[str, int] = {}  # micro: correct, log_loss, absolute_error, squared_error, loss (bounded)
+    sums: dict[
+        str, int
+    ] = {}  # micro: correct, log_loss, absolute_error, squared_error, loss (bounded)
     squares: dict[str, int] = {}  # micro, of the same
     bets: list[int] = []  # labels by bounded-loss bin, LOSS_BINS of them
     pairs: dict[str, Pairs] = {}  # shadow version -> outcomes
@@ -168,7 +170,9 @@ class AccuracyMeasured(Struct, frozen=True, kw_only=True, omit_defaults=True):
     predictions: int
     labelled: int
     coverage: float
-    metrics: dict[str, Measure]  # accuracy, log_loss | absolute_error, squared_error; loss (bounded)
+    metrics: dict[
+        str, Measure
+    ]  # accuracy, log_loss | absolute_error, squared_error; loss (bounded)
     baseline: dict[str, float] = {}  # the same metrics, validated before the version went live
     champion: bool = False
 
@@ -193,16 +197,21 @@ class DriftMeasured(Struct, frozen=True, kw_only=True, omit_defaults=True):
     unseen_rate: float
     evidence: float  # share of the alarm threshold reached: alarm at 1
     counts: list[int] = []
+    revision: int = 0  # counts restatements of the same window and end
 
 
 class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One problem from opening to resolving; the same `alert_id` all along, newest revision wins."""
+    """One problem from opening to resolving: one `alert_id` all along, newest revision wins."""
 
     alert_id: str
     model: Model
     problem: str  # the deduplication key within the model: "harm", "drift", "bad-artefact:3", ...
     verdict: Literal[
-        "data changed", "predictions changed", "performance harmed", "data broken", "operation failed"
+        "data changed",
+        "predictions changed",
+        "performance harmed",
+        "data broken",
+        "operation failed",
     ]
     state: Literal["open", "resolved"]
     severity: Literal["info", "warning", "critical"]
@@ -212,13 +221,15 @@ class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
     updated_ms: int
     resolved_ms: int | None = None
     revision: int = 0
-    evidence: dict[str, msgspec.Raw | float | int | str | list[object] | dict[str, object] | None] = {}
+    evidence: dict[
+        str, msgspec.Raw | float | int | str | list[object] | dict[str, object] | None
+    ] = {}
 
 
 class Command(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What evaluate, or a person, wants done; handled once per `command_id`.
 
-    retrain: fit candidates and propose a challenger. promote: challenger `version` becomes champion.
+    retrain: fit candidates, propose a challenger. promote: challenger `version` becomes champion.
     reject: challenger `version` leaves the shadow. rollback: champion goes back to `version`.
     settle: probation is over, `version` (the previous champion) leaves the shadow.
     """

@@ -28,7 +28,11 @@ class Settings(BaseSettings):
     """Immutable; read once where a process starts, handed on from there."""
 
     model_config = SettingsConfigDict(
-        env_prefix="DRIFTLINE_", frozen=True, extra="forbid", toml_file=TOML_FILE, populate_by_name=True
+        env_prefix="DRIFTLINE_",
+        frozen=True,
+        extra="forbid",
+        toml_file=TOML_FILE,
+        populate_by_name=True,
     )
 
     # Kafka
@@ -45,7 +49,8 @@ class Settings(BaseSettings):
     partitions: int = Field(default=4, ge=1, le=1024, description="of every topic, when it is made")
     replication_factor: int = Field(default=1, ge=1, le=9)
     partitioner: Literal["murmur2", "crc32"] = Field(
-        default="murmur2", description="what producers use: Java and aiokafka murmur2, librdkafka crc32"
+        default="murmur2",
+        description="what producers use: Java and aiokafka murmur2, librdkafka crc32",
     )
     retention_hours: float = Field(
         default=24 * 60, ge=-1, description="of topics that are not compacted; -1 is for ever"
@@ -64,7 +69,9 @@ class Settings(BaseSettings):
     )
     max_ahead_seconds: float = Field(default=300, ge=0)
     # Delivery
-    commit_interval_ms: int = Field(default=100, ge=1, description="at least this; grows with partitions")
+    commit_interval_ms: int = Field(
+        default=100, ge=1, description="at least this; grows with partitions"
+    )
     commit_interval_per_partition_ms: int = Field(default=15, ge=0)
     summary_interval_ms: int = Field(default=1000, ge=10)
     session_timeout_seconds: float = Field(default=10, ge=6)
@@ -72,15 +79,26 @@ class Settings(BaseSettings):
     queue_batches: int = Field(default=4, ge=1, description="fetched batches held per partition")
     drain_seconds: float = Field(default=8, gt=0, description="from SIGTERM to a clean exit")
     # Records
-    max_event_bytes: int = Field(default=262_144, ge=1024, description="larger ones are dead-lettered")
-    max_record_bytes: int = Field(default=12_582_912, ge=1_048_588, description="largest the topics hold")
+    max_event_bytes: int = Field(
+        default=262_144, ge=1024, description="larger ones are dead-lettered"
+    )
+    max_record_bytes: int = Field(
+        default=12_582_912, ge=1_048_588, description="largest the topics hold"
+    )
     unknown_model_wait_seconds: float = Field(default=5, ge=0)
     # Registry and artefacts
     registry_url: str = Field(default="sqlite:///driftline.db", description="SQLAlchemy URL")
-    artefact_url: str = Field(default="file:artefacts", description="where artefacts lie, for all workers")
+    artefact_url: str = Field(
+        default="file:artefacts", description="where artefacts lie, for all workers"
+    )
     max_artefact_bytes: int = Field(default=268_435_456, ge=1024)
+    # Training
+    fits: int = Field(default=1, ge=1, le=64, description="retrains that one trainer runs at a time")
+    fit_memory_mb: int = Field(default=4096, ge=256, description="a fit that needs more is ended")
     # Doors
-    metrics_port: int | None = Field(default=None, description="Prometheus on loopback; none by default")
+    metrics_port: int | None = Field(
+        default=None, description="Prometheus on loopback; none by default"
+    )
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -116,7 +134,7 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 
-def load(**flags: Any) -> Settings:  # noqa: ANN401  a flag may be of any setting's type
+def load(**flags: Any) -> Settings:
     """Settings as this process should see them; flags that are None count as not given.
 
     Raises:
@@ -126,8 +144,11 @@ def load(**flags: Any) -> Settings:  # noqa: ANN401  a flag may be of any settin
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         lines = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})"
+            for e in error.errors()
         )
-        raise ConfigurationError(f"settings: {lines}. `driftline config show` lists them all.") from error
+        raise ConfigurationError(
+            f"settings: {lines}. `driftline config show` lists them all."
+        ) from error
     except ValueError as error:
         raise ConfigurationError(f"settings: {TOML_FILE}: {error}") from error

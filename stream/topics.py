@@ -69,6 +69,7 @@ HEADER_TIMESTAMP: Final = "dl_timestamp_ms"
 HEADER_STAGE: Final = "dl_stage"
 
 TRAINER_GROUP: Final = "trainer"
+RELAY: Final = "relay"  # the one transactional id that writes lifecycle: a newer relay fences the older
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Names:
         if entity not in BY_ENTITY:
             raise KeyError(f"no topic for {entity!r}; there are {', '.join(BY_ENTITY)}")
         stem = entity.removesuffix(".dlq")
-        return f"{self.prefix}.{stem}.v1{entity[len(stem):]}"
+        return f"{self.prefix}.{stem}.v1{entity[len(stem) :]}"
 
     def entity(self, topic: str) -> str:
         return self._entities()[topic]
@@ -102,6 +103,10 @@ class Names:
 
     def transactional_id(self, stage: Stage, partition: int) -> str:
         return f"{self.prefix}.{stage}.{partition}"
+
+    @property
+    def relay_id(self) -> str:
+        return f"{self.prefix}.{RELAY}"
 
     def checkpoints(self, stage: Stage) -> str:
         return self.topic(f"checkpoints.{stage}")

@@ -38,13 +38,18 @@ class Batch(NamedTuple):
 
 
 class Output(NamedTuple):
-    """One record to produce. `partition` None: by the key, with the configured partitioner."""
+    """One record to produce. `partition` None: by the key, with the configured partitioner.
+
+    `timestamp_ms` None: now. Where a replayer is the clock, what goes to a stage's input topic
+    (predictions, re-routed records) must carry the timestamp of the record that caused it.
+    """
 
     entity: str
     key: bytes | None
     value: bytes | None
     partition: int | None = None
     headers: Headers = ()
+    timestamp_ms: int | None = None
 
 
 class LiveModel(Protocol):
@@ -74,7 +79,7 @@ class Context(NamedTuple):
 
     partition: int
     partitions: Mapping[str, int]  # partition counts by entity, of the stage's inputs and outputs
-    settings: "CoreSettings"
+    settings: CoreSettings
 
 
 class CoreSettings(NamedTuple):
@@ -85,15 +90,17 @@ class CoreSettings(NamedTuple):
     unknown_model_wait_ms: int = 5_000
     summary_interval_ms: int = 1_000
     max_event_bytes: int = 262_144
-    max_late_ms: int = 30 * 86_400_000  # event time older than the record's clock by more is refused
+    max_late_ms: int = (
+        30 * 86_400_000
+    )  # event time older than the record's clock by more is refused
     max_ahead_ms: int = 300_000
 
 
 class Processor(Protocol):
-    """One partition of one stage. Built by a factory `(Context) -> Processor`, then restored or used."""
+    """One partition of one stage. Built by `(Context) -> Processor`, then restored or used."""
 
     def restore(self, parts: Mapping[str, bytes]) -> None:
-        """Take over the parts of the last committed checkpoint. Called once, before anything else."""
+        """Take over the parts of the last committed checkpoint. Called once, and first."""
         ...
 
     def apply(self, batch: Batch, fleet: Fleet) -> list[Output]:
@@ -101,19 +108,23 @@ class Processor(Protocol):
         ...
 
     def advance(self, clock_ms: int, caught_up: bool, fleet: Fleet) -> list[Output]:
-        """Time has passed: called before every flush. `clock_ms` is the wall clock, an input that is
-        journaled; `caught_up`: every record that lay in the inputs when the clock was read is applied.
+        """Time has passed: called before every flush.
+
+        `clock_ms` is the wall clock, an input that is journaled; `caught_up`: every record that lay
+        in the inputs when the clock was read is applied.
         """
         ...
 
     def changes(self, *, complete: bool) -> Parts:
-        """Parts that differ from the last call (all of them if `complete`); marks them as written."""
+        """Parts that differ from the last call (all if `complete`); marks them as written."""
         ...
 
     @property
     def generations(self) -> Mapping[str, int]:
-        """Newest lifecycle generation used, by model. Restored with the parts by the runtime: a worker
-        whose fleet is older waits before it applies anything."""
+        """Newest lifecycle generation used, by model.
+
+        Kept beside the parts by the runtime: a worker whose fleet is older waits with applying.
+        """
         ...
 
     @property

@@ -1,0 +1,91 @@
+"""`driftline config`."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+from consumers.commands.common import Json, group, load_settings, print_json, print_table, say
+
+app = group("Settings: what is in force, and where it comes from.")
+
+
+@app.command()
+def show(*, json: Json = False) -> None:
+    """Show every setting, its value and its origin. Secrets are masked.
+
+    Example: DRIFTLINE_PARTITIONS=8 driftline config show
+    """
+    from stream.settings import Settings
+
+    settings = load_settings()
+    rows = [
+        {
+            "name": name,
+            "value": masked(name, getattr(settings, name)),
+            "origin": origin(name),
+            "description": field.description or "",
+        }
+        for name, field in Settings.model_fields.items()
+    ]
+    if json:
+        print_json(rows)
+        return
+    print_table(
+        ("SETTING", "VALUE", "FROM", "MEANING"),
+        [(row["name"], row["value"], row["origin"], row["description"]) for row in rows],
+    )
+
+
+@app.command()
+def check() -> None:
+    """Exit 0 if the settings are sound, 2 with what is wrong if not.
+
+    Example: driftline config check
+    """
+    load_settings()
+    say("the settings are sound")
+    raise typer.Exit(0)
+
+
+def masked(name: str, value: object) -> object:
+    """A value that may be shown.
+
+    >>> masked("registry_url", "postgresql://ann:secret@db/driftline")
+    'postgresql://ann:***@db/driftline'
+    >>> masked("kafka", {"sasl.password": "secret", "client.id": "a"})
+    {'sasl.password': '***', 'client.id': 'a'}
+    """
+    if isinstance(value, dict):
+        return {key: "***" if _is_secret(key) else item for key, item in value.items()}
+    if name.endswith("_url") and isinstance(value, str) and "@" in value:
+        before, _, host = value.rpartition("@")
+        scheme, slashes, user = before.partition("://")
+        return f"{scheme}{slashes}{user.partition(':')[0]}:***@{host}"
+    return value
+
+
+def origin(name: str) -> str:
+    """Where a setting comes from; flags arrive as environment variables."""
+    from stream.settings import TOML_FILE
+
+    variables = [f"DRIFTLINE_{name.upper()}"]
+    if name == "bootstrap_servers":
+        variables.append("KAFKA_BOOTSTRAP_SERVERS")
+    for variable in variables:
+        if variable in os.environ:
+            return variable
+    return str(TOML_FILE) if name in _file_names() else "default"
+
+
+def _file_names() -> set[str]:
+    import tomllib
+
+    from stream.settings import TOML_FILE
+
+    return set(tomllib.loads(TOML_FILE.read_text())) if TOML_FILE.exists() else set()
+
+
+def _is_secret(key: str) -> bool:
+    return any(word in key for word in ("password", "secret", "key", "token", "jaas"))

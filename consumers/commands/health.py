@@ -1,0 +1,105 @@
+"""`driftline status` and `driftline doctor`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from consumers.commands.common import (
+    BREACH,
+    Json,
+    load_settings,
+    print_json,
+    print_table,
+    registry,
+    say,
+)
+
+if TYPE_CHECKING:
+    from consumers.status import ModelStatus, Status
+
+
+def status(
+    *,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit 3 if an alert is open or something waits.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show what is live, what is wrong, and how far behind anyone is.
+
+    Example: driftline status --check
+    """
+    from consumers.status import collect
+
+    settings = load_settings()
+    with registry(settings) as opened:
+        found = collect(settings, opened)
+    if json:
+        print_json({"breaches": found.breaches, "status": found})
+    else:
+        _print(found)
+    if check and found.breaches:
+        for breach in found.breaches:
+            say(f"breach: {breach}")
+        raise typer.Exit(BREACH)
+
+
+def doctor(*, json: Json = False) -> None:
+    """Look for what would go wrong: broker, topics, retention, registry, artefacts.
+
+    Exit code 3 if anything is bad; each line says what to do.
+
+    Example: driftline doctor
+    """
+    from consumers.doctor import examine
+
+    checks = examine(load_settings())
+    if json:
+        print_json([check._asdict() for check in checks])
+    else:
+        print_table(("CHECK", "STATE", "NOTE"), [tuple(check) for check in checks])
+    if any(check.state == "bad" for check in checks):
+        raise typer.Exit(BREACH)
+
+
+def _print(found: Status) -> None:
+    from consumers.commands.models import describe
+
+    print_table(
+        ("MODEL", "CHAMPION", "STATE", "LABELLED", "COVERAGE", "FIGURES", "VERDICT"),
+        [
+            (
+                one.live.model,
+                one.live.champion or "-",
+                describe(one.live),
+                one.accuracy.labelled if one.accuracy else "-",
+                f"{one.accuracy.coverage:.0%}" if one.accuracy else "-",
+                figures(one),
+                "; ".join(alert.sentence for alert in one.alerts) or "no open alert",
+            )
+            for one in found.models
+        ],
+    )
+    typer.echo()
+    print_table(
+        ("GROUP", "READS", "LAG"),
+        [
+            (lag.group, lag.entity, "?" if lag.records is None else lag.records)
+            for lag in found.lags
+        ],
+    )
+    dead = ", ".join(f"{entity} {count}" for entity, count in found.dead_letters.items() if count)
+    say(f"dead letters: {dead or 'none'}; changes waiting to be published: {found.outbox}")
+
+
+def figures(one: ModelStatus) -> str:
+    """Each metric with what it was when the version was validated."""
+    if one.accuracy is None:
+        return "nothing measured yet"
+    baseline = one.accuracy.baseline
+    return " ".join(
+        f"{name}={measure.value:.3f}" + (f" (was {baseline[name]:.3f})" if name in baseline else "")
+        for name, measure in one.accuracy.metrics.items()
+    )

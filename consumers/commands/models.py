@@ -1,0 +1,380 @@
+"""`driftline models`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from consumers.commands.common import (
+    FAILURE,
+    Json,
+    Model,
+    Reason,
+    Yes,
+    confirm,
+    group,
+    load_settings,
+    parse_time,
+    print_fields,
+    print_json,
+    print_table,
+    registry,
+    say,
+    show_time,
+    who,
+)
+
+if TYPE_CHECKING:
+    from models.registry import LiveState, Outcome, Registry
+    from models.spec import ModelSpec
+    from stream.settings import Settings
+
+app = group("Models: what is registered, what is live, and what was.")
+
+Version = Annotated[int | None, typer.Argument(help="A registered version.", show_default=False)]
+
+
+@app.command()
+def add(
+    spec: Annotated[Path, typer.Argument(help="The model's spec, TOML or JSON.", exists=True)],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Labelled history as CSV: trains version 1.", exists=True),
+    ] = None,
+    time_column: Annotated[str, typer.Option(help="When it was asked; ISO 8601 or ms.")] = "time",
+    label_column: Annotated[str, typer.Option(help="What turned out.")] = "label",
+    *,
+    json: Json = False,
+) -> None:
+    """Register a model, or a new revision of its spec; with --data train version 1 as well.
+
+    Version 1 is fitted and validated like every later one, recorded as a run, and goes live.
+
+    Example: driftline models add churn.toml --data history.csv --label-column churned
+    """
+    settings = load_settings()
+    wanted = _read_spec(spec)
+    with registry(settings) as opened:
+        _register(opened, wanted, f"from {spec.name}")
+        if data is not None:
+            from consumers.first_version import Columns, read_history, train_first
+
+            dataset = read_history(wanted, data, Columns(time_column, label_column))
+            version = train_first(opened, settings, wanted, dataset, who())
+            say(f"version {version} is trained and live")
+        _published(opened, settings)
+        _show(opened, wanted.name, json=json)
+
+
+@app.command("list")
+def list_models(*, json: Json = False) -> None:
+    """List models and what is live.
+
+    Example: driftline models list
+    """
+    with registry(load_settings()) as opened:
+        states = opened.models()
+    if json:
+        print_json(states)
+        return
+    if not states:
+        say("no models yet; `driftline models add SPEC.toml` registers one")
+    print_table(
+        ("MODEL", "TASK", "CHAMPION", "CHALLENGERS", "STATE", "GENERATION", "SINCE"),
+        [
+            (
+                state.model,
+                state.spec.task,
+                state.champion or "-",
+                ",".join(map(str, state.challengers)) or "-",
+                describe(state),
+                state.generation,
+                show_time(state.changed_ms),
+            )
+            for state in states
+        ],
+    )
+
+
+@app.command()
+def show(model: Model, *, json: Json = False) -> None:
+    """Show what is live for one model, and its versions.
+
+    Example: driftline models show churn --json
+    """
+    with registry(load_settings()) as opened:
+        _show(opened, model, json=json)
+
+
+@app.command()
+def history(model: Model, *, json: Json = False) -> None:
+    """Show what was live when, who made it so, and why; the oldest first.
+
+    Example: driftline models history churn
+    """
+    with registry(load_settings()) as opened:
+        _known(opened, model)
+        entries = opened.history(model)
+    if json:
+        print_json(entries)
+        return
+    print_table(
+        ("GENERATION", "FROM", "ACTION", "CHAMPION", "CHALLENGERS", "PINNED", "WHO", "REASON"),
+        [
+            (
+                entry.generation,
+                show_time(entry.changed_ms),
+                entry.action,
+                entry.champion or "-",
+                ",".join(map(str, entry.challengers)) or "-",
+                "yes" if entry.pinned else "",
+                entry.who,
+                entry.reason,
+            )
+            for entry in entries
+        ],
+    )
+
+
+@app.command("live-at")
+def live_at(
+    model: Model,
+    time: Annotated[str, typer.Argument(help="ISO 8601, or milliseconds since 1970.")],
+    *,
+    json: Json = False,
+) -> None:
+    """Show what was live at a time, by the registry's clock.
+
+    Example: driftline models live-at churn 2026-11-21T14:00:00Z
+    """
+    time_ms = parse_time(time)
+    with registry(load_settings()) as opened:
+        _known(opened, model)
+        state = opened.live_at(model, time_ms)
+    if state is None:
+        say(f"error: {model} was not registered yet at {show_time(time_ms)}")
+        raise typer.Exit(FAILURE)
+    _print_state(state, json=json)
+
+
+@app.command()
+def promote(
+    model: Model,
+    version: Version = None,
+    reason: Reason = "promoted by hand",
+    *,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also a version that is not on trial.")
+    ] = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Make a version the champion: the only challenger, or the one that is named.
+
+    The champion before it stays in shadow, and comes back if the new one does worse.
+
+    Example: driftline models promote churn 4 --reason "checked with sales"
+    """
+    with registry(load_settings()) as opened:
+        challengers = _known(opened, model).challengers
+        if version is not None and version not in challengers and not force:
+            say(
+                f"error: version {version} of {model} is not on trial, so nothing shows that it is "
+                "better; --force promotes it all the same"
+            )
+            raise typer.Exit(FAILURE)
+        _change(opened, "promote", model, version, reason, yes=yes, json=json)
+
+
+@app.command()
+def rollback(
+    model: Model,
+    version: Version = None,
+    reason: Reason = "rolled back by hand",
+    *,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Go back to a former champion: the last healthy one, or the one that is named.
+
+    Example: driftline models rollback churn --yes --reason "complaints since noon"
+    """
+    with registry(load_settings()) as opened:
+        _change(opened, "rollback", model, version, reason, yes=yes, json=json)
+
+
+@app.command()
+def pin(
+    model: Model, reason: Reason = "pinned by hand", *, yes: Yes = False, json: Json = False
+) -> None:
+    """Keep the champion until it is unpinned, whatever the evidence says.
+
+    Example: driftline models pin churn --yes --reason "audit this week"
+    """
+    with registry(load_settings()) as opened:
+        _change(opened, "pin", model, None, reason, yes=yes, json=json)
+
+
+@app.command()
+def unpin(
+    model: Model, reason: Reason = "unpinned by hand", *, yes: Yes = False, json: Json = False
+) -> None:
+    """Let the champion be replaced again.
+
+    Example: driftline models unpin churn --yes
+    """
+    with registry(load_settings()) as opened:
+        _change(opened, "unpin", model, None, reason, yes=yes, json=json)
+
+
+@app.command()
+def republish(model: Model) -> None:
+    """Write what is live to the lifecycle topic once more, as after a lost topic.
+
+    Example: driftline models republish churn
+    """
+    settings = load_settings()
+    with registry(settings) as opened:
+        _known(opened, model)
+        opened.republish(model)
+        _published(opened, settings)
+
+
+def describe(state: LiveState) -> str:
+    """Where the model stands, in a word or two."""
+    words = [
+        *(["pinned"] if state.pinned else []),
+        *(["probation"] if state.probation else []),
+        *(["trial"] if state.challengers else []),
+    ]
+    return " ".join(words) or ("serving" if state.champion else "no version yet")
+
+
+def _change(
+    opened: Registry,
+    action: Literal["promote", "rollback", "pin", "unpin"],
+    model: str,
+    version: int | None,
+    reason: str,
+    *,
+    yes: bool,
+    json: bool,
+) -> None:
+    """Say what will happen, ask, do it, publish it."""
+    from models.registry import Refusal
+
+    before = _known(opened, model)
+    after = opened.preview(action, model, version)
+    if isinstance(after, Refusal):
+        say(f"error: {action} {model}: {after.reason}")
+        raise typer.Exit(FAILURE)
+    if after.champion != before.champion:
+        effect = f"champion of {model}: {before.champion or 'none'} -> {after.champion}"
+        previous = f", version {after.previous} stays in shadow" if after.previous else ""
+        say(f"{effect}{previous}")
+    else:
+        say(f"{action} version {after.champion} of {model}")
+    confirm("Go ahead?", yes=yes)
+    _require(getattr(opened, action)(model, version, who=who(), reason=reason))
+    _published(opened, load_settings())
+    _show(opened, model, json=json)
+
+
+def _read_spec(path: Path) -> ModelSpec:
+    from models.spec import read_spec
+    from stream.errors import ConfigurationError
+
+    try:
+        return read_spec(path.read_bytes(), toml=path.suffix == ".toml")
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def _register(opened: Registry, spec: ModelSpec, source: str) -> None:
+    known = opened.live(spec.name)
+    if known is None:
+        _require(opened.add_model(spec, who=who(), reason=f"added {source}"))
+        say(f"model {spec.name} is registered")
+    elif known.spec != spec:
+        _require(opened.revise_spec(spec, who=who(), reason=f"revised {source}"))
+        say(f"the spec of {spec.name} is revised")
+    else:
+        say(f"model {spec.name} is registered already, with this spec")
+
+
+def _known(opened: Registry, model: str) -> LiveState:
+    from models.registry import UnknownModel
+
+    state = opened.live(model)
+    if state is None:
+        raise UnknownModel(f"no model {model!r}; `driftline models list` shows those there are")
+    return state
+
+
+def _require(outcome: Outcome) -> None:
+    if not outcome.applied:
+        say(f"error: {outcome.reason}")
+        raise typer.Exit(FAILURE)
+
+
+def _published(opened: Registry, settings: Settings) -> None:
+    from consumers.relay import pump_once
+
+    say(pump_once(opened, settings))
+
+
+def _show(opened: Registry, model: str, *, json: bool) -> None:
+    state = _known(opened, model)
+    versions = opened.versions(model)
+    if json:
+        print_json({"live": state, "versions": versions})
+        return
+    _print_state(state, json=False)
+    if versions:
+        typer.echo()
+        print_table(
+            ("VERSION", "REGISTERED", "RUN", "ROLE", "VALIDATED"),
+            [
+                (
+                    version.version,
+                    show_time(version.created_ms),
+                    version.run_id or "-",
+                    role(state, version.version),
+                    " ".join(f"{name}={value:.4g}" for name, value in version.metrics.items()),
+                )
+                for version in reversed(versions)
+            ],
+        )
+
+
+def role(state: LiveState, version: int) -> str:
+    """What a version does now; empty if nothing."""
+    if version == state.champion:
+        return "champion"
+    if version in state.challengers:
+        return "challenger"
+    return "previous" if version == state.previous else ""
+
+
+def _print_state(state: LiveState, *, json: bool) -> None:
+    if json:
+        print_json(state)
+        return
+    print_fields(
+        [
+            ("model", state.model),
+            ("task", state.spec.task),
+            ("state", describe(state)),
+            ("champion", state.champion),
+            ("challengers", ", ".join(map(str, state.challengers))),
+            ("previous", state.previous),
+            ("generation", state.generation),
+            ("spec revision", state.spec_revision),
+            ("changed", show_time(state.changed_ms)),
+            ("cause", state.cause),
+            ("reason", state.reason),
+            ("owner", state.spec.owner),
+        ]
+    )

@@ -1,0 +1,94 @@
+"""Commands that run until they are told to stop, and `migrate`, which comes before them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from consumers.commands.common import (
+    USAGE,
+    Json,
+    load_settings,
+    print_json,
+    registry,
+    say,
+)
+
+
+def demo(
+    scenario: Annotated[
+        str, typer.Option(help="What to replay: bikes, flights or bikes-count.")
+    ] = "bikes",
+    seconds: Annotated[float, typer.Option(min=10, help="About how long it may take.")] = 80.0,
+    bootstrap: Annotated[
+        str | None,
+        typer.Option(help="Kafka to use instead of the embedded broker.", show_default=False),
+    ] = None,
+    *,
+    headless: Annotated[bool, typer.Option("--headless", help="Plain lines, no table.")] = False,
+    json: Json = False,
+) -> None:
+    """See the whole loop on real data: harm found, retrained, proven, promoted, rolled back.
+
+    Needs nothing but this machine. Exit code 0 only if the loop closed.
+
+    Example: driftline demo --headless --json
+    """
+    from consumers.demo.play import play
+
+    code = play(
+        scenario=scenario, seconds=seconds, bootstrap=bootstrap, headless=headless, json=json
+    )
+    raise typer.Exit(code)
+
+
+def worker(
+    stages: Annotated[
+        str, typer.Option(help="Which of the stages to run, comma separated.")
+    ] = "score,monitor,evaluate",
+) -> None:
+    """Run stream stages until SIGTERM, one process for each.
+
+    Start as many workers as there are partitions, at most; they share the work.
+
+    Example: driftline worker --stages score
+    """
+    from stream import worker as workers
+    from stream.topics import STAGES
+
+    settings = load_settings()
+    wanted = [name.strip() for name in stages.split(",")]
+    chosen = [stage for stage in STAGES if stage in wanted]
+    if not chosen or set(wanted) - set(STAGES):
+        say(f"error: --stages {stages}: name some of {', '.join(STAGES)}")
+        raise typer.Exit(USAGE)
+    if len(chosen) == 1:
+        raise typer.Exit(workers.main(chosen[0], settings))
+    raise typer.Exit(workers.supervise(chosen, settings))
+
+
+def trainer() -> None:
+    """Carry out commands (retrain, promote, reject, rollback, settle) until SIGTERM.
+
+    Several may run: they share the models, and each command is carried out once.
+
+    Example: driftline trainer
+    """
+    from consumers.service import run
+
+    raise typer.Exit(run(load_settings()))
+
+
+def migrate(*, json: Json = False) -> None:
+    """Bring the registry's tables to what this version needs. Safe to repeat.
+
+    Example: driftline --registry-url postgresql://user@host/driftline migrate
+    """
+    settings = load_settings()
+    with registry(settings) as opened:
+        revision = opened.upgrade()
+    if json:
+        print_json({"revision": revision})
+    else:
+        say(f"the registry is at revision {revision}")

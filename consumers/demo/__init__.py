@@ -1,0 +1,1 @@
+"""`driftline demo`: the whole loop on real data, with nothing to install or start beforehand."""

@@ -1,0 +1,105 @@
+"""Looking for what would go wrong: broker, topics, retention, registry, artefacts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from consumers import topics_admin
+from consumers.loop import BrokerError
+from models.artefacts import ArtefactError, fetch
+from models.registry import LiveState, Registry, RegistryError
+from stream.settings import Settings
+from stream.topics import BY_ENTITY, INPUTS
+
+
+class Check(NamedTuple):
+    """One thing that was looked at; `note` says what was found, or what to do."""
+
+    what: str
+    state: Literal["ok", "bad", "skipped"]
+    note: str = ""
+
+
+def examine(settings: Settings) -> list[Check]:
+    """Every check, in the order in which to repair things."""
+    found, states = _live(settings)
+    return [*_broker(settings), *found, *_models(settings, states)]
+
+
+def _broker(settings: Settings) -> Iterator[Check]:
+    try:
+        rows = topics_admin.listing(settings)
+    except BrokerError as error:
+        yield Check("broker", "bad", str(error))
+        yield Check("topics", "skipped", "the broker must answer first")
+        return
+    yield Check("broker", "ok", settings.bootstrap_servers)
+    if settings.embedded_broker:
+        yield Check("topics", "skipped", topics_admin.EMBEDDED_NOTE)
+    else:
+        yield from (
+            Check(f"topic {row.topic}", "bad", row.note) for row in rows if row.state != "ok"
+        )
+    counts = {row.entity: row.partitions for row in rows}
+    yield from _joined(counts)
+
+
+def _joined(counts: dict[str, int]) -> Iterator[Check]:
+    """Topics that are read together have one partition count."""
+    joined = [entity for entity, topic in BY_ENTITY.items() if topic.joined]
+    for name, entities in (("joined topics", joined), *INPUTS.items()):
+        found = {counts[entity] for entity in entities}
+        if len(found) > 1:
+            listed = ", ".join(f"{entity} {counts[entity]}" for entity in entities)
+            yield Check(name, "bad", f"partition counts differ: {listed}; make them anew, replay")
+        elif name == "joined topics":
+            yield Check(name, "ok", f"{found.pop()} partitions each")
+
+
+def _live(settings: Settings) -> tuple[list[Check], list[LiveState]]:
+    try:
+        with Registry(settings.registry_url) as registry:
+            health = registry.ping()
+            if not health.current:
+                note = f"schema {health.revision or 'missing'}, not {health.head}"
+                return [Check("registry", "bad", f"{note}; run `driftline migrate`")], []
+            pending = len(registry.outbox_pending(1000))
+            note = f"{pending} changes wait to be published; start a trainer" if pending else ""
+            outbox = Check("outbox", "bad" if pending else "ok", note)
+            return [Check("registry", "ok", health.url), outbox], registry.models()
+    except RegistryError as error:
+        return [Check("registry", "bad", str(error))], []
+
+
+def _models(settings: Settings, states: list[LiveState]) -> Iterator[Check]:
+    for state in states:
+        yield from _retention(settings, state)
+        named = {state.champion, state.previous, *state.challengers}
+        for card in state.versions:
+            if card.version not in named:
+                continue
+            what = f"{state.model} version {card.version}"
+            try:
+                fetch(card.artefact_url, card.artefact_digest, settings.max_artefact_bytes)
+                fetch(card.profile_url, card.profile_digest, settings.max_artefact_bytes)
+            except ArtefactError as error:
+                yield Check(what, "bad", f"{error}; restore the store, or roll back")
+            else:
+                yield Check(what, "ok", "artefact and profile are as they were registered")
+
+
+def _retention(settings: Settings, state: LiveState) -> Iterator[Check]:
+    labels, training = state.spec.labels, state.spec.training
+    needed = max(
+        labels.horizon_seconds + labels.correction_horizon_seconds,
+        labels.horizon_seconds + training.window_seconds,
+    )
+    hours = needed / 3600
+    if 0 <= settings.retention_hours < hours and settings.clock == "append":
+        yield Check(
+            f"retention for {state.model}",
+            "bad",
+            f"topics keep {settings.retention_hours:g} hours, labels and retraining look back "
+            f"{hours:g}; raise DRIFTLINE_RETENTION_HOURS and run `driftline topics apply`",
+        )

@@ -1,0 +1,143 @@
+"""One fit in a child process: killable, limited in time and memory, gone when its parent is.
+
+The child (`consumers.fit_child`) gets a job as one JSON line on stdin and leaves its result as JSON
+in the file that is its stdout. Nothing is pickled, and only the parent touches the registry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from consumers.places import Span
+from models.runs import Candidate, DataRange
+from models.spec import ModelSpec
+from stream.settings import Settings
+
+KILL_SECONDS = 2.0  # from asking the child to end to making it
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """What to fit, which examples may be read for it, and where to write."""
+
+    spec: ModelSpec
+    settings: dict[str, Any]
+    examples: list[Span]
+
+    @classmethod
+    def of(cls, spec: ModelSpec, settings: Settings, examples: Sequence[Span]) -> Job:
+        return cls(spec=spec, settings=settings.model_dump(mode="json"), examples=list(examples))
+
+
+class Fitted(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What came of a job.
+
+    Attributes:
+        verdict: accepted; refused (data or spec forbid it); failed (it broke, or was ended).
+        reason: one sentence, empty where accepted.
+        candidates: every learner that was tried, the chosen one marked.
+        metrics: of the chosen one, on the newest slice.
+    """
+
+    verdict: Literal["accepted", "refused", "failed"]
+    reason: str = ""
+    artefact_digest: str = ""
+    artefact_url: str = ""
+    profile_digest: str = ""
+    profile_url: str = ""
+    metrics: dict[str, float] = {}
+    candidates: list[Candidate] = []
+    parameters: dict[str, Any] = {}
+    data: DataRange | None = None
+
+
+class Fit:
+    """A running child. `poll` never waits; `cancel` ends it in `KILL_SECONDS` at most."""
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        module: str = "consumers.fit_child",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._limit_seconds = job.spec.training.timeout_seconds
+        self._started = clock()
+        self._answer = tempfile.TemporaryFile()  # noqa: SIM115  closed with the child
+        self._child = subprocess.Popen(  # noqa: S603  our own interpreter and module
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=self._answer,
+            start_new_session=True,  # an interrupt at the terminal is the parent's to handle
+        )
+        self._write(msgspec.json.encode(job) + b"\n")
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def poll(self) -> Fitted | None:
+        """The result once there is one; a child over its time is ended here."""
+        code = self._child.poll()
+        if code is not None:
+            return self._result(code)
+        if self._clock() - self._started <= self._limit_seconds:
+            return None
+        self.cancel()
+        return Fitted(
+            verdict="failed",
+            reason=f"took longer than training.timeout_seconds = {self._limit_seconds:g}",
+        )
+
+    def cancel(self) -> None:
+        """End the child and forget what it did."""
+        self._child.terminate()
+        try:
+            self._child.wait(KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        self._close()
+
+    def _write(self, line: bytes) -> None:
+        # The pipe stays open for as long as the parent lives: its end tells the child to end.
+        assert self._child.stdin is not None  # noqa: S101
+        with contextlib.suppress(BrokenPipeError):  # it died at once; poll tells why
+            self._child.stdin.write(line)
+            self._child.stdin.flush()
+
+    def _result(self, code: int) -> Fitted:
+        self._answer.seek(0)
+        answer = self._answer.read()
+        self._close()
+        if code == 0:
+            with contextlib.suppress(msgspec.DecodeError):
+                return msgspec.json.decode(answer, type=Fitted)
+        return Fitted(verdict="failed", reason=_ending(code))
+
+    def _close(self) -> None:
+        self._answer.close()
+        if self._child.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._child.stdin.close()
+
+
+def _ending(code: int) -> str:
+    """
+    >>> _ending(-9)
+    'the fit was ended by SIGKILL (out of memory?)'
+    """
+    if code < 0:
+        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+        return f"the fit was ended by {signal.Signals(-code).name}{hint}"
+    return f"the fit ended with exit code {code}; its error is in the trainer's log"

@@ -1,0 +1,95 @@
+"""At-least-once reading in a consumer group, with offsets that commit when the work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from consumers.loop import delivered, is_record, log, open_consumer, some
+from consumers.places import Acknowledged, Delivered, Place
+from stream.settings import Settings
+
+REBALANCED = (
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+)
+
+
+class GroupReader:
+    """At-least-once delivery of one topic to the members of one consumer group.
+
+    `on_lost(partition)` is called, inside `poll` or `close`, for each partition that goes away.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        role: str,
+        entity: str,
+        on_lost: Callable[[int], None] = lambda _partition: None,
+    ) -> None:
+        self._topic = settings.names.topic(entity)
+        self._acknowledged = Acknowledged()
+        self._committed: dict[int, int] = {}
+        self._on_lost = on_lost
+        self._consumer = open_consumer(
+            settings,
+            **{
+                "group.id": settings.names.group(role),
+                "auto.offset.reset": "earliest",
+                "session.timeout.ms": round(settings.session_timeout_seconds * 1000),
+            },
+        )
+        self._consumer.subscribe([self._topic], on_revoke=self._revoked, on_lost=self._dropped)
+
+    def poll(self, timeout_seconds: float) -> list[Delivered]:
+        """Records that came, in the order of each partition; empty after the timeout."""
+        came = [
+            delivered(message)
+            for message in some(self._consumer, timeout_seconds)
+            if is_record(message, self._topic)
+        ]
+        for place, _ in came:
+            self._acknowledged.take(place)
+        return came
+
+    def done(self, place: Place) -> None:
+        self._acknowledged.done(place)
+
+    def commit(self) -> None:
+        """Commit what is done; nothing is sent when nothing changed.
+
+        A commit that a rebalance overtakes is left out: those commands come again, and are known.
+        """
+        offsets = self._acknowledged.committable()
+        changed = {p: o for p, o in offsets.items() if self._committed.get(p) != o}
+        if not changed:
+            return
+        places = [TopicPartition(self._topic, p, o) for p, o in changed.items()]
+        try:
+            self._consumer.commit(offsets=places, asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].code() not in REBALANCED:
+                raise
+            log.warning("a rebalance overtook a commit: %s", error)
+        else:
+            self._committed |= changed
+
+    def close(self) -> None:
+        """Commit what is done and leave the group, so that the next member starts at once."""
+        self._consumer.close()
+
+    def _revoked(self, consumer: object, partitions: Sequence[TopicPartition]) -> None:
+        try:
+            self.commit()
+        except KafkaException as error:
+            log.warning("commit at revocation failed, those commands come again: %s", error)
+        self._dropped(consumer, partitions)
+
+    def _dropped(self, _consumer: object, partitions: Sequence[TopicPartition]) -> None:
+        for partition in partitions:
+            self._acknowledged.drop(partition.partition)
+            self._committed.pop(partition.partition, None)
+            self._on_lost(partition.partition)

@@ -1,0 +1,122 @@
+"""The outbox of the registry, published on `lifecycle` in its order.
+
+All relays share one transactional id. Taking it fences whoever held it, and the outbox is read only
+after that, so an older state is never written behind a newer one, however many trainers and command
+lines relay at once. A crash between writing and marking repeats rows; readers ignore a generation
+that is not newer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException
+
+from consumers.loop import BrokerError, log
+from consumers.producing import Publisher, reason_of
+from models.state import LiveState, Outgoing
+from stream.envelope import derived_id, write
+from stream.events import LifecycleChanged
+from stream.settings import Settings
+
+BATCH = 100
+SECONDS = 10.0
+SOURCE = "driftline/registry"
+
+
+class Outbox(Protocol):
+    """What the relay needs of `models.registry.Registry`."""
+
+    def outbox_pending(self, limit: int) -> list[Outgoing]: ...
+
+    def outbox_sent(self, ids: Sequence[int]) -> None: ...
+
+
+def lifecycle(state: LiveState) -> LifecycleChanged:
+    return msgspec.convert(msgspec.to_builtins(state), LifecycleChanged)
+
+
+def encode(state: LiveState) -> bytes:
+    """The record value: one CloudEvent, the same bytes each time it is published."""
+    return write(
+        "driftline.lifecycle.changed.v1",
+        lifecycle(state),
+        id=derived_id("lifecycle", state.model, state.generation),
+        source=SOURCE,
+        time_ms=state.changed_ms,
+    )
+
+
+class Relay:
+    """Publishes what is pending, and takes the transactional id only when something is."""
+
+    def __init__(self, outbox: Outbox, settings: Settings) -> None:
+        self._outbox = outbox
+        self._settings = settings
+        self._publisher: Publisher | None = None
+
+    def pump(self) -> int:
+        """Publish everything pending; returns the number of rows.
+
+        Raises:
+            BrokerError: some could not be written; they stay pending.
+        """
+        sent = 0
+        while pending := self._outbox.outbox_pending(BATCH):
+            if self._publisher is None:
+                self._publisher = self._take_over()
+                continue  # what was pending before may be sent by now
+            try:
+                self._write(self._publisher, pending)
+            except (KafkaException, BrokerError) as error:
+                self._publisher = None
+                if _fenced(error):
+                    continue  # another relay took over, and may have left rows
+                raise _unwritten(self._settings, error) from error
+            self._outbox.outbox_sent([row.outbox_id for row in pending])
+            sent += len(pending)
+        return sent
+
+    def _take_over(self) -> Publisher:
+        publisher = Publisher(
+            self._settings,
+            **{
+                "transactional.id": self._settings.names.relay_id,
+                "transaction.timeout.ms": self._settings.transaction_timeout_ms,
+                "message.timeout.ms": self._settings.transaction_timeout_ms,
+                "linger.ms": 0,
+            },
+        )
+        try:
+            publisher.producer.init_transactions(SECONDS)
+        except KafkaException as error:
+            raise _unwritten(self._settings, error) from error
+        return publisher
+
+    def _write(self, publisher: Publisher, rows: Sequence[Outgoing]) -> None:
+        publisher.producer.begin_transaction()
+        for row in rows:
+            publisher.send("lifecycle", row.state.model.encode(), encode(row.state))
+        publisher.producer.commit_transaction(SECONDS)
+
+
+def pump_once(outbox: Outbox, settings: Settings) -> str:
+    """Publish from a command line; says what came of it, and never raises for Kafka."""
+    try:
+        sent = Relay(outbox, settings).pump()
+    except BrokerError as error:
+        log.debug("relay: %s", error)
+        return f"recorded, but not published yet: {error}. A running trainer publishes it"
+    return f"published to {settings.names.topic('lifecycle')}" if sent else "already published"
+
+
+def _fenced(error: Exception) -> bool:
+    codes = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH)  # noqa: SLF001
+    return isinstance(error, KafkaException) and error.args[0].code() in codes
+
+
+def _unwritten(settings: Settings, error: Exception) -> BrokerError:
+    why = reason_of(error) if isinstance(error, KafkaException) else str(error)
+    return BrokerError(f"no lifecycle record written to {settings.bootstrap_servers}: {why}")

@@ -1,0 +1,145 @@
+"""How things stand now: what is live, what is wrong, how far behind anyone is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+from confluent_kafka import KafkaException, TopicPartition
+from msgspec import Struct
+
+from consumers.deadletters import ENTITIES
+from consumers.loop import RangeReader, open_consumer
+from models.registry import LiveState, Registry
+from stream.envelope import open_record, read
+from stream.errors import Refused
+from stream.events import AccuracyMeasured, Alert
+from stream.settings import Settings
+from stream.topics import INPUTS, TRAINER_GROUP
+
+S = TypeVar("S", AccuracyMeasured, Alert)
+
+NEWEST = 2000  # records of `accuracy` in each partition that are looked through
+READS: list[tuple[str, tuple[str, ...]]] = [*INPUTS.items(), (TRAINER_GROUP, ("commands",))]
+
+
+class Lag(Struct, frozen=True):
+    """Records of a topic that a group has not dealt with; None where the broker does not tell."""
+
+    group: str
+    entity: str
+    records: int | None
+
+
+class ModelStatus(Struct, frozen=True, kw_only=True):
+    """One model: what is live, its newest figures, its open alerts."""
+
+    live: LiveState
+    accuracy: AccuracyMeasured | None
+    alerts: list[Alert]
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """Everything at once.
+
+    Attributes:
+        outbox: changes of the registry that are not published yet.
+        dead_letters: how many records lie in each, by entity.
+    """
+
+    models: list[ModelStatus]
+    lags: list[Lag]
+    dead_letters: dict[str, int]
+    outbox: int
+
+    @property
+    def breaches(self) -> list[str]:
+        """What `--check` fails for, in sentences."""
+        alerts = [
+            f"{alert.model}: {alert.sentence}"
+            for status in self.models
+            for alert in status.alerts
+            if alert.severity != "info"
+        ]
+        waiting = f"{self.outbox} changes wait to be published; is a trainer running?"
+        return [*alerts, *([waiting] if self.outbox else [])]
+
+
+def collect(settings: Settings, registry: Registry) -> Status:
+    """Raises:
+    BrokerError, RegistryError, ConfigurationError: one of them cannot be asked.
+    """
+    with RangeReader(settings) as reader:
+        alerts = _open_alerts(reader, settings)
+        accuracy = _newest_accuracy(reader, settings)
+        dead = {e: sum(span.length for span in reader.bounds(f"{e}.dlq")) for e in ENTITIES}
+        lags = [
+            Lag(settings.names.group(role), entity, _lag(settings, reader, role, entity))
+            for role, entities in READS
+            for entity in entities
+        ]
+    models = [
+        ModelStatus(
+            live=state,
+            accuracy=accuracy.get((state.model, state.champion)),
+            alerts=[alert for alert in alerts if alert.model == state.model],
+        )
+        for state in registry.models()
+    ]
+    pending = len(registry.outbox_pending(1000))
+    return Status(models=models, lags=lags, dead_letters=dead, outbox=pending)
+
+
+def _open_alerts(reader: RangeReader, settings: Settings) -> list[Alert]:
+    newest: dict[str, Alert] = {}
+    for alert in _events(reader, settings, "alerts", Alert, None):
+        known = newest.get(alert.alert_id)
+        if known is None or alert.revision >= known.revision:
+            newest[alert.alert_id] = alert
+    return [alert for alert in newest.values() if alert.state == "open"]
+
+
+def _newest_accuracy(
+    reader: RangeReader, settings: Settings
+) -> dict[tuple[str, int | None], AccuracyMeasured]:
+    """The last word on each version over its first window, without segments."""
+    newest: dict[tuple[str, int | None], AccuracyMeasured] = {}
+    for measured in _events(reader, settings, "accuracy", AccuracyMeasured, NEWEST):
+        key = (measured.model, measured.version)
+        known = newest.get(key)
+        if not measured.segment and (known is None or _order(measured) >= _order(known)):
+            newest[key] = measured
+    return newest
+
+
+def _order(measured: AccuracyMeasured) -> tuple[int, int]:
+    return measured.end_ms, measured.revision
+
+
+def _events(
+    reader: RangeReader, settings: Settings, entity: str, struct: type[S], newest: int | None
+) -> Iterator[S]:
+    spans = reader.bounds(entity)
+    if newest is not None:
+        spans = [s._replace(start=max(s.start, s.end - newest)) for s in spans]
+    for _, record in reader.read(entity, spans):
+        try:
+            yield read(open_record(entity, record, max_bytes=settings.max_record_bytes), struct)
+        except Refused:  # written by somebody else
+            continue
+
+
+def _lag(settings: Settings, reader: RangeReader, role: str, entity: str) -> int | None:
+    spans = reader.bounds(entity)
+    topic = settings.names.topic(entity)
+    member = open_consumer(settings, **{"group.id": settings.names.group(role)})
+    try:
+        committed = member.committed([TopicPartition(topic, s.partition) for s in spans], 10)
+    except KafkaException:
+        return None
+    finally:
+        member.close()
+    if all(place.offset < 0 for place in committed):
+        return None
+    next_offsets: dict[int, int] = {place.partition: max(place.offset, 0) for place in committed}
+    return sum(max(s.end - max(next_offsets[s.partition], s.start), 0) for s in spans)

@@ -1,0 +1,212 @@
+"""What the trainer does with each command, once: the registry remembers command ids and runs.
+
+Fits run beside it, so a rollback never waits for one. A retrain is done when its run has a verdict;
+until then its offset stays uncommitted, and after a crash the run begins again on the same data.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from consumers.fitting import Fitted, Job
+from consumers.places import Place, Span
+from models.registry import Outcome, Registry
+from models.runs import DataRange, OffsetRange, Run
+from stream.events import Command
+from stream.settings import Settings
+
+log = structlog.get_logger("driftline.trainer")
+WHO = "driftline"
+
+
+class RunningFit(Protocol):
+    """What is needed of `consumers.fitting.Fit`."""
+
+    def poll(self) -> Fitted | None: ...
+
+    def cancel(self) -> None: ...
+
+
+class Retrain(NamedTuple):
+    """One run that waits for its fit, or has one."""
+
+    command: Command
+    place: Place
+    run_id: int
+    job: Job
+
+
+class Trainer:
+    """Handles commands against one registry.
+
+    Args:
+        bounds: what `examples` holds now, by partition; asked once for each retrain.
+        start: starts a fit in a child process.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        settings: Settings,
+        bounds: Callable[[], Sequence[Span]],
+        start: Callable[[Job], RunningFit],
+    ) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._bounds = bounds
+        self._start = start
+        self._waiting: deque[Retrain] = deque()
+        self._fitting: list[tuple[Retrain, RunningFit]] = []
+
+    def take(self, command: Command, place: Place) -> bool:
+        """Carry a command out, or begin to. True: done, its offset may be committed."""
+        if command.kind != "retrain":
+            self._decide(command)
+            return True
+        retrain = self._begin(command, place)
+        if retrain is None:
+            return True
+        self._waiting.append(retrain)
+        self._start_waiting()
+        return False
+
+    def collect(self) -> list[Place]:
+        """Conclude fits that have ended and start waiting ones; where the done commands lie."""
+        done: list[Place] = []
+        for retrain, fit in list(self._fitting):
+            fitted = fit.poll()
+            if fitted is not None:
+                self._fitting.remove((retrain, fit))
+                self._conclude(retrain, fitted)
+                done.append(retrain.place)
+        self._start_waiting()
+        return done
+
+    def lose(self, partition: int) -> None:
+        """Another trainer has this partition now, and begins its retrains again."""
+        self._drop(lambda retrain: retrain.place.partition == partition)
+
+    def stop(self) -> None:
+        """End every fit; their runs begin again when the commands are delivered again."""
+        self._drop(lambda _: True)
+
+    def _decide(self, command: Command) -> Outcome:
+        outcome: Outcome = getattr(self._registry, command.kind)(
+            command.model,
+            command.version,
+            expected_generation=command.generation,
+            command_id=command.command_id,
+            who=WHO,
+            reason=command.reason,
+            evidence=dict(command.evidence),
+        )
+        log.info(
+            command.kind,
+            model=command.model,
+            version=command.version,
+            applied=outcome.applied,
+            generation=outcome.generation,
+            refusal=outcome.reason,
+            repeated=outcome.repeated,
+        )
+        return outcome
+
+    def _begin(self, command: Command, place: Place) -> Retrain | None:
+        """The run of a retrain; None if there is nothing to fit."""
+        spec = getattr(self._registry.live(command.model), "spec", None)
+        if spec is None:
+            log.error("retrain refused", model=command.model, reason="no such model is registered")
+            return None
+        run_id = self._registry.begin_run(
+            command.model,
+            cause=command.reason,
+            command_id=command.command_id,
+            alert_id=command.alert_id,
+            who=WHO,
+            evidence=command.evidence,
+            seed=spec.training.seed,
+            expected_generation=command.generation,
+        )
+        run = self._registry.record_run(run_id, data=self._range())
+        if run.verdict != "running":
+            log.info(
+                "retrain", model=command.model, run=run_id, verdict=run.verdict, reason=run.reason
+            )
+            return None
+        log.info("retrain begun", model=command.model, run=run_id, attempt=run.attempts)
+        return Retrain(command, place, run_id, Job.of(spec, self._settings, _examples(run)))
+
+    def _range(self) -> DataRange:
+        """Everything that is labelled by now: the run says later how much of it the fit used."""
+        topic = self._settings.names.topic("examples")
+        return DataRange(
+            ranges=[
+                OffsetRange(topic=topic, partition=span.partition, first=span.start, end=span.end)
+                for span in self._bounds()
+            ]
+        )
+
+    def _start_waiting(self) -> None:
+        while self._waiting and len(self._fitting) < self._settings.fits:
+            retrain = self._waiting.popleft()
+            self._fitting.append((retrain, self._start(retrain.job)))
+
+    def _conclude(self, retrain: Retrain, fitted: Fitted) -> None:
+        """Register what was fitted and let it challenge; the verdict comes last."""
+        verdict, reason = fitted.verdict, fitted.reason
+        if verdict == "accepted":
+            version = self._registry.register_version(
+                retrain.command.model,
+                run_id=retrain.run_id,
+                artefact_url=fitted.artefact_url,
+                artefact_digest=fitted.artefact_digest,
+                profile_url=fitted.profile_url,
+                profile_digest=fitted.profile_digest,
+                metrics=fitted.metrics,
+                who=WHO,
+            )
+            outcome = self._registry.challenge(
+                retrain.command.model,
+                version,
+                command_id=retrain.command.command_id,
+                who=WHO,
+                reason=f"run {retrain.run_id}: {retrain.command.reason}",
+            )
+            if not outcome.applied:
+                verdict, reason = (
+                    "refused",
+                    f"version {version} does not challenge: {outcome.reason}",
+                )
+        self._registry.finish_run(
+            retrain.run_id,
+            verdict,
+            reason=reason,
+            data=fitted.data,
+            parameters=fitted.parameters,
+            candidates=fitted.candidates,
+            artefact_digest=fitted.artefact_digest,
+            profile_digest=fitted.profile_digest,
+        )
+        log.info(
+            "retrain ended",
+            model=retrain.command.model,
+            run=retrain.run_id,
+            verdict=verdict,
+            reason=reason,
+        )
+
+    def _drop(self, which: Callable[[Retrain], bool]) -> None:
+        for retrain, fit in list(self._fitting):
+            if which(retrain):
+                fit.cancel()
+                self._fitting.remove((retrain, fit))
+        self._waiting = deque(retrain for retrain in self._waiting if not which(retrain))
+
+
+def _examples(run: Run) -> list[Span]:
+    ranges = run.data.ranges if run.data is not None else []
+    return [Span(part.partition, part.first, part.end) for part in ranges]

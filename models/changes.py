@@ -1,0 +1,191 @@
+"""One change of a model, in one transaction: decision, compare-and-set, history, outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import Connection, Row, insert, select
+
+from models import history
+from models import tables as t
+from models.database import UnknownModel
+from models.spec import ModelSpec
+from models.state import Outcome
+from models.transitions import Action, Asked, Refusal, Standing, decide
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """What is asked, by whom, and why.
+
+    Attributes:
+        expected_generation: the generation the decision was made on; None for a person, who takes
+            whatever is in force and may do what commands may not (see models.transitions).
+        command_id: handled once; a repeated one changes nothing and has its first outcome again.
+    """
+
+    action: str
+    model: str
+    version: int | None = None
+    expected_generation: int | None = None
+    command_id: str | None = None
+    who: str = ""
+    reason: str = ""
+    evidence: dict[str, Any] = {}
+
+
+class Change(Struct, frozen=True):
+    """Where a model is to stand next."""
+
+    standing: Standing
+    spec_revision: int
+
+
+#: Looks at the row in force (None: no such model) and says what is to follow it.
+Rule = Callable[[Connection, Row[tuple[object, ...]] | None], Change | Refusal]
+
+
+def apply(connection: Connection, asked: Request, rule: Rule, now_ms: int) -> Outcome:
+    """Do what is asked unless it was done before, is stale, or the rule refuses; record it."""
+    row = _locked(connection, asked.model)
+    earlier = _handled(connection, asked)
+    if earlier is not None:
+        return earlier
+    generation = 0 if row is None else row.generation
+    found = _stale(asked, generation) or rule(connection, row)
+    if isinstance(found, Refusal):
+        outcome = Outcome(applied=False, generation=generation, reason=found.reason)
+        _record(connection, asked, outcome, now_ms)
+        return outcome
+    outcome = Outcome(applied=True, generation=generation + 1)
+    history.append(
+        connection,
+        asked.model,
+        found.standing,
+        before=row,
+        decision_id=_record(connection, asked, outcome, now_ms),
+        spec_revision=found.spec_revision,
+        now_ms=now_ms,
+    )
+    return outcome
+
+
+def _locked(connection: Connection, model: str) -> Row[tuple[object, ...]] | None:
+    try:
+        return history.locked(connection, model)
+    except UnknownModel:
+        return None
+
+
+def transition(action: Action, asked: Request) -> Rule:
+    """The rule of `models.transitions` for `action`, with the facts it needs."""
+
+    def rule(connection: Connection, row: Row[tuple[object, ...]] | None) -> Change | Refusal:
+        if row is None:
+            return Refusal(f"no model {asked.model!r}")
+        facts = Asked(
+            version=asked.version,
+            automatic=asked.expected_generation is not None,
+            newest=history.newest_version(connection, asked.model),
+            past=history.past(connection, asked.model) if action == "rollback" else (),
+        )
+        after = decide(action, history.standing(row), facts)
+        return after if isinstance(after, Refusal) else Change(after, row.spec_revision)
+
+    return rule
+
+
+def adding(spec: ModelSpec, who: str, now_ms: int) -> Rule:
+    """A new model: its row, its spec, and generation 1 without a version."""
+
+    def rule(connection: Connection, row: Row[tuple[object, ...]] | None) -> Change | Refusal:
+        if row is not None:
+            return Refusal(f"model {spec.name!r} is registered already; revise its spec instead")
+        connection.execute(insert(t.models).values(name=spec.name, created_ms=now_ms, who=who))
+        _insert_spec(connection, spec, 1, who, now_ms)
+        return Change(Standing(), 1)
+
+    return rule
+
+
+def revising(spec: ModelSpec, who: str, now_ms: int) -> Rule:
+    """Another revision of a known model's spec; who scores stays as it is."""
+
+    def rule(connection: Connection, row: Row[tuple[object, ...]] | None) -> Change | Refusal:
+        if row is None:
+            return Refusal(f"no model {spec.name!r}; add it first")
+        old = history.spec(connection, spec.name, row.spec_revision)
+        reason = revision_refusal(old, spec, history.newest_version(connection, spec.name) > 0)
+        if reason:
+            return Refusal(reason)
+        _insert_spec(connection, spec, row.spec_revision + 1, who, now_ms)
+        return Change(history.standing(row), row.spec_revision + 1)
+
+    return rule
+
+
+def revision_refusal(old: ModelSpec, new: ModelSpec, has_versions: bool) -> str:
+    """Why `new` may not follow `old`; empty if it may.
+
+    Versions are fitted to the task, the classes and the features in their order, so once there is
+    one, these stay: what would differ in them is another model.
+    """
+    if new == old:
+        return "the spec is the same as the one in force"
+    fitted = ("task", "classes", "features")
+    differing = [name for name in fitted if getattr(new, name) != getattr(old, name)]
+    if has_versions and differing:
+        return f"versions were fitted to its {', '.join(differing)}; add another model instead"
+    return ""
+
+
+def _insert_spec(
+    connection: Connection, spec: ModelSpec, revision: int, who: str, now_ms: int
+) -> None:
+    row = {"model": spec.name, "revision": revision, "spec": spec, "created_ms": now_ms, "who": who}
+    connection.execute(insert(t.specs).values(row))
+
+
+def _stale(asked: Request, generation: int) -> Refusal | None:
+    if asked.expected_generation in (None, generation) or generation == 0:
+        return None
+    return Refusal(f"decided on generation {asked.expected_generation}, it is {generation} now")
+
+
+def _handled(connection: Connection, asked: Request) -> Outcome | None:
+    if asked.command_id is None:
+        return None
+    rows = select(t.decisions).where(t.decisions.c.command_id == asked.command_id)
+    row = connection.execute(rows).first()
+    if row is None:
+        return None
+    if (row.action, row.model) != (asked.action, asked.model):
+        reason = f"command id {asked.command_id!r} was used before, to {row.action} {row.model!r}"
+        return Outcome(applied=False, generation=row.generation, reason=reason)
+    return Outcome(
+        applied=row.applied, generation=row.generation, reason=row.refusal, repeated=True
+    )
+
+
+def _record(connection: Connection, asked: Request, outcome: Outcome, now_ms: int) -> int:
+    row = (
+        insert(t.decisions)
+        .values(
+            model=asked.model,
+            action=asked.action,
+            version=asked.version,
+            command_id=asked.command_id,
+            expected_generation=asked.expected_generation,
+            who=asked.who,
+            reason=asked.reason,
+            evidence=asked.evidence,
+            decided_ms=now_ms,
+            applied=outcome.applied,
+            generation=outcome.generation,
+            refusal=outcome.reason,
+        )
+        .returning(t.decisions.c.decision_id)
+    )
+    decision_id: int = connection.execute(row).scalar_one()
+    return decision_id

@@ -1,0 +1,78 @@
+"""The algorithms a model may be trained with, by the names that specs use.
+
+To add one: write a factory `(spec, seed) -> pipeline` and name it in `LEARNERS`. The pipeline gets
+the matrix of `models.features.Coder` (NaN is missing, categories are codes); classifiers need
+`predict_proba`, and the last step must take `sample_weight`. Types that its artefacts hold beyond
+scikit-learn's own must be named in `models.serving.ALLOWED`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from models.spec import ModelSpec
+
+Factory = Callable[[ModelSpec, int], Pipeline]
+
+
+def linear(spec: ModelSpec, seed: int) -> Pipeline:
+    """Logistic regression; for a regression task ridge regression.
+
+    Missing numbers become the median, and that they were missing is an input of its own. Categories
+    are one-hot, missing among them; one that training did not see has no effect.
+    """
+    numbers = Pipeline(
+        [
+            (
+                "impute",
+                SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
+            ),
+            ("scale", StandardScaler()),
+        ]
+    )
+    categories = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    estimator: Any = (
+        Ridge(random_state=seed)
+        if spec.task == "regression"
+        else LogisticRegression(max_iter=1000, random_state=seed)
+    )
+    columns = [
+        ("numbers", numbers, _places(spec, "numeric")),
+        ("categories", categories, _places(spec, "categorical")),
+    ]
+    used = [column for column in columns if column[2]]
+    return Pipeline([("encode", ColumnTransformer(used)), ("estimate", estimator)])
+
+
+def boosted(spec: ModelSpec, seed: int) -> Pipeline:
+    """Histogram gradient boosting, which takes missing values and categories as they are."""
+    kind = (
+        HistGradientBoostingRegressor
+        if spec.task == "regression"
+        else HistGradientBoostingClassifier
+    )
+    estimator = kind(
+        categorical_features=_places(spec, "categorical") or None,
+        early_stopping=False,  # it would hold out rows at random, not the newest
+        random_state=seed,
+    )
+    return Pipeline([("estimate", estimator)])
+
+
+LEARNERS: Final[dict[str, Factory]] = {
+    "logistic_regression": linear,
+    "linear": linear,
+    "hist_gradient_boosting": boosted,
+}
+
+
+def _places(spec: ModelSpec, kind: str) -> list[int]:
+    return [place for place, feature in enumerate(spec.features) if feature.type == kind]

@@ -1,0 +1,209 @@
+"""Reference profiles from examples, and live rows onto their bins.
+
+Bins are deciles of the reference (or its values, where they are few); see `models.profile` for the
+layout of the counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from models.features import Row, frequent
+from models.profile import ReferenceProfile, SignalProfile, Validation
+from models.spec import ModelSpec
+
+BINS = 10
+FEW_VALUES = 12  # a numeric signal with no more distinct values gets a bin for each
+BLOCKS = (50, 100, 200, 400)  # rows; of the deflation estimate
+FEWEST_BLOCKS = 5  # fewer block means say nothing of their variance
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def build_profile(
+    spec: ModelSpec, rows: Sequence[Row], outputs: Floats, validation: Validation
+) -> ReferenceProfile:
+    """The reference of a version.
+
+    Args:
+        rows: in event-time order, else the deflation estimate sees no dependence.
+        outputs: shape (m, spec.outputs), of rows that the version was not fitted on, in time order.
+    """
+    columns: dict[str, tuple[object, ...]] = dict(
+        zip(spec.feature_names, zip(*rows, strict=True), strict=True)
+    )
+    signals = [
+        _categorical(feature.name, columns[feature.name])
+        if feature.type == "categorical"
+        else _numeric(feature.name, _numbers(columns[feature.name]))
+        for feature in spec.features
+    ]
+    signals += [_numeric(n, v) for n, v in prediction_signals(spec, outputs).items()]
+    return ReferenceProfile(
+        model=spec.name, rows=len(rows), signals=tuple(signals), validation=validation
+    )
+
+
+def prediction_signals(spec: ModelSpec, outputs: Floats) -> dict[str, Floats]:
+    """Outputs as signals: "prediction", or "prediction:<class>" for each class."""
+    if spec.task != "multiclass":
+        return {"prediction": outputs[:, 0]}
+    return {f"prediction:{name}": outputs[:, i] for i, name in enumerate(spec.classes)}
+
+
+class Binner:
+    """Puts events on the bins of one version's profile.
+
+    All signals' bins lie side by side in one vector, so that one `bincount` counts any group of
+    events: `codes` once per batch, then `count` per group.
+
+    Attributes:
+        names: of the signals, features in the order of the spec first.
+        size: bins of all signals together.
+    """
+
+    def __init__(self, profile: ReferenceProfile, spec: ModelSpec) -> None:
+        signals = {signal.name: signal for signal in profile.signals}
+        names = (*spec.feature_names, *prediction_signals(spec, np.empty((0, spec.outputs))))
+        self._spec = spec
+        self._signals = [signals[name] for name in names]
+        self._places = [_places(signal) for signal in self._signals]
+        self._edges = [np.array(signal.edges) for signal in self._signals]
+        self.names = names
+        ends = np.cumsum([len(signal.counts) for signal in self._signals])
+        self._starts = [0, *(int(end) for end in ends)]
+        self.size = self._starts[-1]
+
+    def codes(self, rows: Sequence[Row], outputs: Floats) -> Ints:
+        """Shape (n, signals): the place of each event's value in the vector of all bins.
+
+        Args:
+            rows: feature values in the order of the spec.
+            outputs: shape (n, spec.outputs).
+        """
+        codes = np.empty((len(rows), len(self.names)), dtype=np.int64, order="F")
+        columns: list[Sequence[object] | Floats] = [*zip(*rows, strict=True)]
+        columns += prediction_signals(self._spec, outputs).values()
+        for i, column in enumerate(columns):
+            codes[:, i] = self._bins(i, column)
+            codes[:, i] += self._starts[i]
+        return codes
+
+    def count(self, codes: Ints) -> Ints:
+        """Counts of all signals of a group of events, shape (size,)."""
+        return np.bincount(codes.ravel(order="K"), minlength=self.size)
+
+    def split(self, counts: Ints) -> dict[str, Ints]:
+        """A vector of all counts, by signal."""
+        bounds = zip(self.names, self._starts, self._starts[1:], strict=False)
+        return {name: counts[start:end] for name, start, end in bounds}
+
+    def counts(self, rows: Sequence[Row], outputs: Floats) -> dict[str, Ints]:
+        """Counts by signal, each as long as the profile's."""
+        return self.split(self.count(self.codes(rows, outputs)))
+
+    def _bins(self, i: int, column: Sequence[object] | Floats) -> Ints:
+        if self._signals[i].kind == "numeric":
+            return numeric_bins(self._edges[i], _numbers(column))
+        return category_bins(self._places[i], column)
+
+
+def numeric_bins(edges: Floats, values: Floats) -> Ints:
+    """under 0, bins 1..k, over k+1, null (NaN) k+2.
+
+    >>> numeric_bins(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 2.0, 3.0, 9.0, np.nan]))
+    array([0, 1, 2, 2, 3, 4])
+    """
+    bins = np.searchsorted(edges, values, side="right").astype(np.int64)
+    bins[values == edges[-1]] = len(edges) - 1  # the last bin is closed
+    bins[np.isnan(values)] = len(edges) + 1
+    return bins
+
+
+def category_bins(places: Mapping[object, int], values: Sequence[object] | Floats) -> Ints:
+    """The categories 0..c-1, unseen c, null c+1."""
+    unseen = len(places) - 1
+    return np.fromiter((places.get(v, unseen) for v in values), np.int64, count=len(values))
+
+
+def _places(signal: SignalProfile) -> dict[object, int]:
+    known: dict[object, int] = {category: i for i, category in enumerate(signal.categories)}
+    return known | {None: len(known) + 1}
+
+
+def _numbers(column: Sequence[object] | Floats) -> Floats:
+    return np.array(column, dtype=np.float64)  # None becomes NaN
+
+
+def _numeric(name: str, values: Floats) -> SignalProfile:
+    edges = _edges(values[~np.isnan(values)])
+    bins = numeric_bins(edges, values)
+    counts = np.bincount(bins, minlength=len(edges) + 2)
+    return SignalProfile(
+        name=name,
+        kind="numeric",
+        edges=tuple(edges.tolist()),
+        counts=tuple(counts.tolist()),
+        deflation=deflation(_rank_scores(bins, counts)),
+    )
+
+
+def _edges(values: Floats) -> Floats:
+    if not len(values):
+        return np.zeros(2)  # never seen: anything but 0 will be under or over
+    distinct = np.unique(values)
+    if len(distinct) <= FEW_VALUES:
+        return np.append(distinct, distinct[-1])
+    return np.unique(np.quantile(values, np.linspace(0.0, 1.0, BINS + 1)))
+
+
+def _categorical(name: str, column: Sequence[object]) -> SignalProfile:
+    categories = frequent(v if isinstance(v, str) else None for v in column)
+    places: dict[object, int] = {category: i for i, category in enumerate(categories)}
+    bins = category_bins(places | {None: len(categories) + 1}, column)
+    counts = np.bincount(bins, minlength=len(categories) + 2)
+    indicators = (bins[:, None] == np.arange(min(len(categories), BINS))).astype(np.float64)
+    return SignalProfile(
+        name=name,
+        kind="categorical",
+        categories=categories,
+        counts=tuple(counts.tolist()),
+        deflation=deflation(indicators),
+    )
+
+
+def _rank_scores(bins: Ints, counts: Ints) -> Floats:
+    """Location and scale scores, shape (m, 2): normal quantiles of mid-ranks, and their squares."""
+    shares = counts / counts.sum()
+    middle = np.clip(np.cumsum(shares) - shares / 2, 1e-9, 1 - 1e-9)
+    z = ndtri(middle)
+    mean = shares @ z
+    z = (z - mean) / max(float(np.sqrt(shares @ (z - mean) ** 2)), 1e-12)
+    return np.column_stack([z, z**2])[bins]
+
+
+def deflation(scores: Floats) -> float:
+    """How much block means of a time-ordered series vary more than those of independent events.
+
+    The largest Var(block mean) * block / Var(score) over the columns and blocks of 50 to 400, at
+    least 1: counts divided by it carry no more evidence than their dependence allows.
+
+    Args:
+        scores: shape (m,) or (m, columns), in time order.
+    """
+    columns = scores.reshape(len(scores), -1)
+    variance = columns.var(axis=0)
+    worst = 1.0
+    for block in BLOCKS:
+        blocks = len(columns) // block
+        if blocks >= FEWEST_BLOCKS:
+            means = columns[: blocks * block].reshape(blocks, block, -1).mean(axis=1)
+            spread = means.var(axis=0, ddof=1) * block
+            ratios = np.divide(spread, variance, out=np.ones_like(spread), where=variance > 1e-12)
+            worst = max(worst, float(ratios.max(initial=1.0)))
+    return worst

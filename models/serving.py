@@ -1,0 +1,184 @@
+"""Artefacts: a fitted model as bytes that are safe to load, and back.
+
+An artefact is a skops archive of the pipeline and its categories. Loading builds only types that
+skops trusts by itself (scikit-learn's estimators, numpy's arrays) and those named in `ALLOWED`;
+what an archive says about itself is never asked. The same fit gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+import skops.io
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
+
+from models.additive import additive
+from models.features import Coder, Row
+from models.spec import ModelSpec
+
+#: Types that artefacts may hold beside those that skops trusts. Fixed here, by name, for good.
+ALLOWED: Final = (
+    "numpy.dtype",  # of the one-hot encoder
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "functools.partial",  # of check_array, by which boosting passes numeric columns on
+    "sklearn.utils.validation.check_array",
+)
+MAX_UNPACKED_BYTES = 1_073_741_824
+MAX_FILES = 100_000
+LARGEST = 1e30  # inputs are cut there: a finite but absurd number must not overflow to infinity
+
+_SCHEMA = "schema.json"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip archive can hold
+
+
+class BadArtefact(ValueError):
+    """The bytes are not an artefact of this model, or one that must not be loaded."""
+
+
+class ServingModel:
+    """A fitted pipeline with what turns rows into its inputs."""
+
+    def __init__(self, spec: ModelSpec, coder: Coder, pipeline: Any) -> None:
+        self.spec = spec
+        self.coder = coder
+        self.pipeline = pipeline
+        self._predictor = additive(pipeline, coder) or pipeline
+
+    def predict(self, rows: Sequence[Row]) -> NDArray[np.float64]:
+        """Shape (rows, spec.outputs): P(positive class), one P per class, or the value."""
+        if not rows:
+            return np.empty((0, self.spec.outputs))
+        return self._predict(self._predictor, rows)
+
+    def _predict(self, predictor: Any, rows: Sequence[Row]) -> NDArray[np.float64]:
+        matrix = self.coder.matrix(rows)
+        np.clip(matrix, -LARGEST, LARGEST, out=matrix)
+        if self.spec.task == "regression":
+            values: NDArray[np.float64] = predictor.predict(matrix).reshape(-1, 1)
+            return values
+        known = predictor.predict_proba(matrix)
+        classes = self.pipeline.classes_.astype(np.intp)
+        # A class that training never saw has probability 0.
+        outputs = np.zeros((len(rows), max(2, self.spec.outputs)))
+        outputs[:, classes] = known
+        return outputs[:, 1:] if self.spec.task == "binary" else outputs
+
+    def warm_up(self) -> None:
+        """Predict a synthetic batch: nulls, zeros, every category's first, and an unseen one.
+
+        Raises:
+            BadArtefact: the model cannot, or its outputs are not finite, or not this spec's.
+        """
+        coded = self.coder.categories
+        rows: list[Row] = [
+            tuple(None for _ in coded),
+            tuple(0.0 if known is None else "\0" for known in coded),
+            tuple(1.0 if known is None else next(iter(known), None) for known in coded),
+        ]
+        try:
+            outputs = self.predict(rows)
+            same = np.allclose(outputs, self._predict(self.pipeline, rows), atol=1e-9)
+        except Exception as error:
+            raise BadArtefact(f"the model cannot predict: {_sentence(error)}") from error
+        if outputs.shape != (len(rows), self.spec.outputs) or not np.isfinite(outputs).all():
+            raise BadArtefact(f"the model's outputs are {outputs.shape}, or not finite")
+        if not same:
+            raise BadArtefact("the short form of the pipeline gives other outputs")
+
+
+def dump(model: ServingModel) -> bytes:
+    """The artefact's bytes; the same for the same fit."""
+    state = {
+        "categories": [None if known is None else list(known) for known in model.coder.categories],
+        "pipeline": model.pipeline,
+    }
+    return _normalised(skops.io.dumps(state))
+
+
+def load(data: bytes, spec: ModelSpec) -> ServingModel:
+    """Build the model that `dump` wrote.
+
+    From the first load on this process predicts with one thread: micro-batches are small, and
+    workers scale by processes.
+
+    Raises:
+        BadArtefact: not an artefact, too large, of types not allowed, or not of this spec.
+    """
+    _check_archive(data)
+    try:
+        state = skops.io.loads(data, trusted=list(ALLOWED))
+        coder = Coder(tuple(k if k is None else tuple(k) for k in state["categories"]))
+        pipeline = state["pipeline"]
+        width = pipeline.n_features_in_
+        model = ServingModel(spec, coder, pipeline)
+    except Exception as error:  # hostile bytes may fail in any way
+        raise BadArtefact(_sentence(error)) from error
+    kinds = tuple("numeric" if known is None else "categorical" for known in coder.categories)
+    if kinds != tuple(feature.type for feature in spec.features) or width != len(kinds):
+        raise BadArtefact(f"made for {width} features ({', '.join(kinds)[:200]}), not this spec's")
+    _one_thread()
+    return model
+
+
+@cache
+def _one_thread() -> None:
+    ThreadpoolController().limit(limits=1)
+
+
+def _check_archive(data: bytes) -> None:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise BadArtefact(f"not an archive: {error}") from error
+    unpacked = sum(info.file_size for info in infos)
+    if len(infos) > MAX_FILES or unpacked > MAX_UNPACKED_BYTES:
+        raise BadArtefact(f"unpacks to {len(infos)} files of {unpacked} bytes in all")
+
+
+def _normalised(data: bytes) -> bytes:
+    """The archive without memory addresses and times, compressed.
+
+    skops names shared objects and files by their address in memory; here they are numbered in the
+    order in which the schema mentions them.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        files = {info.filename: archive.read(info) for info in archive.infolist()}
+    schema = json.loads(files.pop(_SCHEMA))
+    names: dict[str, str] = {}
+    _renumber(schema, {}, names)
+    renamed = {names[name]: content for name, content in files.items()}
+    renamed[_SCHEMA] = json.dumps(schema, separators=(",", ":")).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(renamed):
+            archive.writestr(
+                zipfile.ZipInfo(name, _EPOCH), renamed[name], compress_type=zipfile.ZIP_DEFLATED
+            )
+    return buffer.getvalue()
+
+
+def _renumber(node: Any, ids: dict[int, int], names: dict[str, str]) -> None:
+    if isinstance(node, list):
+        for child in node:
+            _renumber(child, ids, names)
+    if not isinstance(node, dict):
+        return
+    if isinstance(node.get("__id__"), int):
+        node["__id__"] = ids.setdefault(node["__id__"], len(ids) + 1)
+    if isinstance(node.get("file"), str):
+        suffix = node["file"].rpartition(".")[2]
+        node["file"] = names.setdefault(node["file"], f"{len(names) + 1:06d}.{suffix}")
+    for child in node.values():
+        _renumber(child, ids, names)
+
+
+def _sentence(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:300]}"

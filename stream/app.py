@@ -1,0 +1,93 @@
+"""The Faust app of a stage, and the only place that knows which processor a stage runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import faust
+from faust.types import TP
+
+from stream.core.processor import Context, Processor
+from stream.runtime import Runtime
+from stream.settings import Settings
+from stream.topics import Stage
+from stream.transport import BatchTransport, Intake, aiokafka_security
+
+Factory = Callable[[Context], Processor]
+
+
+def factory(stage: Stage) -> Factory:
+    """What makes a stage's processors. Imported here, so that a stage loads what it needs only."""
+    if stage == "score":
+        from stream.core.scoring import ScoreProcessor
+
+        return ScoreProcessor
+    if stage == "monitor":
+        from stream.core.monitor import MonitorProcessor
+
+        return MonitorProcessor
+    from stream.core.evaluate import EvaluateProcessor
+
+    return EvaluateProcessor
+
+
+class StageApp(faust.App):
+    """A Faust app on the batch transport.
+
+    Attributes:
+        intake: what the transport fetches.
+        fail: where the transport reports what must end the process.
+    """
+
+    intake: Intake
+    security: dict[str, Any]
+    fail: Callable[[BaseException], None]
+
+    def _new_transport(self) -> BatchTransport:
+        return BatchTransport(self.conf.broker_consumer, self)
+
+
+def build(
+    stage: Stage, settings: Settings, runtime: Runtime, fail: Callable[[BaseException], None]
+) -> StageApp:
+    """The app: one agent, which hands each slice to its partition's keeper."""
+    app = StageApp(
+        settings.names.group(stage),
+        broker=[f"kafka://{host}" for host in settings.bootstrap_servers.split(",")],
+        broker_check_crcs=not settings.embedded_broker,
+        broker_session_timeout=settings.session_timeout_seconds,
+        broker_heartbeat_interval=settings.session_timeout_seconds / 5,
+        broker_request_timeout=max(40.0, settings.session_timeout_seconds * 2),
+        broker_rebalance_timeout=settings.session_timeout_seconds * 3,
+        broker_max_poll_interval=300.0,
+        store="memory://",
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        stream_wait_empty=False,
+        stream_recovery_delay=0.0,
+        stream_buffer_maxsize=max(16, settings.queue_batches * 2),
+    )
+    app.intake = runtime.intake
+    app.security = aiokafka_security(settings.kafka)
+    app.fail = fail
+    topic = app.topic(
+        *settings.names.inputs(stage), key_type=bytes, value_type=bytes, value_serializer="raw"
+    )
+
+    @app.agent(topic, name=f"driftline.{stage}")
+    async def hand_over(slices: Any) -> None:
+        async for piece in slices:
+            runtime.offer(piece)
+
+    @app.on_partitions_revoked.connect
+    async def revoked(_: Any, __: set[TP], **___: Any) -> None:
+        # Heartbeats go on meanwhile; a third leaves the others their time.
+        await runtime.revoke(settings.session_timeout_seconds / 3)
+
+    @app.on_partitions_assigned.connect
+    async def assigned(_: Any, tps: set[TP], **___: Any) -> None:
+        runtime.assign({tp.partition for tp in tps})
+
+    return app

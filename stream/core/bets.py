@@ -1,0 +1,274 @@
+"""Tables of bets: what each event adds to the evidence that a signal has left its null.
+
+A table has K fixed bets on B bins. `log_bets[k, b]` is the log of what bet k pays for an event in
+bin b, such that `sum_b q_b exp(log_bets[k, b]) <= 1` for every distribution q of the null. While
+the null holds, a product of such payments over events is worth at most 1 on average, whatever the
+tick size and however q moves inside the null (Waudby-Smith, Ramdas 2024; Larsson, Ramdas, Ruf
+2025). A bet is of one of two kinds: on the mean of a score of the bins, or on one bin's share.
+
+The null always holds the reference, its sampling error and the tolerance. So a table is as sure as
+its reference is large, and a small reference makes it blind to small changes, never trigger-happy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from models.profile import SignalProfile, Validation
+from stream.core.intervals import mean_upper_bound, share_bounds
+from stream.events import LOSS_BINS
+
+Array = NDArray[np.float64]
+
+LOSS_VALUES: Final[Array] = np.arange(LOSS_BINS) / (LOSS_BINS - 1)  # what its bins stand for
+
+LOSS_STAKES: Final = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.8])  # of the largest possible stake
+SHIFTS: Final = np.array([0.1, 0.2, 0.4, 0.8])  # beyond the null, in standard deviations
+ODDS_UP: Final = (1.5, 4.0)  # a bin's odds against those of its bound
+ODDS_DOWN: Final = (0.6, 0.2)
+RAREST_DOWN: Final = 0.005  # a bin whose share may be below this is not bet to shrink
+WEIGHTS: Final = {"location": 0.4, "scale": 0.2, "bins": 0.3}
+BOLDEST: Final = 0.9  # of the capital may be lost on one event
+DEFLATE_FROM: Final = 1.5  # a smaller variance inflation is taken for noise of its estimate
+PRIOR_ROWS: Final = 100  # of the reference, mixed into the counts that a recovery table starts from
+
+
+class BetTable(NamedTuple):
+    """K bets on one signal.
+
+    Attributes:
+        log_bets: shape (K, B).
+        weights: shape (K,), adding up to 1; empty if the reference allows no bet.
+        deflation: counts are divided by it before they are bet on, at least 1.
+    """
+
+    name: str
+    log_bets: Array
+    weights: Array
+    deflation: float = 1.0
+
+
+class HarmBound(NamedTuple):
+    """What the validated loss allows to certify, on the bounded loss."""
+
+    mean: float  # validated
+    upper: float  # the null: the live mean is at most this
+
+    @property
+    def smallest_harm(self) -> float:
+        """A rise of the loss that no number of labels can certify with this validation set."""
+        return self.upper - self.mean
+
+
+# --- loss -------------------------------------------------------------------------------------
+
+
+def harm_bound(validation: Validation, *, tolerance: float, delta: float) -> HarmBound:
+    """The validated mean loss, and the most it may be: its upper bound at delta plus the tolerance.
+
+    >>> bins = (400, 60, 20, 10, 6, 4) + (0,) * 14
+    >>> v = Validation(n=500, loss_bins=bins, loss_scale=4.0, metrics={})
+    >>> bound = harm_bound(v, tolerance=0.0, delta=0.005)
+    >>> round(bound.mean, 4), round(bound.smallest_harm, 4)
+    (0.0183, 0.0142)
+    """
+    counts = np.asarray(validation.loss_bins, dtype=float)
+    n = float(counts.sum())
+    mean = float(counts @ LOSS_VALUES) / n if n else 1.0
+    upper = mean_upper_bound(LOSS_VALUES, counts / _deflation(validation.deflation), delta)
+    return HarmBound(mean, min(1.0, upper + tolerance))
+
+
+def loss_table(
+    validation: Validation, *, tolerance: float, delta: float, name: str = "harm"
+) -> BetTable:
+    """Bets against "the mean bounded loss is at most the validated one", on LOSS_BINS counts.
+
+    Wrong about the validated loss with probability at most delta (see `harm_bound`). Losses must
+    have been rounded onto the bins without moving their mean.
+    """
+    bound = harm_bound(validation, tolerance=tolerance, delta=delta)
+    rows = mean_bets(LOSS_VALUES, bound.upper, LOSS_STAKES / bound.upper)
+    return _table(name, [(1.0, [rows])], validation.deflation)
+
+
+def recovery_table(
+    validation: Validation, level: float, *, tolerance: float, delta: float, name: str = "harm"
+) -> BetTable:
+    """Bets against "the loss is still nearer to `level` (at the alarm) than to the validated one".
+
+    The edge lies midway between the two, or where `loss_table` ceases to call harmless if higher.
+    """
+    bound = harm_bound(validation, tolerance=tolerance, delta=delta)
+    edge = min(max((bound.mean + level) / 2, bound.upper), 1 - 1e-6)
+    rows = mean_bets(-LOSS_VALUES, -edge, LOSS_STAKES / (1 - edge))
+    return _table(name, [(1.0, [rows])], validation.deflation)
+
+
+# --- distributions ------------------------------------------------------------------------------
+
+
+def distribution_table(signal: SignalProfile, *, tolerance_psi: float, delta: float) -> BetTable:
+    """Bets against "the signal is distributed as in the reference, up to the tolerance".
+
+    Args:
+        tolerance_psi: changes up to this population stability index are no news; a shift of d
+            standard deviations has about d squared.
+        delta: chance that the reference's sampling error alone reaches past the null (approximate
+            for location and scale, exact for bins). With S signals take 0.01 / S.
+    """
+    deflation = _deflation(signal.deflation)
+    counts = np.asarray(signal.counts, dtype=float) / deflation
+    scored = signal.kind == "numeric"
+    delta_each = delta / (2 * len(counts) + 4 * scored)
+    rows = float(counts.sum())
+    if rows <= 0:
+        return _table(signal.name, [], signal.deflation, bins=len(counts))
+    groups = [(WEIGHTS["bins"], _share_bets(counts, tolerance_psi, delta_each))]
+    if scored:
+        p = _smoothed(counts)
+        slack = max(tolerance_psi**0.5, float(-special.ndtri(delta_each)) / rows**0.5)
+        for name, score in zip(("location", "scale"), _scores(p), strict=True):
+            groups.append((WEIGHTS[name], _shift_bets(p, score, slack)))
+    return _table(signal.name, groups, signal.deflation, bins=len(counts))
+
+
+def broken_table(signal: SignalProfile, *, delta: float) -> BetTable:
+    """Bets against "nulls (and unseen categories) are no more frequent than in the reference".
+
+    It takes the same counts as the signal's distribution table; its name is `<signal>:broken`.
+    """
+    counts = np.asarray(signal.counts, dtype=float) / _deflation(signal.deflation)
+    bins = [len(counts) - 1] if signal.kind == "numeric" else [len(counts) - 2, len(counts) - 1]
+    _, high = share_bounds(counts, float(counts.sum()), delta / len(bins))
+    bets = [_odds_bets(high[b], b, len(counts), ODDS_UP) for b in bins if high[b] < 1]
+    return _table(f"{signal.name}:broken", [(1.0, bets)], signal.deflation, bins=len(counts))
+
+
+def signal_recovery_table(signal: SignalProfile, counts: ArrayLike) -> BetTable:
+    """Bets against "the signal is still nearer to `counts` (at the alarm) than to the reference".
+
+    Nearness is measured along the log ratio of the two distributions, the score that separates
+    them best (Neyman, Pearson 1933), so one table serves every shape of drift.
+    """
+    deflation = _deflation(signal.deflation)
+    p = _smoothed(np.asarray(signal.counts, dtype=float) / deflation)
+    drifted = np.asarray(counts, dtype=float) / deflation + PRIOR_ROWS * p
+    drifted /= drifted.sum()
+    score = np.log(drifted / p)
+    edge = float((p + drifted) @ score) / 2
+    gap = edge - float(p @ score)
+    best = gap / max(1e-12, float(p @ (score - edge) ** 2))
+    rows = mean_bets(-score, -edge, best * np.array([0.25, 0.5, 1.0, 2.0]))
+    return _table(signal.name, [(1.0, [rows])], signal.deflation, bins=len(p))
+
+
+# --- the two kinds of bets ------------------------------------------------------------------------
+
+
+def mean_bets(values: Array, edge: float, stakes: Array) -> Array:
+    """Bets against "the mean of `values` is at most `edge`": log(1 + stake (value - edge)).
+
+    Stakes are capped so that no event takes more than `BOLDEST` of the capital.
+
+    Args:
+        values: score of each bin, shape (B,).
+        stakes: shape (K,), positive.
+
+    Returns:
+        Shape (K, B); (0, B) if no value exceeds the edge, for then there is nothing to win.
+    """
+    gains = values - edge
+    if gains.max() <= 0:
+        return np.empty((0, len(values)))
+    worst = max(1e-12, float(-gains.min()))
+    capped: Array = np.minimum(stakes, BOLDEST / worst)
+    rows: Array = np.log1p(capped[:, None] * gains)
+    return rows
+
+
+def _shift_bets(p: Array, score: Array, slack: float) -> list[Array]:
+    """Both sides of "the score's mean stays within `slack` standard deviations".
+
+    The mean of a score s moves by at most sqrt(PSI) standard deviations (Cauchy-Schwarz), hence the
+    one unit for tolerance and sampling error. A stake of d / (1 + d^2) grows fastest at shift d.
+    """
+    mean = float(p @ score)
+    spread = float(p @ (score - mean) ** 2) ** 0.5
+    if spread <= 1e-9:
+        return []
+    unit = (score - mean) / spread
+    stakes = SHIFTS / (1 + SHIFTS**2)
+    return [mean_bets(side * unit, slack, stakes) for side in (1.0, -1.0)]
+
+
+def _share_bets(counts: Array, tolerance_psi: float, delta: float) -> list[Array]:
+    """For every bin, that its share has grown; for those not rare, that it has shrunk."""
+    n, bins = float(counts.sum()), len(counts)
+    p = _smoothed(counts)
+    low, high = share_bounds(counts, n, delta)
+    slack = np.sqrt(tolerance_psi * p * (1 - p))
+    low, high = np.minimum(low, p - slack), np.maximum(high, p + slack)
+    up = [_odds_bets(high[b], b, bins, ODDS_UP) for b in range(bins) if high[b] < 1]
+    down = [_odds_bets(low[b], b, bins, ODDS_DOWN) for b in range(bins) if RAREST_DOWN < low[b] < 1]
+    return up + down
+
+
+def _odds_bets(bound: float, at: int, bins: int, odds: Sequence[float]) -> Array:
+    """Likelihood ratios of a share with other odds against the share at its bound."""
+    factors = np.array(odds)
+    norm = 1 - bound + bound * factors
+    rows = np.repeat(-np.log(norm)[:, None], bins, axis=1)
+    rows[:, at] += np.log(factors)
+    return rows
+
+
+def _scores(p: Array) -> tuple[Array, Array]:
+    """Normal scores of the ordered bins, and their squares without what location explains.
+
+    The null bin, which is last, gets each score's mean: it speaks neither for nor against.
+    """
+    q = p[:-1] / p[:-1].sum()
+    z = special.ndtri(np.cumsum(q) - q / 2)
+    z -= q @ z
+    z /= max(1e-9, float(q @ z**2) ** 0.5)
+    square = z**2 - 1 - float(q @ z**3) * z
+    return np.append(z, 0.0), np.append(square, 0.0)
+
+
+# --- small things -------------------------------------------------------------------------------
+
+
+def _smoothed(counts: Array) -> Array:
+    """Shares with half a row added to each bin (Jeffreys' prior)."""
+    smoothed: Array = (counts + 0.5) / (counts.sum() + len(counts) / 2)
+    return smoothed
+
+
+def _deflation(inflation: float) -> float:
+    return inflation if inflation > DEFLATE_FROM else 1.0
+
+
+def _table(
+    name: str,
+    groups: Sequence[tuple[float, Sequence[Array]]],
+    inflation: float,
+    bins: int = LOSS_BINS,
+) -> BetTable:
+    """Stack directions. A group's weight is split evenly over directions, then over their bets."""
+    rows, weights = [np.empty((0, bins))], [np.empty(0)]
+    for weight, directions in groups:
+        open_ones = [bets for bets in directions if len(bets)]
+        for bets in open_ones:
+            rows.append(bets)
+            weights.append(np.full(len(bets), weight / len(open_ones) / len(bets)))
+    weight_row = np.concatenate(weights)
+    total = weight_row.sum()
+    return BetTable(
+        name, np.vstack(rows), weight_row / (total if total else 1.0), _deflation(inflation)
+    )

@@ -1,0 +1,279 @@
+"""Records from producers to checked events.
+
+One pass with decoders made for the record's model accepts what is right; only what that pass
+refuses is looked at again, slowly, for the exact reason. The pass guesses that the model is that of
+the record before, and a wrong guess costs only time: what becomes of a record depends on its own
+bytes, never on its neighbours, so that every split of a stream decodes to the same events.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
+
+import msgspec
+from msgspec import Struct
+
+from models.features import Row
+from models.losses import encode_label
+from stream.core.processor import CoreSettings, Fleet, LiveModel, Record
+from stream.core.shapes import Shape, shape_of
+from stream.envelope import Opened, open_record, read, to_ms
+from stream.errors import Refused
+from stream.events import (
+    DEFAULT_TYPES,
+    EVENT_TYPES,
+    ClockAdvanced,
+    FeedbackReceived,
+    Model,
+    Output,
+    PredictionMade,
+    PredictionRequested,
+)
+
+MAX_ID_BYTES = 256
+MAX_WEIGHT = 1e6
+SUM_SLACK = 0.01  # how far a multiclass output's probabilities may be from adding up to 1
+UNKNOWN = frozenset({"unknown-model", "unknown-version"})
+
+Data = PredictionRequested | PredictionMade | FeedbackReceived
+
+
+class Event(Struct, frozen=True, gc=False):
+    """One accepted event.
+
+    Attributes:
+        time_ms: event time.
+        data: the event's struct; `features` in it is a generated struct, use `row` instead.
+        row: feature values in the order of the spec; () for feedback.
+        values: predictions: the output as `spec.outputs` floats; feedback: the encoded label.
+    """
+
+    record: Record
+    time_ms: int
+    data: Data
+    row: Row
+    values: tuple[float, ...] = ()
+    traceparent: str | None = None
+
+
+class Decoded(NamedTuple):
+    """What became of a run of records; each is in one list, in the order they came in.
+
+    Attributes:
+        unknown: the model or version is not known yet: to be parked.
+        clocks: how far a replayer says that event time is, in ms.
+    """
+
+    events: list[Event]
+    refused: list[tuple[Record, Refused]]
+    unknown: list[tuple[Record, Refused]]
+    clocks: list[int]
+
+
+class _Head(Struct):
+    model: Model
+
+
+class _Known(NamedTuple):
+    """A live model and how its events are read, looked up once per run of records."""
+
+    name: str
+    live: LiveModel
+    shape: Shape
+
+
+_MODEL = re.compile(rb'"model"\s*:\s*"([a-z0-9._-]+)"')
+_BACKSLASH = ord("\\")
+_HEAD = msgspec.json.Decoder(_Head)
+_BROKEN = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+_BLAME = {
+    "prediction_id": "bad-id",
+    "features": "bad-features",
+    "output": "bad-output",
+    "shadow": "bad-output",
+    "label": "bad-label",
+}
+
+
+def decode(entity: str, records: Sequence[Record], fleet: Fleet, settings: CoreSettings) -> Decoded:
+    """Tell events from refused records. Raises nothing for what a record holds.
+
+    Args:
+        entity: "requests", "predictions" or "feedback".
+    """
+    decoded = Decoded([], [], [], [])
+    reader = _Reader(entity, fleet, settings)
+    for record in records:
+        try:
+            event = reader.quick(record) or reader.exact(record)
+        except Refused as refused:
+            kept = decoded.unknown if refused.reason in UNKNOWN else decoded.refused
+            kept.append((record, refused))
+            continue
+        if isinstance(event, int):
+            decoded.clocks.append(event)
+        else:
+            decoded.events.append(event)
+    return decoded
+
+
+class _Reader:
+    """Reads records of one entity with one fleet."""
+
+    def __init__(self, entity: str, fleet: Fleet, settings: CoreSettings) -> None:
+        self._entity = entity
+        self._fleet = fleet
+        self._clock_is_event = settings.clock == "event"
+        self._max_bytes = settings.max_event_bytes
+        self._max_late_ms = settings.max_late_ms
+        self._max_ahead_ms = settings.max_ahead_ms
+        self._guess: _Known | None = None
+        self._known: dict[str, _Known | None] = {}
+        self._versions: dict[tuple[str, int], bool] = {}
+
+    def quick(self, record: Record) -> Event | None:
+        """The event, if one pass tells that the record is right; guesses the model before it."""
+        value = record.value
+        if value is None or len(value) > self._max_bytes:
+            return None
+        if record.headers and any(n[:3] == "ce_" or n == "traceparent" for n, _ in record.headers):
+            return None
+        event = self._guess and self._one_pass(record, value, self._guess)
+        if event:
+            return event
+        found = _MODEL.search(value)
+        known = found and self._lookup(found[1].decode())
+        if not known or known is self._guess:
+            return None
+        self._guess = known
+        return self._one_pass(record, value, known)
+
+    def _one_pass(self, record: Record, value: bytes, known: _Known) -> Event | None:
+        time_ms, traceparent = record.timestamp_ms, None
+        try:
+            if b"specversion" in value:
+                envelope = known.shape.structured.decode(value)
+                data, traceparent = envelope.data, envelope.traceparent
+                if envelope.time is not None:
+                    time_ms = to_ms(envelope.time)
+            elif _BACKSLASH in value or not value.isascii():
+                return None  # the text may yet spell specversion, or not be UTF-8
+            else:
+                data = known.shape.data.decode(value)
+        except _BROKEN:
+            return None
+        if data.model != known.name:
+            return None
+        return self._checked(record, time_ms, data, known, traceparent)
+
+    def exact(self, record: Record) -> Event | int:
+        """The event, or the time of a clock record; slower.
+
+        Raises:
+            Refused: with the reason.
+        """
+        opened = open_record(self._entity, record, max_bytes=self._max_bytes)
+        if EVENT_TYPES[opened.type][0] is ClockAdvanced:
+            return self._clock(record, opened)
+        if opened.type != DEFAULT_TYPES[self._entity]:
+            raise Refused("unknown-event", f"{opened.type!r} is not written to {self._entity}")
+        try:
+            name = _HEAD.decode(opened.data).model
+            known = self._lookup(name)
+            if known is None:
+                raise Refused("unknown-model", f"no model {name!r} is live")
+            data = known.shape.data.decode(opened.data)
+        except _BROKEN as error:
+            _blame(error)
+        return self._checked(record, opened.time_ms, data, known, opened.traceparent)
+
+    def _lookup(self, name: str) -> _Known | None:
+        if name not in self._known:
+            live = self._fleet.get(name)
+            if live is not None and self._entity == "requests" and not _served_here(live):
+                live = None
+            shape = live and shape_of(self._entity, live.lifecycle.spec)
+            self._known[name] = _Known(name, live, shape) if live and shape else None
+        return self._known[name]
+
+    def _checked(
+        self, record: Record, time_ms: int, data: Data, known: _Known, traceparent: str | None
+    ) -> Event:
+        _check_id(data.prediction_id)
+        if not -self._max_late_ms <= time_ms - record.timestamp_ms <= self._max_ahead_ms:
+            _refuse_time(time_ms - record.timestamp_ms)
+        values: tuple[float, ...] = ()
+        if isinstance(data, FeedbackReceived):
+            return Event(record, time_ms, data, (), _label(data, known.live), traceparent)
+        if isinstance(data, PredictionMade):
+            values = self._output(data, known)
+        try:
+            row = known.shape.row(data.features)
+        except ValueError as error:
+            raise Refused("bad-features", str(error)) from error
+        return Event(record, time_ms, data, row, values, traceparent)
+
+    def _output(self, data: PredictionMade, known: _Known) -> tuple[float, ...]:
+        place = (known.name, data.version)
+        if place not in self._versions:
+            self._versions[place] = known.live.profile(data.version) is not None
+        if not self._versions[place]:
+            raise Refused("unknown-version", f"version {data.version} of {known.name!r}")
+        for version, output in data.shadow.items():
+            _floats(output, f"shadow {version}")
+        return _floats(data.output, "the output")
+
+    def _clock(self, record: Record, opened: Opened) -> int:
+        if not self._clock_is_event:
+            raise Refused(
+                "unknown-event", "the clock is the broker's: setting `clock` is not 'event'"
+            )
+        clock_ms = read(opened, ClockAdvanced).clock_ms
+        if not -self._max_late_ms <= clock_ms - record.timestamp_ms <= self._max_ahead_ms:
+            _refuse_time(clock_ms - record.timestamp_ms)
+        return clock_ms
+
+
+def _served_here(live: LiveModel) -> bool:
+    return live.lifecycle.champion is not None and live.lifecycle.spec.served == "here"
+
+
+def _refuse_time(ahead_ms: int) -> NoReturn:
+    side = f"{ahead_ms} ms ahead of" if ahead_ms > 0 else f"{-ahead_ms} ms behind"
+    raise Refused("bad-time", f"the event is {side} its record's own time")
+
+
+def _check_id(text: str) -> None:
+    if not text.isprintable():
+        raise Refused("bad-id", "control or unprintable characters in prediction_id")
+    if not text.isascii() and len(text.encode()) > MAX_ID_BYTES:
+        raise Refused("bad-id", f"prediction_id has more than {MAX_ID_BYTES} bytes")
+
+
+def _floats(output: Output, what: str) -> tuple[float, ...]:
+    if isinstance(output, list):
+        if not math.isclose(sum(output), 1.0, abs_tol=SUM_SLACK):
+            raise Refused("bad-output", f"{what}: the probabilities add up to {sum(output):g}")
+        return tuple(output)
+    return (output,)
+
+
+def _label(data: FeedbackReceived, live: LiveModel) -> tuple[float]:
+    if data.weight > MAX_WEIGHT:
+        raise Refused("bad-data", f"weight {data.weight:g} is beyond {MAX_WEIGHT:g}")
+    try:
+        return (encode_label(live.lifecycle.spec, data.label),)
+    except ValueError as error:
+        raise Refused("bad-label", str(error)) from error
+
+
+def _blame(error: Exception) -> NoReturn:
+    """Refuse, with a reason by the path in the decoder's message."""
+    if not isinstance(error, msgspec.ValidationError):
+        deep = isinstance(error, RecursionError)
+        raise Refused("bad-json", "nested too deeply" if deep else str(error)) from error
+    path = re.search(r"at `\$\.(\w+)", str(error))
+    raise Refused(_BLAME.get(path[1] if path else "", "bad-data"), str(error)) from error

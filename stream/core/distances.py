@@ -1,0 +1,181 @@
+"""How far two samples of counts lie apart, and how far noise alone would put them.
+
+Distances explain; they decide nothing (the detectors do). All take counts on the same B bins, in
+the last axis of arrays of any shape, and work along it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+Array = NDArray[np.float64]
+
+
+class Measure(NamedTuple):
+    """One drift measure. To add one, write its two functions and a line in `MEASURES`."""
+
+    distance: Callable[[ArrayLike, ArrayLike], Array]  # (reference counts, current counts) -> (...)
+    noise: Callable[[float, float, int], float]  # (n, m, bins) -> about its mean with no change
+    ordered: bool = False  # means something on ordered bins only: numeric, without the null bin
+
+
+class Comparison(NamedTuple):
+    """The figures shown of one signal."""
+
+    psi: float
+    psi_noise: float
+    psi_low: float  # 95 % interval of the PSI without noise
+    psi_high: float
+    js: float
+    js_noise: float
+
+
+def compare(reference: ArrayLike, current: ArrayLike) -> Comparison:
+    """What a person is shown of one signal: counts of shape (B,) each.
+
+    Without rows on either side every figure is 0 and the interval is open: (0, inf) is not plain
+    data, so its high end is the largest float.
+
+    >>> figures = compare([250, 250, 250, 250], [50, 60, 45, 45])
+    >>> round(figures.psi, 3), round(figures.psi_noise, 3), figures.psi_low
+    (0.014, 0.018, 0.0)
+    """
+    r, c = np.asarray(reference, dtype=float), np.asarray(current, dtype=float)
+    n, m, bins = float(c.sum()), float(r.sum()), int(((r > 0) | (c > 0)).sum())
+    value = float(psi(r, c))
+    low, high = psi_interval(value, n, m, bins)
+    return Comparison(
+        value, psi_noise(n, m, bins), low, high, float(jensen_shannon(r, c)), js_noise(n, m, bins)
+    )
+
+
+def psi(reference: ArrayLike, current: ArrayLike) -> Array:
+    """Population stability index, sum of (q - p) ln(q / p) (Lewis 1994): shape (...), at least 0.
+
+    >>> float(psi([500, 500], [500, 500]))
+    0.0
+    """
+    p, q = _shares(reference, current)
+    return np.asarray(((q - p) * (np.log(_positive(q)) - np.log(_positive(p)))).sum(-1))
+
+
+def psi_noise(n: float, m: float, bins: int) -> float:
+    """Mean PSI of n rows against m reference rows if nothing changed (Yurdakul 2018)."""
+    return (bins - 1) / _pooled(n, m) if n > 0 and m > 0 and bins > 1 else 0.0
+
+
+def psi_interval(
+    value: float, n: float, m: float, bins: int, *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Interval of the true PSI behind a measured one, for a window fixed beforehand.
+
+    n m / (n + m) times PSI is about noncentral chi-square with bins - 1 degrees of freedom; the
+    interval holds the noncentralities that do not make the measured value an extreme one.
+    """
+    if n <= 0 or m <= 0 or bins < 2:
+        return 0.0, float(np.finfo(float).max)
+    rows, tail = _pooled(n, m), (1 - confidence) / 2
+    low, high = (
+        max(0.0, float(special.chndtrinc(value * rows, bins - 1, share))) / rows
+        if special.chdtr(bins - 1, value * rows) > share
+        else 0.0
+        for share in (1 - tail, tail)
+    )
+    return low, high
+
+
+def jensen_shannon(reference: ArrayLike, current: ArrayLike) -> Array:
+    """Jensen-Shannon distance, base 2 (Lin 1991; Endres, Schindelin 2003): shape (...), in [0, 1].
+
+    >>> float(jensen_shannon([10**6, 0], [0, 10**6])) > 0.99
+    True
+    """
+    p, q = _shares(reference, current)
+    middle = (p + q) / 2
+    divergence = (special.rel_entr(p, middle) + special.rel_entr(q, middle)).sum(-1) / 2
+    return np.asarray(np.sqrt(np.maximum(divergence, 0.0) / np.log(2)))
+
+
+def js_noise(n: float, m: float, bins: int) -> float:
+    """About the mean distance with no change: near 0 the divergence is PSI / 8 in nats."""
+    return float(np.sqrt(psi_noise(n, m, bins) / (8 * np.log(2))))
+
+
+def hellinger(reference: ArrayLike, current: ArrayLike) -> Array:
+    """Hellinger distance, sqrt(1 - sum of sqrt(p q)) (1909): shape (...), in [0, 1]."""
+    p, q = _shares(reference, current)
+    return np.asarray(np.sqrt(np.maximum(0.0, 1 - np.sqrt(p * q).sum(-1))))
+
+
+def hellinger_noise(n: float, m: float, bins: int) -> float:
+    """About the mean distance with no change: near 0 its square is PSI / 8."""
+    return float(np.sqrt(psi_noise(n, m, bins) / 8))
+
+
+def ks(reference: ArrayLike, current: ArrayLike) -> Array:
+    """Largest gap of the two distribution functions at bin edges (Kolmogorov 1933): shape (...).
+
+    At most the statistic of the raw values, so never larger than it should be.
+    """
+    p, q = _shares(reference, current, smooth=False)
+    return np.asarray(np.abs(np.cumsum(q - p, axis=-1)).max(-1))
+
+
+def ks_noise(n: float, m: float, bins: int) -> float:
+    """At most the mean with no change: that of the largest gap of a Brownian bridge."""
+    return float(np.sqrt(np.pi / 2) * np.log(2)) * _noise_unit(n, m)
+
+
+def wasserstein(reference: ArrayLike, current: ArrayLike) -> Array:
+    """Earth mover's distance between ranks in the reference: shape (...), in [0, 1].
+
+    The mean gap of the distribution functions over the reference's bins; 0.1 means that values
+    moved past a tenth of the reference on average. Without units, so signals can be compared.
+    """
+    p, q = _shares(reference, current, smooth=False)
+    gap = np.abs(np.cumsum(q - p, axis=-1))
+    before = np.concatenate([np.zeros_like(gap[..., :1]), gap[..., :-1]], axis=-1)
+    return np.asarray((p * (gap + before) / 2).sum(-1))
+
+
+def wasserstein_noise(n: float, m: float, bins: int) -> float:
+    """At most the mean with no change: that of a Brownian bridge's mean absolute height."""
+    return float(np.sqrt(2 * np.pi) / 8) * _noise_unit(n, m)
+
+
+#: Every drift measure by name: the one place to add another.
+MEASURES: Final[dict[str, Measure]] = {
+    "psi": Measure(psi, psi_noise),
+    "jensen_shannon": Measure(jensen_shannon, js_noise),
+    "hellinger": Measure(hellinger, hellinger_noise),
+    "ks": Measure(ks, ks_noise, ordered=True),
+    "wasserstein": Measure(wasserstein, wasserstein_noise, ordered=True),
+}
+
+
+def _shares(
+    reference: ArrayLike, current: ArrayLike, *, smooth: bool = True
+) -> tuple[Array, Array]:
+    """Both as shares; smooth: with half a row added to every bin that either sample occupies."""
+    r, c = np.broadcast_arrays(np.asarray(reference, float), np.asarray(current, float))
+    half = np.where(r + c > 0, 0.5 * smooth, 0.0)
+    r, c = r + half, c + half
+    return r / _positive(r.sum(-1, keepdims=True)), c / _positive(c.sum(-1, keepdims=True))
+
+
+def _positive(x: Array) -> Array:
+    return np.where(x > 0, x, 1.0)
+
+
+def _pooled(n: float, m: float) -> float:
+    return n * m / (n + m)
+
+
+def _noise_unit(n: float, m: float) -> float:
+    """Standard deviation that two empirical distribution functions share; 0 without rows."""
+    return _pooled(n, m) ** -0.5 if n > 0 and m > 0 else 0.0

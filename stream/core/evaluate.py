@@ -1,0 +1,212 @@
+"""The stage evaluate: merges summaries of all partitions, closes ticks, judges, decides.
+
+A tick is closed when every partition of monitor has reported a watermark past its end. Verdicts are
+a fold over closed ticks in their order, so neither the order in which partitions deliver nor where
+batches are cut can change them. Checkpoint parts: `progress`, and `model.<name>` for each model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import msgspec
+from msgspec import Struct
+
+from stream.core.evaluation import ModelState
+from stream.core.judging import Fact
+from stream.core.processor import Batch, Context, Fleet, LiveModel, Output, Parts, Record
+from stream.core.watching import Kit
+from stream.envelope import derived_id, open_record, read, write
+from stream.errors import Refused
+from stream.events import (
+    AccuracyMeasured,
+    Alert,
+    Command,
+    DriftMeasured,
+    ProgressReported,
+    SummaryComputed,
+)
+
+SOURCE = "driftline/evaluate"
+PROGRESS = "progress"
+MODEL = "model."
+SUMMARY_TYPE = "driftline.summary.computed.v1"
+MAX_BYTES = 2**31  # summaries are our own, and may be larger than what producers are allowed
+
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+
+
+class Progress(Struct, omit_defaults=True):
+    """How far each partition of monitor is."""
+
+    partitions: int = 0
+    watermarks: dict[int, int] = {}
+
+    def take(self, report: ProgressReported) -> None:
+        self.partitions = report.partitions
+        known = self.watermarks.get(report.partition, report.watermark_ms)
+        self.watermarks[report.partition] = max(known, report.watermark_ms)
+
+    @property
+    def watermark_ms(self) -> int | None:
+        """Event time that every partition has passed; None before all have reported.
+
+        >>> Progress(partitions=2, watermarks={0: 70}).watermark_ms is None
+        True
+        >>> Progress(partitions=2, watermarks={0: 70, 1: 50}).watermark_ms
+        50
+        """
+        if not self.partitions or not set(range(self.partitions)) <= self.watermarks.keys():
+            return None
+        return min(self.watermarks[partition] for partition in range(self.partitions))
+
+
+class EvaluateProcessor:
+    """One partition of `summaries`: the models whose key falls there."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._progress = Progress()
+        self._models: dict[str, ModelState] = {}
+        self._kits: dict[str, tuple[tuple[int, int], Kit]] = {}  # by model; made again at a restart
+        self._dirty: set[str] = set()  # parts
+        self._counters: Counter[str] = Counter()
+
+    def restore(self, parts: Mapping[str, bytes]) -> None:
+        for part, data in parts.items():
+            if part == PROGRESS:
+                self._progress = msgspec.json.decode(data, type=Progress)
+            else:
+                self._models[part.removeprefix(MODEL)] = msgspec.json.decode(data, type=ModelState)
+
+    def apply(self, batch: Batch, fleet: Fleet) -> list[Output]:
+        outputs: list[Output] = []
+        for record in batch.records:
+            try:
+                outputs += self._apply(record, fleet)
+            except (
+                Refused
+            ) as refused:  # only monitor writes here: counted, nobody to give it back to
+                self._counters[f"refused:{refused.reason}"] += 1
+        return outputs
+
+    def advance(self, clock_ms: int, caught_up: bool, fleet: Fleet) -> list[Output]:
+        """Follow lifecycle. Ticks are closed by the progress that monitor reports, by no clock."""
+        return [output for name in sorted(self._models) for output in self._adopt(name, fleet)]
+
+    def changes(self, *, complete: bool) -> Parts:
+        if complete:
+            self._dirty = {PROGRESS, *(MODEL + name for name in self._models)}
+        parts: Parts = {part: self._encode(part) for part in sorted(self._dirty)}
+        self._dirty = set()
+        return parts
+
+    @property
+    def generations(self) -> Mapping[str, int]:
+        return {name: state.generation for name, state in self._models.items() if state.generation}
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        return self._counters
+
+    def _apply(self, record: Record, fleet: Fleet) -> list[Output]:
+        opened = open_record("summaries", record, max_bytes=MAX_BYTES)
+        if opened.type == SUMMARY_TYPE:
+            return self._add(read(opened, SummaryComputed), fleet)
+        before = self._progress.watermark_ms
+        self._progress.take(read(opened, ProgressReported))
+        self._dirty.add(PROGRESS)
+        after = self._progress.watermark_ms
+        if after is None or after == before:
+            return []
+        return [
+            output for name in sorted(self._models) for output in self._close(name, after, fleet)
+        ]
+
+    def _add(self, delta: SummaryComputed, fleet: Fleet) -> list[Output]:
+        state = self._models.setdefault(delta.model, ModelState())
+        outputs = self._adopt(delta.model, fleet)
+        self._dirty.add(MODEL + delta.model)
+        if delta.tick < state.closed:
+            self._counters["late"] += 1
+        if not state.take(delta):
+            self._counters["dropped:unknown-model"] += 1
+        return outputs
+
+    def _adopt(self, name: str, fleet: Fleet) -> list[Output]:
+        live, state = fleet.get(name), self._models[name]
+        if live is None or live.lifecycle.generation <= state.generation:
+            return []
+        self._dirty.add(MODEL + name)
+        return self._published(state.adopt(live.lifecycle))
+
+    def _close(self, name: str, watermark_ms: int, fleet: Fleet) -> list[Output]:
+        outputs = self._adopt(name, fleet)
+        live, state = fleet.get(name), self._models[name]
+        if live is None or watermark_ms // state.tick_ms <= state.closed:
+            return outputs
+        self._dirty.add(MODEL + name)
+        facts = state.close(watermark_ms // state.tick_ms, live, self._kit(name, live))
+        return outputs + self._published(facts)
+
+    def _kit(self, name: str, live: LiveModel) -> Kit | None:
+        """Tables of the champion: costly to build, so kept while version and spec stay."""
+        lifecycle = live.lifecycle
+        if lifecycle.champion is None:
+            return None
+        key = (lifecycle.champion, lifecycle.spec_revision)
+        known = self._kits.get(name)
+        if known is not None and known[0] == key:
+            return known[1]
+        profile = live.profile(lifecycle.champion)
+        if profile is None:
+            self._counters["unjudged:no-profile"] += 1
+            return None
+        kit = Kit(lifecycle.spec, profile)
+        self._kits[name] = (key, kit)
+        return kit
+
+    def _encode(self, part: str) -> bytes:
+        if part == PROGRESS:
+            return _ENCODER.encode(self._progress)
+        return _ENCODER.encode(self._models[part.removeprefix(MODEL)])
+
+    def _published(self, facts: Iterable[Fact]) -> list[Output]:
+        outputs = []
+        for fact in facts:
+            kind, output = publish(fact)
+            self._counters[kind] += 1
+            outputs.append(output)
+        return outputs
+
+
+def publish(fact: Fact) -> tuple[str, Output]:
+    """A fact or command as a record, and what to count it as; its id is a hash of its cause."""
+    kind, cause, time_ms = _cause(fact)
+    model = fact.model
+    if isinstance(fact, Command):
+        entity, key, id_ = "commands", model, fact.command_id
+    else:
+        entity = "alerts" if isinstance(fact, Alert) else kind.partition(".")[0]
+        key = fact.alert_id if isinstance(fact, Alert) else model
+        id_ = derived_id(entity, model, *cause)
+    value = write(f"driftline.{kind}.v1", fact, id=id_, source=SOURCE, time_ms=time_ms)
+    return kind, Output(entity, key.encode(), value)
+
+
+def _cause(fact: Fact) -> tuple[str, tuple[object, ...], int]:
+    """Kind, what makes the fact the one it is, and when it was so."""
+    match fact:
+        case AccuracyMeasured():
+            cause = (fact.version, fact.segment, fact.window, fact.end_ms, fact.revision)
+            return "accuracy.measured", cause, fact.end_ms
+        case DriftMeasured():
+            cause = (fact.version, fact.signal, fact.window, fact.end_ms, fact.revision)
+            return "drift.measured", cause, fact.end_ms
+        case Alert():
+            told = {0: "opened"}.get(fact.revision, "updated")
+            told = "resolved" if fact.state == "resolved" else told
+            return f"alert.{told}", (fact.alert_id, fact.revision), fact.updated_ms
+        case Command():
+            return f"command.{fact.kind}", (fact.command_id,), fact.issued_ms

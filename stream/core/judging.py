@@ -1,0 +1,199 @@
+"""One model's verdicts: a fold over groups of closed ticks, and what changes when lifecycle does.
+
+Everything is keyed by version. Detectors and trials begin with a champion's reign and end with it;
+ticks of an earlier champion that come later restate windows and judge nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from msgspec import Struct, field
+
+from stream.core import describing, policy, trials, watching
+from stream.core.alerts import Book, Problem
+from stream.core.policy import Issued, Situation
+from stream.core.ticks import Group
+from stream.core.trials import Judgement, TrialState
+from stream.core.watching import Kind, Kit, Watch
+from stream.events import AccuracyMeasured, Alert, Command, DriftMeasured, LifecycleChanged
+
+Fact = AccuracyMeasured | DriftMeasured | Alert | Command
+
+KINDS: Final[tuple[tuple[Problem, Kind], ...]] = (
+    ("harm", "harm"),
+    ("data", "broken"),
+    ("prediction", "prediction"),
+    ("drift", "feature"),
+)
+RECOVERED: Final[dict[Problem, str]] = {
+    "harm": "version {} is back near its validated loss",
+    "data": "the data of version {} is whole again",
+    "prediction": "what version {} predicts is distributed as before",
+    "drift": "inputs are again as version {} was trained on",
+    "probation": "version {} no longer does worse than the one before it",
+}
+
+
+class Verdicts(Struct, omit_defaults=True):
+    """Detectors, trials, open alerts and issued commands of one model."""
+
+    watch: Watch | None = None
+    trials: dict[int, TrialState] = {}
+    book: Book = field(default_factory=Book)
+    issued: dict[str, Issued] = {}
+
+
+class Case(NamedTuple):
+    """What one judgement of a group is made with."""
+
+    verdicts: Verdicts
+    watch: Watch
+    kit: Kit
+    lifecycle: LifecycleChanged
+    now_ms: int
+
+    @property
+    def situation(self) -> Situation:
+        return Situation(self.lifecycle, self.verdicts.issued, self.now_ms)
+
+    def report(self, problem: Problem, finding: describing.Finding, **more: Any) -> Alert:
+        sentence, evidence = finding
+        card = self.lifecycle.card(self.watch.version)
+        evidence = {**evidence, **more, "profile": card.profile_digest if card else None}
+        return self.verdicts.book.report(
+            problem,
+            sentence,
+            evidence,
+            model=self.lifecycle.model,
+            version=self.watch.version,
+            now_ms=self.now_ms,
+        )
+
+    def recovered(self, problem: Problem) -> Alert:
+        sentence = RECOVERED[problem].format(self.watch.version)
+        return self.verdicts.book.resolve(problem, self.now_ms, sentence)
+
+    def issue(self, command: Command) -> Command:
+        self.verdicts.issued[command.kind] = Issued(command.generation, command.issued_ms)
+        return command
+
+
+def adopt(verdicts: Verdicts, lifecycle: LifecycleChanged, now_ms: int) -> list[Alert]:
+    """Follow lifecycle to a new generation; returns the alerts that this settles."""
+    book, champion = verdicts.book, lifecycle.champion
+    if verdicts.watch is not None and verdicts.watch.version == champion:
+        shadows = set(lifecycle.shadows)
+        verdicts.trials = {v: t for v, t in verdicts.trials.items() if v in shadows}
+        if lifecycle.probation or "probation" not in book.open:
+            return []
+        return [_settled(book, "probation", now_ms, "the probation is over")]
+    left = verdicts.watch.version if verdicts.watch else None
+    verdicts.watch = None if champion is None else Watch(version=champion)
+    verdicts.trials = {}
+    why = f" ({lifecycle.reason})" if lifecycle.reason else ""
+    sentence = f"version {champion} went live in place of version {left}{why}"
+    return [_settled(book, problem, now_ms, sentence) for problem in sorted(book.open)]
+
+
+def judge(case: Case, group: Group) -> list[Fact]:
+    """Take one group of closed ticks in: measurements of trials, alerts, commands."""
+    watching.observe(case.watch, case.kit, group)
+    trials.observe(case.verdicts.trials, case.lifecycle, group)
+    facts: list[Fact] = []
+    alerts: dict[str, Alert] = {}
+    for step in (_report, _judge_probation, _judge_challengers, _judge_harm):
+        for fact in step(case):
+            if isinstance(fact, Alert):
+                alerts[fact.alert_id] = fact  # the last word of this group on it
+            else:
+                facts.append(fact)
+    return [*alerts.values(), *facts]
+
+
+def _report(case: Case) -> Iterator[Fact]:
+    """Alerts follow the signals that are open."""
+    for problem, kind in KINDS:
+        names = sorted(case.watch.open(kind))
+        alert = case.verdicts.book.open.get(problem)
+        if names and (alert is None or alert.evidence.get("names") != names):
+            yield case.report(problem, _describe(case, kind), names=names)
+        elif alert is not None and not names:
+            yield case.recovered(problem)
+
+
+def _judge_probation(case: Case) -> Iterator[Fact]:
+    """A new champion that does worse than the one before goes back."""
+    previous, trial = case.lifecycle.previous, case.lifecycle.spec.trial
+    state = case.verdicts.trials.get(previous) if previous is not None else None
+    if previous is None or state is None or not case.lifecycle.probation:
+        return
+    judgement = trials.judge_probation(previous, state, trial)
+    book = case.verdicts.book
+    if judgement is not None and judgement.kind == "rollback":
+        if "probation" not in book.open:
+            yield case.report("probation", describing.probation(case.watch.version, judgement))
+        yield from _act(case, judgement, "probation")
+    elif "probation" in book.open and trials.is_refuted(state, trial):
+        yield case.recovered("probation")
+    elif judgement is not None:
+        yield from _act(case, judgement, None)
+
+
+def _judge_challengers(case: Case) -> Iterator[Fact]:
+    """At most one challenger is promoted: the one with the most evidence."""
+    harmed = "harm" in case.verdicts.book.open
+    judgements = []
+    for version in sorted(set(case.lifecycle.challengers)):
+        state = case.verdicts.trials.get(version)
+        if state is not None and version != case.lifecycle.previous:
+            judgements.append(
+                trials.judge_challenger(version, state, case.lifecycle.spec.trial, harmed=harmed)
+            )
+    found = [judgement for judgement in judgements if judgement is not None]
+    found.sort(key=lambda j: (j.kind != "promote", -float(str(j.evidence["e_value"])), j.version))
+    for judgement in found:
+        yield from _act(case, judgement, "harm")
+
+
+def _judge_harm(case: Case) -> Iterator[Fact]:
+    """Harm that nothing else mends asks for a retrain; the alert says what is done about it."""
+    book, lifecycle = case.verdicts.book, case.lifecycle
+    alert = book.open.get("harm")
+    if alert is None:
+        return
+    previous = case.verdicts.trials.get(lifecycle.previous or 0) if lifecycle.probation else None
+    held = policy.may_retrain(case.situation, data=book.open.get("data"), previous=previous)
+    if held is None:
+        yield case.issue(policy.retrain(case.situation, alert))
+    yield from _note(case, "harm", "retrain: commanded" if held is None else f"held: {held}")
+
+
+def _act(case: Case, judgement: Judgement, problem: Problem | None) -> Iterator[Fact]:
+    """Command what a trial says, or note in the alert why not."""
+    held = policy.may_act(case.situation, judgement)
+    alert = case.verdicts.book.open.get(problem) if problem else None
+    if held is None:
+        yield case.issue(policy.act(case.situation, judgement, alert))
+    if problem == "probation":
+        what = f"rollback to version {judgement.version}"
+        yield from _note(case, problem, f"{what}: commanded" if held is None else f"held: {held}")
+
+
+def _note(case: Case, problem: Problem, action: str) -> Iterator[Fact]:
+    alert = case.verdicts.book.note(problem, case.now_ms, action=action)
+    if alert is not None:
+        yield alert
+
+
+def _describe(case: Case, kind: Kind) -> describing.Finding:
+    if kind == "harm":
+        return describing.harm(case.watch, case.kit)
+    if kind == "broken":
+        return describing.broken(case.watch, case.kit)
+    return describing.changed(case.watch, case.kit, kind)
+
+
+def _settled(book: Book, problem: str, now_ms: int, sentence: str) -> Alert:
+    return book.resolve(problem, max(now_ms, book.open[problem].updated_ms), sentence)

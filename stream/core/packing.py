@@ -1,0 +1,158 @@
+"""Predictions and labels as packed bytes: what a join holds millions of.
+
+A row starts with the number of its kind, which says how the rest is laid out. Numbers, not names,
+because a model, its version, shadows and horizons are the same for a great many predictions.
+"""
+
+from __future__ import annotations
+
+from struct import Struct as Layout
+from typing import Final, NamedTuple
+
+from msgspec import Struct
+
+from models.spec import ModelSpec
+
+_FINISHED: Final = 0x8000_0000  # beside the number of the kind: the row has its label
+_MAX_U32: Final = 0xFFFF_FFFF
+_NUMBER: Final = Layout("<I")
+_WAITING: Final = Layout("<qqqdd")  # a Label without its id
+
+
+class Kind(Struct, frozen=True, array_like=True):
+    """What all predictions made alike have in common, pinned when they are made.
+
+    Attributes:
+        shadows: versions whose outputs follow the version's own.
+        outputs: floats of one version's output.
+        segments: categorical features; a row holds the code of the value of each.
+        early_ms: how long a label waits for its prediction.
+        loss_scale: of the version's bounded loss.
+    """
+
+    model: str
+    version: int
+    shadows: tuple[int, ...]
+    outputs: int
+    segments: tuple[str, ...]
+    horizon_ms: int
+    correction_ms: int
+    early_ms: int
+    loss_scale: float
+
+
+def kind_of(spec: ModelSpec, version: int, shadows: tuple[int, ...], loss_scale: float) -> Kind:
+    return Kind(
+        model=spec.name,
+        version=version,
+        shadows=shadows,
+        outputs=spec.outputs,
+        segments=spec.segments,
+        horizon_ms=round(spec.labels.horizon_seconds * 1000),
+        correction_ms=round(spec.labels.correction_horizon_seconds * 1000),
+        early_ms=early_ms(spec),
+        loss_scale=loss_scale,
+    )
+
+
+def early_ms(spec: ModelSpec) -> int:
+    """How long a label waits for its prediction."""
+    return round(spec.labels.early_seconds * 1000)
+
+
+class Prediction(NamedTuple):
+    """A prediction to join.
+
+    Attributes:
+        floor_ms: no earlier time may be counted by arrival.
+        codes: of the values of the segments' features.
+        values: outputs of the version, then those of each shadow.
+    """
+
+    id: str
+    time_ms: int
+    floor_ms: int
+    offset: int
+    codes: bytes
+    values: tuple[float, ...]
+
+
+class Label(NamedTuple):
+    """A label to join, encoded as a float; it waits for its prediction until `due_ms`."""
+
+    id: str
+    time_ms: int
+    floor_ms: int
+    due_ms: int
+    label: float
+    weight: float
+
+
+class Finished(NamedTuple):
+    """A prediction that has its label."""
+
+    revision: int
+    offset: int
+    predicted_ms: int
+    label: float
+    weight: float
+    codes: bytes
+    values: tuple[float, ...]  # of the version alone
+
+
+class Packer:
+    """Packs and unpacks the rows of one kind."""
+
+    def __init__(self, kind: Kind, number: int) -> None:
+        self.kind = kind
+        self.number = number
+        codes, values = len(kind.segments), kind.outputs * (1 + len(kind.shadows))
+        self._codes = codes
+        self._pending = Layout(f"<IIQ{codes}B{values}d")
+        self._finished = Layout(f"<IIQqdd{codes}B{kind.outputs}d")
+
+    def pending(self, made: Prediction) -> bytes:
+        """A row that waits for its label. Its time is the row's due time less the horizon."""
+        late_ms = min(_MAX_U32, max(0, made.floor_ms - made.time_ms))
+        return self._pending.pack(self.number, late_ms, made.offset, *made.codes, *made.values)
+
+    def read_pending(self, id_: str, body: bytes, due_ms: int) -> Prediction:
+        _, late_ms, offset, *rest = self._pending.unpack(body)
+        time_ms = due_ms - self.kind.horizon_ms
+        codes, values = bytes(rest[: self._codes]), tuple(rest[self._codes :])
+        return Prediction(id_, time_ms, time_ms + late_ms, offset, codes, values)
+
+    def finished(self, row: Finished) -> bytes:
+        return self._finished.pack(
+            self.number | _FINISHED, *row[:5], *row.codes, *row.values[: self.kind.outputs]
+        )
+
+    def read_finished(self, body: bytes) -> Finished:
+        _, *fields = self._finished.unpack(body)
+        codes, values = fields[5 : 5 + self._codes], fields[5 + self._codes :]
+        return Finished(*fields[:5], bytes(codes), tuple(values))
+
+    def output(self, body: bytes) -> tuple[float, ...]:
+        """The version's own output, of either sort of row."""
+        if is_finished(body):
+            return self.read_finished(body).values
+        return self.read_pending("", body, 0).values[: self.kind.outputs]
+
+
+def number_of(body: bytes) -> int:
+    """The number of a row's kind."""
+    number: int = _NUMBER.unpack_from(body)[0]
+    return number & ~_FINISHED
+
+
+def is_finished(body: bytes) -> bool:
+    return body[3] >= 0x80
+
+
+def pack_labels(labels: list[Label]) -> bytes:
+    """Labels of one id that wait for their prediction, in the order they came."""
+    return b"".join([_WAITING.pack(*label[1:]) for label in labels])
+
+
+def unpack_labels(id_: str, body: bytes) -> list[Label]:
+    return [Label(id_, *fields) for fields in _WAITING.iter_unpack(body)]

@@ -1,0 +1,167 @@
+"""What to do about what was found: commands to the trainer, or the reason why there is none.
+
+Only a harm alert asks for a retrain and only a paired trial for a promotion, a rejection or a
+rollback; drift never does. A person's pin stops all of it. A command is good for one lifecycle
+generation: it is not repeated until that has changed, or the trainer had ample time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from msgspec import Struct
+
+from models.spec import ModelSpec
+from stream.core.trials import Judgement, TrialState, read_test
+from stream.envelope import derived_id, from_ms
+from stream.events import Alert, Command, LifecycleChanged
+
+RETRY_MS: Final = 3_600_000
+RETRY_TICKS: Final = 100
+
+
+class Issued(Struct, frozen=True):
+    """The newest command of a kind."""
+
+    generation: int
+    time_ms: int
+
+
+class Situation(NamedTuple):
+    """What a decision is made on, as of the end of one group of ticks."""
+
+    lifecycle: LifecycleChanged
+    issued: Mapping[str, Issued]  # by kind of command
+    now_ms: int
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.lifecycle.spec
+
+
+def may_retrain(now: Situation, *, data: Alert | None, previous: TrialState | None) -> str | None:
+    """Why a harmed champion is not retrained now; None if it may be.
+
+    Args:
+        data: the open alert on broken data: a model cannot learn its way out of missing inputs.
+        previous: the trial against the previous version, which may be the quicker way out.
+    """
+    policy = now.spec.policy
+    if not policy.retrain:
+        return "the policy leaves retraining to people"
+    if now.lifecycle.pinned:
+        return "a person pinned this version"
+    if now.lifecycle.challengers:
+        return "a challenger is on trial"
+    if data is not None and data.evidence.get("missing"):
+        return "inputs are missing: the data must be mended first"
+    if previous is not None and _rollback_is_near(now, previous):
+        return "going back to the previous version is weighed first"
+    if waiting := _outstanding(now, "retrain", "promote", "reject", "rollback", "settle"):
+        return f"the command to {waiting} is being carried out"
+    return _cooling(now, "retrain", policy.cooldown_seconds)
+
+
+def may_act(now: Situation, judgement: Judgement) -> str | None:
+    """Why what a trial says is not done now; None if it may be."""
+    match judgement.kind:
+        case "promote":
+            return _may_promote(now)
+        case "rollback":
+            return may_roll_back(now)
+        case kind:
+            # These change the generation, which would make a fit that runs void.
+            waiting = _outstanding(now, kind, "retrain", "rollback", "promote")
+            return f"the command to {waiting} is being carried out" if waiting else None
+
+
+def may_roll_back(now: Situation) -> str | None:
+    policy = now.spec.policy
+    if not policy.rollback:
+        return "the policy leaves rolling back to people"
+    if now.lifecycle.pinned:
+        return "a person pinned this version"
+    if now.lifecycle.previous is None:
+        return "there is nothing to roll back to"
+    if _outstanding(now, "rollback"):
+        return "the command to rollback is being carried out"
+    return _cooling(now, "rollback", policy.rollback_cooloff_seconds)
+
+
+def retrain(now: Situation, alert: Alert) -> Command:
+    """The command to fit candidates, because of an open alert."""
+    names = ("n", "loss", "validated", "bound", "since_ms")
+    evidence: dict[str, object] = {name: alert.evidence.get(name) for name in names}
+    return _command(now, "retrain", None, alert.sentence, evidence, alert)
+
+
+def act(now: Situation, judgement: Judgement, alert: Alert | None) -> Command:
+    """The command that a trial's judgement asks for."""
+    return _command(
+        now, judgement.kind, judgement.version, judgement.reason, judgement.evidence, alert
+    )
+
+
+def _may_promote(now: Situation) -> str | None:
+    if not now.spec.policy.promote:
+        return "the policy leaves promoting to people"
+    if now.lifecycle.pinned:
+        return "a person pinned this version"
+    waiting = _outstanding(now, "promote", "rollback")
+    return f"the command to {waiting} is being carried out" if waiting else None
+
+
+def _rollback_is_near(now: Situation, previous: TrialState) -> bool:
+    """The previous version may soon be proven better, and could then be gone back to."""
+    trial = now.spec.trial
+    mean = read_test(previous, trial, "worse than before").mean
+    undecided = previous.totals.n < trial.minimum_pairs or mean > trial.rollback_tolerance
+    return undecided and may_roll_back(now) is None
+
+
+def _outstanding(now: Situation, *kinds: str) -> str | None:
+    """The first of these commands that was issued on this very generation and has time left."""
+    spec = now.spec
+    for kind in kinds:
+        issued = now.issued.get(kind)
+        patience_ms: float = max(RETRY_MS, RETRY_TICKS * spec.tick_ms)
+        if kind == "retrain":
+            patience_ms = max(patience_ms, spec.policy.cooldown_seconds * 1000)
+        if (
+            issued is not None
+            and issued.generation == now.lifecycle.generation
+            and now.now_ms - issued.time_ms < patience_ms
+        ):
+            return kind
+    return None
+
+
+def _cooling(now: Situation, kind: str, seconds: float) -> str | None:
+    issued = now.issued.get(kind)
+    if issued is None or now.now_ms - issued.time_ms >= seconds * 1000:
+        return None
+    until = from_ms(issued.time_ms + round(seconds * 1000))
+    return f"the last {kind} is recent: not again before {until:%Y-%m-%d %H:%M} UTC"
+
+
+def _command(
+    now: Situation,
+    kind: Any,  # one of Command's kinds
+    version: int | None,
+    reason: str,
+    evidence: dict[str, object],
+    alert: Alert | None,
+) -> Command:
+    model, generation = now.lifecycle.model, now.lifecycle.generation
+    return Command(
+        command_id=derived_id("command", model, kind, version, generation, now.now_ms),
+        kind=kind,
+        model=model,
+        generation=generation,
+        reason=reason,
+        issued_ms=now.now_ms,
+        version=version,
+        alert_id=alert.alert_id if alert else None,
+        evidence=evidence,
+    )

@@ -1,0 +1,203 @@
+"""The score stage: requests in, predictions out.
+
+Every batch is predicted once per model and version, champion and shadows on the same rows. A row
+that the champion has no finite output for is refused; a shadow that fails is left out and counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from models.features import Row
+from models.losses import MAX_VALUE
+from stream.core.deadletters import dead_letter
+from stream.core.decoding import Decoded, Event, decode
+from stream.core.parking import Parking
+from stream.core.partitioning import partitions_of
+from stream.core.processor import Batch, Context, Fleet, LiveModel, Output, Parts, Record
+from stream.envelope import SPEC_VERSION, from_ms
+from stream.errors import Refused
+
+SOURCE = "driftline/score"
+KIND = "driftline.prediction.made.v1"
+_ENTITY = "requests"
+_ENCODER = msgspec.json.Encoder()
+_CANNOT = (ArithmeticError, TypeError, ValueError)  # what a model may raise for odd rows
+_NO_OUTPUT = Refused("bad-output", "the model has no finite output for these features")
+
+Said = float | list[float] | None  # one output; None where the model has none that is finite
+
+
+class _Prediction(Struct, frozen=True, gc=False, omit_defaults=True):
+    """`PredictionMade`, its features still in the struct that the request was decoded into."""
+
+    prediction_id: str
+    model: str
+    version: int
+    output: Said
+    features: Any
+    shadow: dict[str, Said]
+    spec_revision: int
+    generation: int
+
+
+class _Envelope(Struct, frozen=True, gc=False, omit_defaults=True):
+    """`stream.envelope.Envelope` with its data inside, so that one pass encodes both."""
+
+    specversion: str
+    id: str
+    source: str
+    type: str
+    time: datetime
+    datacontenttype: str
+    data: _Prediction
+    traceparent: str | None = None
+
+
+class ScoreProcessor:
+    """One partition of the score stage. Its only state is what waits for an unknown model."""
+
+    def __init__(self, context: Context) -> None:
+        self._partition = context.partition
+        self._settings = context.settings
+        self._count = context.partitions["predictions"]
+        self._parking = Parking(context.settings.unknown_model_wait_ms)
+        self._generations: dict[str, int] = {}
+        self._counters: Counter[str] = Counter()
+
+    def restore(self, parts: Mapping[str, bytes]) -> None:
+        self._parking.restore(parts)
+
+    def apply(self, batch: Batch, fleet: Fleet) -> list[Output]:
+        decoded = decode(_ENTITY, batch.records, fleet, self._settings)
+        return self._retry(fleet) + self._work(decoded, fleet)
+
+    def advance(self, clock_ms: int, caught_up: bool, fleet: Fleet) -> list[Output]:
+        outputs = self._retry(fleet)
+        expired = self._parking.expired(clock_ms)
+        return outputs + [self._refuse(parked.record, parked.refused) for parked in expired]
+
+    def changes(self, *, complete: bool) -> Parts:
+        return self._parking.changes(complete=complete)
+
+    @property
+    def generations(self) -> Mapping[str, int]:
+        return self._generations
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        return self._counters
+
+    def _retry(self, fleet: Fleet) -> list[Output]:
+        retried = self._parking.retry(fleet, self._settings)
+        return [output for _, decoded in retried for output in self._work(decoded, fleet)]
+
+    def _work(self, decoded: Decoded, fleet: Fleet) -> list[Output]:
+        outputs = [self._refuse(record, refused) for record, refused in decoded.refused]
+        for record, refused in decoded.unknown:
+            if self._parking.park(_ENTITY, record, refused):
+                self._counters["parked"] += 1
+            else:
+                outputs.append(self._refuse(record, refused))
+        return outputs + self._predictions(decoded.events, fleet)
+
+    def _refuse(self, record: Record, refused: Refused) -> Output:
+        self._counters[f"refused:{refused.reason}"] += 1
+        return dead_letter(_ENTITY, record, refused, "score", self._partition)
+
+    def _predictions(self, events: Sequence[Event], fleet: Fleet) -> list[Output]:
+        """Predictions in the order of the events, whatever models they are for."""
+        keys = [event.data.prediction_id.encode() for event in events]
+        partitions = partitions_of(keys, self._count, self._settings.partitioner).tolist()
+        values: list[bytes | None] = [None] * len(events)
+        for name, places in _by_model(events).items():
+            scored = self._score([events[i] for i in places], fleet[name])
+            for i, value in zip(places, scored, strict=True):
+                values[i] = value
+        self._counters["predictions"] += len(events)
+        return [
+            self._refuse(event.record, _NO_OUTPUT)
+            if value is None
+            else Output("predictions", key, value, partition, (), self._timestamp(event.record))
+            for event, key, value, partition in zip(events, keys, values, partitions, strict=True)
+        ]
+
+    def _timestamp(self, record: Record) -> int | None:
+        """Where a replayer is the clock, a prediction happened when its request did."""
+        return record.timestamp_ms if self._settings.clock == "event" else None
+
+    def _score(self, events: Sequence[Event], live: LiveModel) -> Iterable[bytes | None]:
+        """The predictions of one model, encoded; None where it has no output."""
+        lifecycle = live.lifecycle
+        self._generations[lifecycle.model] = lifecycle.generation
+        if lifecycle.champion is None:
+            raise ValueError(f"{lifecycle.model!r} has no champion; decode() parks such requests")
+        rows = [event.row for event in events]
+        said = _outputs(live, lifecycle.champion, rows)
+        shadows = {str(v): self._shadow(live, v, rows) for v in lifecycle.shadows}
+        for at, (event, output) in enumerate(zip(events, said, strict=True)):
+            if output is None:
+                yield None
+                continue
+            beside = {v: outputs[at] for v, outputs in shadows.items() if outputs[at] is not None}
+            yield _ENCODER.encode(
+                _Envelope(
+                    SPEC_VERSION,
+                    # A derived event's id tells its cause: here the request's place is enough.
+                    f"{self._partition}/{event.record.offset}",
+                    SOURCE,
+                    KIND,
+                    from_ms(event.time_ms),
+                    "application/json",
+                    _Prediction(
+                        event.data.prediction_id,
+                        lifecycle.model,
+                        lifecycle.champion,
+                        output,
+                        event.data.features,  # type: ignore[union-attr]
+                        beside,
+                        lifecycle.spec_revision,
+                        lifecycle.generation,
+                    ),
+                    event.traceparent,
+                )
+            )
+
+    def _shadow(self, live: LiveModel, version: int, rows: Sequence[Row]) -> list[Said]:
+        """A shadow's outputs. Its failure must not touch the champion's predictions."""
+        try:
+            said = _outputs(live, version, rows)
+        except LookupError:  # not loaded
+            said = [None] * len(rows)
+        self._counters["shadow_outputs"] += len(rows)
+        self._counters["shadow_missing"] += said.count(None)
+        return said
+
+
+def _by_model(events: Sequence[Event]) -> dict[str, list[int]]:
+    places: dict[str, list[int]] = {}
+    for i, event in enumerate(events):
+        places.setdefault(event.data.model, []).append(i)
+    return places
+
+
+def _outputs(live: LiveModel, version: int, rows: Sequence[Row]) -> list[Said]:
+    """One version's outputs; where the batch as a whole fails, row by row."""
+    try:
+        outputs = live.predict(version, rows)
+    except _CANNOT:
+        if len(rows) == 1:
+            return [None]
+        return [said for row in rows for said in _outputs(live, version, [row])]
+    said: list[Said] = (outputs[:, 0] if outputs.shape[1] == 1 else outputs).tolist()
+    finite = np.all(np.abs(outputs) <= MAX_VALUE, axis=1).tolist()
+    if not all(finite):
+        said = [one if ok else None for one, ok in zip(said, finite, strict=True)]
+    return said

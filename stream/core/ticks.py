@@ -1,0 +1,120 @@
+"""Ticks of one version, added up from all partitions, closed in order, grouped for the tests.
+
+A tick holds only what arrives in it, so it does not change once it is closed. What comes for a
+closed tick all the same (it was later than allowed) is judged in the first tick that is still open:
+each label is bet on once, and no verdict is un-made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from stream.events import Pairs, SummaryComputed
+
+
+class Tick(Struct, omit_defaults=True):
+    """What arrived in one tick, or in several that were merged: counts that add up in any order."""
+
+    predictions: int = 0
+    signals: dict[str, list[int]] = {}
+    bets: list[int] = []  # labels by bin of the bounded loss
+    pairs: dict[str, Pairs] = {}  # by shadow version
+
+    @property
+    def labels(self) -> int:
+        return sum(self.bets)
+
+    @property
+    def events(self) -> int:
+        """Predictions or labels, whichever are more: labels may come long after traffic ended."""
+        return max(self.predictions, self.labels)
+
+    def add(self, more: Tick | SummaryComputed) -> None:
+        self.predictions += more.predictions
+        add_up(self.signals, more.signals)
+        self.add_labels(more)
+
+    def add_labels(self, more: Tick | SummaryComputed) -> None:
+        self.bets = added(self.bets, more.bets)
+        for version, pairs in more.pairs.items():
+            self.pairs[version] = added_pairs(self.pairs.get(version, Pairs()), pairs)
+
+
+class Group(NamedTuple):
+    """Whole closed ticks that the tests see as one: at least `ticks.minimum_events` events."""
+
+    start_ms: int
+    end_ms: int
+    counts: Tick
+
+
+class Pending(Struct, omit_defaults=True):
+    """Open ticks of one version by number, and the closed ones that wait for more company."""
+
+    open: dict[int, Tick] = {}
+    waiting: Tick | None = None
+    waiting_since: int = 0  # number of its first tick
+
+    def add(self, delta: SummaryComputed, closed: int) -> None:
+        """Take a delta in; ticks below number `closed` are closed."""
+        late = delta.tick < closed
+        if late and not (delta.bets or delta.pairs):
+            return
+        tick = self.open.setdefault(max(delta.tick, closed), Tick())
+        if late:
+            tick.add_labels(delta)
+        else:
+            tick.add(delta)
+
+    def close(self, until: int, *, tick_ms: int, minimum_events: int) -> Iterator[Group]:
+        """Close ticks below number `until`, oldest first; yield the groups that become full.
+
+        >>> pending = Pending(open={7: Tick(predictions=60), 9: Tick(predictions=60)})
+        >>> [(g.start_ms, g.end_ms) for g in pending.close(10, tick_ms=10, minimum_events=100)]
+        [(70, 100)]
+        """
+        for number in sorted(tick for tick in self.open if tick < until):
+            tick = self.open.pop(number)
+            if self.waiting is None:
+                self.waiting, self.waiting_since = Tick(), number
+            self.waiting.add(tick)
+            if self.waiting.events >= minimum_events:
+                group = Group(self.waiting_since * tick_ms, (number + 1) * tick_ms, self.waiting)
+                self.waiting = None
+                yield group
+
+    def discard(self, until: int) -> None:
+        """Forget ticks below number `until`: nobody judges this version."""
+        self.open = {number: tick for number, tick in self.open.items() if number >= until}
+        self.waiting = None
+
+
+def added(counts: list[int], more: Sequence[int]) -> list[int]:
+    """
+    >>> added([], [1, 2]), added([1, 2], [1, 1])
+    ([1, 2], [2, 3])
+    """
+    if not more:
+        return counts
+    if len(counts) < len(more):
+        counts = [*counts, *[0] * (len(more) - len(counts))]
+    return [a + b for a, b in zip(counts, [*more, *[0] * (len(counts) - len(more))], strict=True)]
+
+
+def add_up(into: dict[str, list[int]], more: Mapping[str, Sequence[int]]) -> None:
+    """Add counts by name."""
+    for name, counts in more.items():
+        into[name] = added(into.get(name, []), counts)
+
+
+def added_pairs(one: Pairs, other: Pairs) -> Pairs:
+    return Pairs(
+        n=one.n + other.n,
+        d_sum=one.d_sum + other.d_sum,
+        d_squares=one.d_squares + other.d_squares,
+        losses=one.losses + other.losses,
+        shadow_losses=one.shadow_losses + other.shadow_losses,
+    )

@@ -1,0 +1,159 @@
+"""Paired trials: the champion against its shadows on the same labelled events.
+
+A challenger goes live when it is proven better, or when the champion is harmed and it is proven not
+worse by more than the margin. A new champion on probation goes back when the previous version is
+proven better. D = bounded loss of the champion - that of the shadow, so positive speaks for the
+shadow; the tests may be looked at after every group (`trial.PairedTest`).
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+from msgspec import Struct
+
+from models.spec import Trial
+from stream.core.ticks import Group, added_pairs
+from stream.core.trial import PairedTest
+from stream.events import MICRO, LifecycleChanged, Pairs
+
+Name = Literal["better", "not worse", "not better", "worse than before"]
+TESTS: Final[tuple[Name, ...]] = ("better", "not worse", "not better", "worse than before")
+
+
+class TrialState(Struct, omit_defaults=True):
+    """One shadow beside one champion, from the first pair on."""
+
+    started_ms: int
+    ended_ms: int = 0  # end of the last group seen
+    cycles: int = 0  # whole business cycles that were judged
+    totals: Pairs = Pairs()
+    tests: dict[str, list[float]] = {}
+
+
+class Judgement(NamedTuple):
+    """What a trial says should happen with a shadow version, and why."""
+
+    kind: Literal["promote", "reject", "rollback", "settle"]
+    version: int
+    reason: str
+    evidence: dict[str, object]
+
+
+def observe(trials: dict[int, TrialState], lifecycle: LifecycleChanged, group: Group) -> None:
+    """Take one group's pairs in; the trial of a shadow starts with its first pair."""
+    spec = lifecycle.spec.trial
+    for version in sorted(set(lifecycle.shadows)):
+        pairs = group.counts.pairs.get(str(version))
+        if pairs is None:
+            continue
+        state = trials.setdefault(version, TrialState(started_ms=group.start_ms))
+        state.ended_ms = group.end_ms
+        state.totals = added_pairs(state.totals, pairs)
+        for test in TESTS:
+            paired = read_test(state, spec, test)
+            paired.update(pairs.n, pairs.d_sum / MICRO, pairs.d_squares / MICRO)
+            state.tests[test] = paired.snapshot()
+
+
+def judge_challenger(
+    version: int, state: TrialState, spec: Trial, *, harmed: bool
+) -> Judgement | None:
+    """Promote, reject, or wait: asked after each group, answered at whole business cycles only.
+
+    A business that is good for one version on weekdays and for another on weekends would otherwise
+    promote whichever is asked about at the right time.
+    """
+    if not _at_whole_cycle(state, spec) or state.totals.n < spec.minimum_pairs:
+        return None
+    n = state.totals.n
+    if _proven(state, spec, "better"):
+        return _judgement("promote", version, "it does better", state, spec, "better")
+    if harmed and _proven(state, spec, "not worse"):
+        reason = f"the champion is harmed, and it does not worse by {spec.margin:g}"
+        return _judgement("promote", version, reason, state, spec, "not worse")
+    if _proven(state, spec, "not better"):
+        reason = f"it does not better by {spec.margin:g}"
+        return _judgement("reject", version, reason, state, spec, "not better")
+    if n >= spec.maximum_pairs:
+        reason = f"not proven better after {n} labelled events"
+        return _judgement("reject", version, reason, state, spec, "better")
+    return None
+
+
+def judge_probation(version: int, state: TrialState, spec: Trial) -> Judgement | None:
+    """Roll back to the previous version (`version`), end the probation, or wait."""
+    test: Name = "worse than before"
+    if _proven(state, spec, test):
+        reason = f"version {version} does better on the same events"
+        return _judgement("rollback", version, reason, state, spec, test)
+    if state.totals.n >= spec.probation_pairs:
+        reason = f"not worse than version {version} on {state.totals.n} labelled events"
+        return _judgement("settle", version, reason, state, spec, test)
+    return None
+
+
+def is_refuted(state: TrialState, spec: Trial) -> bool:
+    """Whether the evidence that the champion is worse than before is gone again."""
+    return read_test(state, spec, "worse than before").e_value < 1
+
+
+def read_test(state: TrialState, spec: Trial, name: Name) -> PairedTest:
+    """A test as it stands."""
+    null_mean, sign = {
+        "better": (0.0, 1),
+        "not worse": (-spec.margin, 1),
+        "not better": (spec.margin, -1),
+        "worse than before": (spec.rollback_tolerance, 1),
+    }[name]
+    test = PairedTest(null_mean=null_mean, sign=sign)
+    if name in state.tests:
+        test.restore(state.tests[name])
+    return test
+
+
+def _alpha(spec: Trial, name: Name) -> float:
+    return spec.rollback_alpha if name == "worse than before" else spec.alpha
+
+
+def _proven(state: TrialState, spec: Trial, name: Name) -> bool:
+    return read_test(state, spec, name).e_value >= 1 / _alpha(spec, name)
+
+
+def _at_whole_cycle(state: TrialState, spec: Trial) -> bool:
+    """Whether the last group completed a cycle; that cycle then counts as judged."""
+    if spec.cycle_seconds == 0:
+        return True
+    completed = int((state.ended_ms - state.started_ms) // (spec.cycle_seconds * 1000))
+    if completed <= state.cycles:
+        return False
+    state.cycles = completed
+    return True
+
+
+def _judgement(
+    kind: Literal["promote", "reject", "rollback", "settle"],
+    version: int,
+    reason: str,
+    state: TrialState,
+    spec: Trial,
+    name: Name,
+) -> Judgement:
+    test = read_test(state, spec, name)
+    low, high = test.interval()
+    totals = state.totals
+    evidence: dict[str, object] = {
+        "test": name,
+        "e_value": test.e_value,
+        "needed": 1 / _alpha(spec, name),
+        "pairs": totals.n,
+        "difference": test.mean,  # of the bounded loss, champion - shadow
+        "difference_low": low,
+        "difference_high": high,
+        "champion_loss": totals.losses / MICRO / max(1, totals.n),
+        "shadow_loss": totals.shadow_losses / MICRO / max(1, totals.n),
+        "since_ms": state.started_ms,
+        "until_ms": state.ended_ms,
+        "cycles": state.cycles,
+    }
+    return Judgement(kind, version, reason, evidence)

@@ -1,0 +1,213 @@
+"""The champion under watch: its loss, its data, its predictions and its inputs, one alarm budget.
+
+Every signal is a detector of one bank. One that has alarmed leaves the bank while its alert is
+open; then bets run the other way, against "it is still as bad as at the alarm", and when those have
+won it returns to the bank without evidence (hysteresis: statistics of both are in `bets`).
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+from msgspec import Struct
+
+from models.profile import ReferenceProfile, SignalProfile
+from models.spec import DAY_SECONDS, ModelSpec
+from stream.core.bets import (
+    BetTable,
+    broken_table,
+    distribution_table,
+    loss_table,
+    recovery_table,
+    signal_recovery_table,
+)
+from stream.core.detector import Bank, Detector
+from stream.core.ticks import Group, Tick, added
+from stream.events import LOSS_BINS
+
+Kind = Literal["harm", "broken", "prediction", "feature"]
+
+MONTH_MS: Final = 30 * DAY_SECONDS * 1000
+RECOVERY_EVIDENCE: Final = 1000.0  # a false "recovered" at most once in so many groups of ticks
+MINIMUM_OPEN_GROUPS: Final = 3
+LOW: Final = 0.01  # of an alarm's evidence: below it nothing has begun
+REFERENCE_RISK: Final = 0.01  # chance that a reference's sampling error raises an alarm of its own
+
+
+class Signal(NamedTuple):
+    """One line of the budget: `name` of the profile (or "loss"), under one verdict's `kind`."""
+
+    kind: Kind
+    name: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+    def counts(self, tick: Tick) -> list[int]:
+        return tick.bets if self.kind == "harm" else tick.signals.get(self.name, [])
+
+
+class Sighting(Struct, omit_defaults=True):
+    """What was seen of a signal since its evidence was last low; frozen while its alert is open."""
+
+    since_ms: int
+    counts: list[int] = []
+    level: float = 0.0  # share of the alarm threshold reached
+    opened_ms: int | None = None
+    groups: int = 0  # seen since it opened
+    recovery: list[float] = []
+
+
+class Watch(Struct, omit_defaults=True):
+    """State of the detectors of one champion's reign: plain data, tables come from its profile."""
+
+    version: int
+    until_ms: int = 0  # end of the last group seen
+    bank: dict[str, list[float] | None] = {}
+    sightings: dict[str, Sighting] = {}
+
+    def open(self, kind: Kind) -> dict[str, Sighting]:
+        """Alarmed signals of a kind, by name."""
+        return {
+            key.partition("/")[2]: sighting
+            for key, sighting in sorted(self.sightings.items())
+            if sighting.opened_ms is not None and key.startswith(f"{kind}/")
+        }
+
+    def level(self, key: str) -> float:
+        return self.sightings[key].level if key in self.sightings else 0.0
+
+
+class Kit:
+    """What a profile and a spec determine: signals, bet tables, the bank. No part of the state."""
+
+    def __init__(self, spec: ModelSpec, profile: ReferenceProfile) -> None:
+        self.spec = spec
+        self.profile = profile
+        self.signals = _signals(spec, profile)
+        self.bank = Bank(
+            [self._table(signal) for signal in self.signals],
+            _shares(spec, self.signals),
+            alarms=spec.budget.false_alarms_per_month,
+            groups={signal.key: signal.kind for signal in self.signals},
+        )
+        self._recoveries: dict[str, tuple[list[int], BetTable]] = {}
+
+    def recovery(self, signal: Signal, counts: list[int]) -> BetTable:
+        """Bets against "still as bad as `counts`, seen at the alarm"."""
+        known = self._recoveries.get(signal.key)
+        if known is None or known[0] != counts:
+            known = (list(counts), self._recovery_table(signal, counts))
+            self._recoveries[signal.key] = known
+        return known[1]
+
+    def _table(self, signal: Signal) -> BetTable:
+        tolerances = self.spec.tolerances
+        if signal.kind == "harm":
+            validation = self.profile.validation
+            table = loss_table(validation, tolerance=tolerances.loss, delta=tolerances.delta)
+        else:
+            delta = REFERENCE_RISK / len(self.profile.signals)
+            reference = self._reference(signal)
+            if signal.kind == "broken":
+                table = broken_table(reference, delta=delta)
+            else:
+                table = distribution_table(reference, tolerance_psi=tolerances.psi, delta=delta)
+        return table._replace(name=signal.key)
+
+    def _recovery_table(self, signal: Signal, counts: list[int]) -> BetTable:
+        if signal.kind != "harm":
+            return signal_recovery_table(self._reference(signal), counts)
+        tolerances = self.spec.tolerances
+        return recovery_table(
+            self.profile.validation,
+            bounded_loss(counts),
+            tolerance=tolerances.loss,
+            delta=tolerances.delta,
+        )
+
+    def _reference(self, signal: Signal) -> SignalProfile:
+        reference = self.profile.signal(signal.name)
+        if reference is None:
+            raise KeyError(f"the profile of model {self.spec.name!r} has no signal {signal.name!r}")
+        return reference
+
+
+def observe(watch: Watch, kit: Kit, group: Group) -> None:
+    """Take one group in: signals of the watch open and recover."""
+    growth = (group.end_ms - (watch.until_ms or group.start_ms)) / MONTH_MS
+    watch.until_ms = group.end_ms
+    kit.bank.restore(watch.bank)
+    for signal in kit.signals:
+        if signal.counts(group.counts):
+            _see(watch, kit, signal, group)
+    counts = {s.key: s.counts(group.counts) for s in kit.signals if s.counts(group.counts)}
+    alarmed = kit.bank.update(counts, growth)
+    for key, level in kit.bank.levels().items():
+        sighting = watch.sightings.get(key)
+        if sighting is not None and sighting.opened_ms is None:
+            sighting.level = level
+    for key in alarmed:
+        kit.bank.suspend(key)
+        sighting = watch.sightings[key]
+        sighting.level, sighting.opened_ms = 1.0, group.end_ms
+    watch.bank = kit.bank.snapshot()
+
+
+def _see(watch: Watch, kit: Kit, signal: Signal, group: Group) -> None:
+    """Before the bank bets: note what is there, and let an open signal recover."""
+    sighting = watch.sightings.get(signal.key)
+    counts = signal.counts(group.counts)
+    if sighting is not None and sighting.opened_ms is not None:
+        if not _recovers(sighting, kit.recovery(signal, sighting.counts), counts):
+            return
+        kit.bank.resume(signal.key)
+        sighting = None
+    if sighting is None or sighting.level < LOW:
+        sighting = watch.sightings[signal.key] = Sighting(since_ms=group.start_ms)
+    sighting.counts = added(sighting.counts, counts)
+
+
+def _recovers(sighting: Sighting, table: BetTable, counts: list[int]) -> bool:
+    detector = Detector(table)
+    if len(sighting.recovery) == len(table.weights):
+        detector.restore(sighting.recovery)
+    evidence = detector.update(counts, growth=1.0)
+    sighting.recovery = detector.snapshot()
+    sighting.groups += 1
+    return evidence >= RECOVERY_EVIDENCE and sighting.groups >= MINIMUM_OPEN_GROUPS
+
+
+def bounded_loss(bets: list[int]) -> float:
+    """Mean of the bounded loss in [0, 1] from counts on its LOSS_BINS bins; 0 without any.
+
+    >>> bounded_loss([3] + [0] * 18 + [1])
+    0.25
+    """
+    return sum(i * n for i, n in enumerate(bets)) / max(1, sum(bets)) / (LOSS_BINS - 1)
+
+
+def _signals(spec: ModelSpec, profile: ReferenceProfile) -> tuple[Signal, ...]:
+    features = set(spec.feature_names)
+    signals = [Signal("harm", "loss")]
+    for reference in profile.signals:
+        if reference.name in features:
+            signals += [Signal("broken", reference.name), Signal("feature", reference.name)]
+        else:
+            signals.append(Signal("prediction", reference.name))
+    return tuple(signals)
+
+
+def _shares(spec: ModelSpec, signals: tuple[Signal, ...]) -> dict[str, float]:
+    """Each kind's share of the budget, split evenly over its signals."""
+    budget = spec.budget
+    share = {
+        "harm": budget.harm_share,
+        "broken": budget.data_share,
+        "prediction": budget.prediction_share,
+        "feature": budget.feature_share,
+    }
+    total = max(1.0, sum(share.values()))  # a spec's shares add up to 1, give or take rounding
+    kinds = [signal.kind for signal in signals]
+    return {s.key: share[s.kind] / total / kinds.count(s.kind) for s in signals}

@@ -1,0 +1,205 @@
+"""Sliding windows over event time, restated when labels come late.
+
+A window slides by cells. For a window of seconds a cell is a fixed part of the time line, for a
+window of labels it is as many whole ticks as bring a part of them. A window ends where a cell ends
+and is published when every partition has passed it; a later change of any of its cells publishes
+it again with a higher revision, for as long as the cells are held. How events interleave decides
+how often that happens, never the figures that it ends with.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from msgspec import Struct
+
+from models.spec import ModelSpec, Window
+from stream.core.ticks import add_up
+from stream.events import SummaryComputed
+
+STEPS: Final = 24  # a window slides by this part of itself, or by a tick if that is longer
+MAX_CELLS: Final = 240  # held of one window, so that state is bounded whatever the label horizon
+RESTATE_TICKS: Final = 10  # windows of labels: restated at most this often
+
+
+class Plan(NamedTuple):
+    """How one window of a spec is cut, in ticks.
+
+    Attributes:
+        cell: ticks of a cell; 0: cells grow until they hold `cell_labels`.
+        length: ticks of the window; 0: as many cells as hold `labels`.
+        keep: ticks that a cell is held after its end: labels may still restate it.
+    """
+
+    name: str
+    cell: int
+    length: int
+    cell_labels: int
+    labels: int
+    keep: int
+
+
+class Cell(Struct, array_like=True):
+    """Counts of ticks `start` to before `end`, and of the window that ends with them."""
+
+    start: int
+    end: int
+    predictions: int = 0
+    labelled: int = 0
+    arrived: int = 0  # labels that came in these ticks, for whatever prediction
+    sums: dict[str, int] = {}
+    squares: dict[str, int] = {}
+    signals: dict[str, list[int]] = {}
+    revision: int = -1  # newest that was published of the window ending here
+    dirty: bool = True
+
+    def add(self, more: Cell | SummaryComputed, *, signals: bool) -> None:
+        self.predictions += more.predictions
+        self.labelled += more.labelled
+        self.arrived += more.arrived if isinstance(more, Cell) else sum(more.bets)
+        _sum_up(self.sums, more.sums)
+        _sum_up(self.squares, more.squares)
+        if signals:
+            add_up(self.signals, more.signals)
+
+
+class Published(NamedTuple):
+    """One window to tell of: what lies in it, and how often it was told of before."""
+
+    total: Cell
+    revision: int
+
+
+class Series(Struct, omit_defaults=True):
+    """The cells of one version, segment and window, in order."""
+
+    cells: list[Cell] = []
+    published: int = 0  # tick number of the last publication
+
+    def add(self, delta: SummaryComputed, plan: Plan, closed: int, *, signals: bool) -> None:
+        """Take a delta in; what is older than the cells held changes nothing."""
+        if delta.tick < closed - plan.keep - plan.length:
+            return
+        index = self._place(delta.tick, plan)
+        self.cells[index].add(delta, signals=signals)
+        if delta.predictions or delta.labelled or delta.sums:
+            self._mark(index, plan)
+
+    def due(self, closed: int, plan: Plan) -> Iterator[Published]:
+        """Windows that are complete, or have changed since they were published, oldest first."""
+        if not plan.cell:
+            self._grow(closed, plan)
+        if not self._is_time(closed, plan):
+            return
+        self.published = closed
+        for index, cell in enumerate(self.cells):
+            if cell.dirty and _complete(cell, closed, plan):
+                cell.dirty = False
+                cell.revision += 1
+                yield Published(self._total(index, plan), cell.revision)
+        self._forget(closed, plan)
+
+    def is_over(self, closed: int, plan: Plan) -> bool:
+        """Whether labels can no longer restate any window."""
+        return not self.cells or self.cells[-1].end <= closed - plan.keep - plan.length
+
+    def _place(self, tick: int, plan: Plan) -> int:
+        """Index of the cell that holds a tick; it is made if there is none."""
+        index = bisect_right(self.cells, tick, key=_start) - 1
+        if index >= 0 and tick < self.cells[index].end:
+            return index
+        start = tick // plan.cell * plan.cell if plan.cell else tick
+        self.cells.insert(index + 1, Cell(start, start + max(1, plan.cell)))
+        return index + 1
+
+    def _mark(self, index: int, plan: Plan) -> None:
+        """The windows that contain a changed cell must be published again."""
+        changed, labelled = self.cells[index], 0
+        for cell in self.cells[index:]:
+            cell.dirty = True
+            if cell is not changed:
+                labelled += cell.labelled
+            if plan.length and cell.end - plan.length > changed.start:
+                break
+            if plan.labels and labelled >= plan.labels:
+                break
+
+    def _is_time(self, closed: int, plan: Plan) -> bool:
+        if plan.cell:
+            return closed // plan.cell > self.published // plan.cell
+        new = any(
+            cell.revision < 0 and _complete(cell, closed, plan) for cell in self.cells[-STEPS:]
+        )
+        return new or closed - self.published >= RESTATE_TICKS
+
+    def _grow(self, closed: int, plan: Plan) -> None:
+        """Windows of labels: closed ticks join the cell before them until it is full."""
+        cells: list[Cell] = []
+        for cell in self.cells:
+            last = cells[-1] if cells else None
+            if last and cell.end <= closed and last.arrived < plan.cell_labels:
+                last.add(cell, signals=True)
+                last.end = cell.end
+                last.dirty = True
+            else:
+                cells.append(cell)
+        self.cells = cells
+
+    def _total(self, index: int, plan: Plan) -> Cell:
+        last = self.cells[index]
+        total = Cell(last.end - plan.length, last.end)
+        for cell in reversed(self.cells[: index + 1]):
+            if plan.length and cell.start < last.end - plan.length:
+                break
+            total.add(cell, signals=True)
+            if not plan.length:
+                total.start = cell.start
+                if total.labelled >= plan.labels:
+                    break
+        return total
+
+    def _forget(self, closed: int, plan: Plan) -> None:
+        if plan.cell:
+            oldest = closed - plan.keep - plan.length
+            self.cells = [cell for cell in self.cells if cell.end > oldest]
+        self.cells = self.cells[-MAX_CELLS:]
+
+
+def plans(spec: ModelSpec) -> tuple[Plan, ...]:
+    """How the windows of a spec are cut.
+
+    >>> from models.spec import Feature
+    >>> spec = ModelSpec(name="m", task="regression", features=(Feature(name="x"),))
+    >>> [(plan.name, plan.cell, plan.length, plan.cell_labels) for plan in plans(spec)]
+    [('86400s', 480, 2880, 0), ('1000 labels', 0, 0, 41)]
+    """
+    return tuple(_plan(window, spec) for window in spec.windows)
+
+
+def _plan(window: Window, spec: ModelSpec) -> Plan:
+    labels = spec.labels
+    restated_seconds = labels.horizon_seconds + labels.correction_horizon_seconds
+    keep = -(-round(restated_seconds * 1000) // spec.tick_ms)
+    if window.seconds is None:
+        count = window.labels or 1
+        return Plan(f"{count} labels", 0, 0, max(1, count // STEPS), count, keep)
+    ticks = max(1, round(window.seconds * 1000 / spec.tick_ms))
+    steps = min(STEPS, max(1, MAX_CELLS * ticks // (ticks + keep)))
+    cell = max(1, round(ticks / steps))
+    length = max(1, round(ticks / cell)) * cell
+    return Plan(f"{window.seconds:.15g}s", cell, length, 0, 0, keep)
+
+
+def _complete(cell: Cell, closed: int, plan: Plan) -> bool:
+    return cell.end <= closed and cell.arrived >= plan.cell_labels
+
+
+def _start(cell: Cell) -> int:
+    return cell.start
+
+
+def _sum_up(into: dict[str, int], more: Mapping[str, int]) -> None:
+    for name, value in more.items():
+        into[name] = into.get(name, 0) + value

@@ -1,0 +1,282 @@
+"""One owned partition of a stage: restore, apply, flush. Synchronous; one thread at a time."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from stream import checkpoints
+from stream.checkpoints import Manifest
+from stream.core.processor import Batch, Context, Fleet, Output, Parts, Processor
+from stream.errors import Halt
+from stream.failpoints import failpoint
+from stream.settings import Settings
+from stream.topics import INPUTS, Stage
+from stream.transport import Slice
+
+PROBES_PER_INTERVAL = 2  # look-ups of the inputs' ends, in one summary interval
+
+
+class Superseded(Exception):
+    """The partition was given to someone else meanwhile; nothing was lost."""
+
+
+class Reader(Protocol):
+    """What `stream.reading.LogReader` offers, as far as partitions need it."""
+
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]: ...
+    def stable_end(self, topic: str, partition: int) -> int: ...
+    def committed(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], int]: ...
+    def group_metadata(self) -> object: ...
+    def latest(self, topic: str, partition: int, end: int) -> dict[bytes, bytes]: ...
+
+
+class Writer(Protocol):
+    """What `stream.transactions.Transactor` offers."""
+
+    def init(self) -> None: ...
+    def commit(
+        self,
+        outputs: list[tuple[str, Output]],
+        checkpoint: tuple[str, int, Mapping[str, bytes | None]],
+        offsets: Mapping[tuple[str, int], int],
+        group_metadata: object,
+    ) -> None: ...
+    def abandon(self) -> None: ...
+
+
+class Fleets(Protocol):
+    """What `stream.lifecycle.Lifecycle` offers."""
+
+    @property
+    def fleet(self) -> Fleet: ...
+    def reached(self, generations: Mapping[str, int]) -> bool: ...
+
+
+@dataclass(frozen=True)
+class World:
+    """What all partitions of one stage in one process share."""
+
+    stage: Stage
+    settings: Settings
+    factory: Callable[[Context], Processor]
+    counts: Mapping[str, int]  # partition counts by entity
+    reader: Reader
+    writer: Callable[[str], Writer]  # by transactional id
+    fleets: Fleets
+    clock: Callable[[], float] = time.time
+    topics: dict[str, str] = field(default_factory=dict)  # full name by entity
+
+    def __post_init__(self) -> None:
+        names = self.settings.names
+        self.topics.update({entity: names.topic(entity) for entity in self.counts})
+
+    def inputs(self, partition: int) -> dict[str, tuple[str, int]]:
+        """Place by input entity."""
+        return {entity: (self.topics[entity], partition) for entity in INPUTS[self.stage]}
+
+
+class Probe:
+    """The wall clock, and whether all that lay in the inputs when it was read has been applied.
+
+    The ends of the inputs are looked up after the clock is read; when the applied positions have
+    passed them, the claim holds for that clock, however much has come since.
+    """
+
+    def __init__(self, world: World, partition: int) -> None:
+        self._world = world
+        self._places = world.inputs(partition)
+        self._due = 0.0
+        self._ends: dict[str, int] = {}
+        self.clock_ms = 0
+
+    def read(self, positions: Mapping[str, int]) -> tuple[int, bool]:
+        """The newest clock that was probed, and whether its ends are reached."""
+        now = self._world.clock()
+        if now >= self._due or now * 1000 < self.clock_ms - 1000:
+            interval = self._world.settings.summary_interval_ms / 1000
+            self._due = now + interval / PROBES_PER_INTERVAL
+            self.clock_ms = max(self.clock_ms, int(now * 1000))
+            self._ends = {
+                entity: self._world.reader.stable_end(*place)
+                for entity, place in self._places.items()
+            }
+        reached = all(positions[entity] >= end for entity, end in self._ends.items())
+        return self.clock_ms, reached
+
+
+class Partition:
+    """State and effects of one partition.
+
+    Attributes:
+        positions: what has been applied, by input entity: the next offsets.
+        ahead: records known to lie beyond, by input entity.
+        counts: commits, fences and such, for metrics.
+    """
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world = world
+        self.number = number
+        self.positions: dict[str, int] = {}
+        self.ahead: dict[str, int] = {}
+        self.counts: Counter[str] = Counter()
+        self._entities = {place[0]: entity for entity, place in world.inputs(number).items()}
+        self._committed: dict[str, int] = {}
+        self._digests: dict[str, str] = {}
+        self._outputs: list[Output] = []
+        self._probe = Probe(world, number)
+        names = world.settings.names
+        self._checkpoint_topic = names.checkpoints(world.stage)
+        self._writer = world.writer(names.transactional_id(world.stage, number))
+        self.processor: Processor = world.factory(
+            Context(number, world.counts, world.settings.core)
+        )
+
+    def restore(self, current: Callable[[], bool]) -> None:
+        """Fence the owner before and take over its state.
+
+        Args:
+            current: whether the partition is still assigned to this process.
+
+        Raises:
+            Superseded: it is not.
+            Halt: the checkpoint and the log do not fit together.
+        """
+        failpoint("assign")
+        _demand(current)
+        failpoint("init")
+        self._writer.init()
+        _demand(current)
+        failpoint("restore")
+        reader = self.world.reader
+        # The end of what may still be in an open transaction: it can only grow by our own hand.
+        _, end = reader.bounds(self._checkpoint_topic, self.number)
+        latest = reader.latest(self._checkpoint_topic, self.number, end)
+        checkpoint = checkpoints.parse(latest, self.world.stage, self.number)
+        self._resume(checkpoint.manifest if checkpoint else None)
+        if checkpoint:
+            self._await_fleet(checkpoint.manifest.generations, current)
+            self.processor.restore(checkpoint.parts)
+            self._digests = dict(checkpoint.manifest.parts)
+        self._committed = dict(self.positions)
+        _demand(current)
+
+    def _resume(self, manifest: Manifest | None) -> None:
+        reader = self.world.reader
+        places = self.world.inputs(self.number)
+        if manifest:
+            checkpoints.check_counts(manifest, self.world.counts)
+        # The embedded broker does not keep offsets that were sent in transactions.
+        embedded = self.world.settings.embedded_broker
+        committed = {} if embedded else reader.committed(list(places.values()))
+        for entity, place in places.items():
+            self.positions[entity] = checkpoints.check_offsets(
+                f"{place[0]}[{place[1]}]",
+                manifest.next.get(entity) if manifest else None,
+                committed.get(place),
+                reader.bounds(*place),
+            )
+
+    def _await_fleet(self, generations: Mapping[str, int], current: Callable[[], bool]) -> None:
+        """State that has seen a generation must not meet an older one."""
+        while not self.world.fleets.reached(generations):
+            _demand(current)
+            time.sleep(0.02)
+
+    def apply(self, piece: Slice) -> None:
+        """Take a slice in.
+
+        Raises:
+            Halt: it does not begin where the last one ended.
+        """
+        entity = self._entities[piece.topic]
+        if piece.start != self.positions[entity]:
+            raise Halt(
+                f"{piece.topic}[{self.number}]: fetched from {piece.start} on, "
+                f"but applied up to {self.positions[entity]}"
+            )
+        if piece.records:
+            failpoint("apply")
+            batch = Batch(entity, self.number, piece.records)
+            self._outputs += self.processor.apply(batch, self.world.fleets.fleet)
+            self.counts["records"] += len(piece.records)
+        self.positions[entity] = piece.end
+        self.ahead[entity] = piece.ahead
+
+    @property
+    def dirty(self) -> bool:
+        """Records were applied since the last commit."""
+        return bool(self._outputs) or self.counts["records"] != self.counts["records_committed"]
+
+    def flush(self) -> bool:
+        """Commit all that was applied, and what the passing of time brings; True if there was any.
+
+        Raises:
+            Fenced, KafkaException: as `stream.transactions.Transactor`; the object is of no more
+                use then.
+        """
+        clock_ms, caught_up = self._probe.read(self.positions)
+        self._outputs += self.processor.advance(clock_ms, caught_up, self.world.fleets.fleet)
+        embedded = self.world.settings.embedded_broker
+        # The embedded broker forgets old records, so there every checkpoint is whole.
+        parts = self.processor.changes(complete=embedded)
+        changed = self._note(parts)
+        if not (self.dirty or changed):
+            return False
+        started = time.monotonic()
+        self._commit(parts)
+        self.counts["commits"] += 1
+        self.counts["commit_us"] += int((time.monotonic() - started) * 1e6)
+        return True
+
+    def _note(self, parts: Parts) -> bool:
+        """Take in the digests of the parts; whether any is new."""
+        before = dict(self._digests)
+        for name, part in parts.items():
+            if part is None:
+                self._digests.pop(name, None)
+            else:
+                self._digests[name] = checkpoints.digest(part)
+        return before != self._digests
+
+    def _commit(self, parts: Parts) -> None:
+        world = self.world
+        outputs, self._outputs = self._outputs, []
+        manifest = Manifest(
+            stage=world.stage,
+            partition=self.number,
+            next=self.positions,
+            partitions={entity: world.counts[entity] for entity in checkpoints.PINNED[world.stage]},
+            generations=dict(self.processor.generations),
+            parts=self._digests,
+        )
+        topics = world.topics
+        self._writer.commit(
+            [(topics[output[0]], output) for output in outputs],
+            (self._checkpoint_topic, self.number, checkpoints.records(manifest, parts)),
+            {place: self.positions[entity] for entity, place in world.inputs(self.number).items()},
+            world.reader.group_metadata(),
+        )
+        self.counts["outputs"] += len(outputs)
+        self.counts["records_committed"] = self.counts["records"]
+        self._committed = dict(self.positions)
+
+    @property
+    def uncommitted(self) -> str:
+        """The offset ranges applied since the last commit, for a log line."""
+        return ", ".join(
+            f"{self.world.topics[entity]}[{self.number}] {start}..{self.positions[entity]}"
+            for entity, start in self._committed.items()
+        )
+
+    def abandon(self) -> None:
+        """Drop the state; what was not committed will be read again by whoever is next."""
+        self._writer.abandon()
+
+
+def _demand(current: Callable[[], bool]) -> None:
+    if not current():
+        raise Superseded

@@ -1,0 +1,219 @@
+"""Reads outside any consumer group: offsets, counts, checkpoints, the lifecycle topic.
+
+A few librdkafka consumers per process, made once: many short-lived ones time out under load. They
+never subscribe, so they are no members of the group whose id they carry.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+
+from stream.core.processor import Record
+from stream.errors import CheckpointError, ConfigurationError
+from stream.settings import Settings
+
+TIMEOUT_SECONDS = 10.0
+ATTEMPTS = 3
+STALL_SECONDS = 60.0  # a read that gets no further than this long has failed
+
+
+class LogReader:
+    """What a stage must know of its log, from any thread.
+
+    Raises (every method):
+        KafkaException: the broker did not answer within three attempts.
+    """
+
+    def __init__(self, settings: Settings, group: str) -> None:
+        self._lookups = consumer(settings, group, "read_uncommitted")
+        self._stable = consumer(settings, group, "read_committed")
+        self._reader = consumer(settings, group, "read_committed")
+        self._reading = threading.Lock()
+
+    def counts(self, topics: Iterable[str]) -> dict[str, int]:
+        """Partition counts of those topics that exist."""
+        return partition_counts(self._lookups, topics)
+
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """The first offset that the log still holds, and the end, open transactions included."""
+        return _watermarks(self._lookups, topic, partition)
+
+    def stable_end(self, topic: str, partition: int) -> int:
+        """The end of what a read-committed consumer can get now."""
+        return _watermarks(self._stable, topic, partition)[1]
+
+    def committed(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """The group's committed offsets; places without one are left out."""
+        asked = [TopicPartition(*place) for place in places]
+        found = _retried(lambda: self._stable.committed(asked, timeout=TIMEOUT_SECONDS))
+        for place in found:
+            if place.error:
+                raise KafkaException(place.error)
+        return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
+
+    def group_metadata(self) -> object:
+        """What `send_offsets_to_transaction` wants; one without a membership is accepted."""
+        return self._stable.consumer_group_metadata()
+
+    def latest(self, topic: str, partition: int, end: int) -> dict[bytes, bytes]:
+        """The newest committed value of every key below offset `end`.
+
+        Raises:
+            CheckpointError: `end` was not reached: a transaction holds it for too long.
+        """
+        values: dict[bytes, bytes] = {}
+        with self._reading:
+            self._reader.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
+            try:
+                for key, value in _until(self._reader, end):
+                    if value is None:
+                        values.pop(key, None)
+                    else:
+                        values[key] = value
+            finally:
+                self._reader.unassign()
+        return values
+
+    def close(self) -> None:
+        for one in (self._lookups, self._stable, self._reader):
+            one.close()
+
+
+class Tail:
+    """Follows all partitions of one topic from its beginning."""
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        self._consumer = consumer(settings, settings.names.group("tail"), "read_committed")
+        count = partition_counts(self._consumer, [topic]).get(topic, 0)
+        self._ends = {
+            number: _watermarks(self._consumer, topic, number)[1] for number in range(count)
+        }
+        self._consumer.assign(
+            [TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(count)]
+        )
+
+    @property
+    def caught_up(self) -> bool:
+        """All that the topic held when this was made has been returned."""
+        return not any(self._ends.values())
+
+    def poll(self, timeout_seconds: float) -> list[Record]:
+        """New records; of one key in offset order."""
+        records = []
+        for message in self._consumer.consume(1000, timeout_seconds):
+            if _passed(message) >= self._ends[message.partition()]:
+                self._ends[message.partition()] = 0
+            if message.error() is None:
+                headers = tuple(message.headers() or ())
+                stamp = message.timestamp()[1]
+                records.append(
+                    Record(message.offset(), stamp, message.key(), message.value(), headers)
+                )
+        return records
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def consumer(settings: Settings, group: str, isolation: str) -> Consumer:
+    properties = {
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "enable.partition.eof": True,
+        "isolation.level": isolation,
+        "fetch.wait.max.ms": 50,
+        "check.crcs": not settings.embedded_broker,
+        "log_level": 3,
+    }
+    return Consumer(settings.client(**properties))
+
+
+def partition_counts(client: Any, topics: Iterable[str]) -> dict[str, int]:
+    """Asked one by one, which makes an embedded broker create them."""
+    counts = {}
+    for topic in topics:
+        row = _retried(lambda topic=topic: client.list_topics(topic, timeout=TIMEOUT_SECONDS))
+        found = row.topics[topic]
+        if found.error is None and found.partitions:
+            counts[topic] = len(found.partitions)
+    return counts
+
+
+def same_counts(counts: Mapping[str, int], joined: Iterable[str]) -> None:
+    """
+    Raises:
+        ConfigurationError: topics that are read together differ in their partition counts.
+    """
+    differing = {name: counts[name] for name in joined if name in counts}
+    if len(set(differing.values())) > 1:
+        listed = ", ".join(f"{name} has {count}" for name, count in differing.items())
+        raise ConfigurationError(f"topics must have the same number of partitions: {listed}")
+
+
+def _until(reader: Consumer, end: int) -> Iterator[tuple[bytes, bytes | None]]:
+    position = 0
+    moved = time.monotonic()
+    while position < end:
+        messages = reader.consume(10_000, 0.5)
+        for message in messages:
+            passed = _passed(message)
+            if passed > position:
+                position, moved = passed, time.monotonic()
+            if message.error() is None and position <= end:
+                yield message.key() or b"", message.value()
+        if time.monotonic() - moved > STALL_SECONDS:
+            raise CheckpointError(f"the checkpoint could not be read up to {end}, only {position}")
+
+
+def _passed(message: Any) -> int:
+    """The offset up to which a partition is read, by a message or its end-of-partition mark."""
+    error = message.error()
+    if error is None:
+        return int(message.offset()) + 1
+    if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+        return int(message.offset())
+    if error.fatal() or not error.retriable():
+        raise KafkaException(error)
+    return 0
+
+
+def _watermarks(client: Any, topic: str, partition: int) -> tuple[int, int]:
+    place = TopicPartition(topic, partition)
+    low, high = _retried(lambda: client.get_watermark_offsets(place, timeout=TIMEOUT_SECONDS))
+    return low, high
+
+
+def _retried(call: Any) -> Any:
+    for attempt in range(ATTEMPTS):
+        try:
+            result = call()
+        except KafkaException:
+            if attempt == ATTEMPTS - 1:
+                raise
+        else:
+            if result is not None:
+                return result
+        time.sleep(0.2 * (attempt + 1))
+    raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001
+
+
+@contextmanager
+def open_reader(settings: Settings, group: str) -> Iterator[LogReader]:
+    reader = LogReader(settings, group)
+    try:
+        yield reader
+    finally:
+        reader.close()

@@ -1,0 +1,169 @@
+"""One librdkafka transactional producer per owned partition.
+
+A transaction holds outputs, checkpoint and offsets; it is begun, filled and committed back to
+back, so that none stays open and holds readers up. `transactional.id` is of the partition, so
+`init` fences whoever held the partition before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from stream.core.processor import Output
+from stream.errors import Fenced
+from stream.failpoints import failpoint
+from stream.settings import Settings
+
+FENCED = frozenset(
+    {
+        KafkaError._FENCED,  # noqa: SLF001
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+    }
+)
+CALL_SECONDS = 5.0  # one attempt; repeated while the error says that it may be
+
+
+class Transactor:
+    """The only writer of one partition's effects, as long as it is not fenced.
+
+    Raises (every method):
+        Fenced: another holds the transactional id now.
+        KafkaException: the broker failed for good; nothing of the transaction is visible, and
+            neither this object nor the state whose outputs it carried may be used any more.
+    """
+
+    def __init__(self, settings: Settings, transactional_id: str) -> None:
+        self._id = transactional_id
+        self._deadline_seconds = settings.transaction_timeout_ms / 1000
+        random_or_key = (
+            "murmur2_random" if settings.partitioner == "murmur2" else "consistent_random"
+        )
+        properties = {
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": settings.transaction_timeout_ms,
+            "partitioner": random_or_key,
+            "linger.ms": 5,
+            # Reports of success would cost time for each message and say nothing: the commit does.
+            "delivery.report.only.error": True,
+            "queue.buffering.max.messages": 1_000_000,
+            "message.max.bytes": settings.max_record_bytes,
+            "log_level": 3,
+        }
+        self._producer = Producer({**properties, **settings.client()})
+
+    def init(self) -> None:
+        """Fence the holder before, if any; its open transaction is aborted or completed."""
+        self._retried(self._producer.init_transactions)
+
+    def commit(
+        self,
+        outputs: Iterable[tuple[str, Output]],
+        checkpoint: tuple[str, int, Mapping[str, bytes | None]],
+        offsets: Mapping[tuple[str, int], int],
+        group_metadata: object,
+    ) -> None:
+        """Write all of this, or nothing.
+
+        Args:
+            outputs: (topic, output) in the order in which they are to lie in each partition.
+            checkpoint: topic, partition, and records by key, in order.
+            offsets: next offsets by (topic, partition).
+        """
+        failpoint("begin")
+        try:
+            self._producer.begin_transaction()
+            self._produce(outputs)
+            failpoint("produce")
+            topic, partition, records = checkpoint
+            for key, value in records.items():
+                self._put(topic, value, key.encode(), partition, {})
+        except KafkaException as error:
+            raise self._named(error) from error
+        failpoint("send_offsets")
+        positions = [TopicPartition(*place, offset) for place, offset in offsets.items()]
+        self._retried(
+            lambda seconds: self._producer.send_offsets_to_transaction(
+                positions, group_metadata, seconds
+            )
+        )
+        failpoint("before_commit")
+        self._retried(self._producer.commit_transaction)
+        failpoint("after_commit")
+
+    def _produce(self, outputs: Iterable[tuple[str, Output]]) -> None:
+        produce = self._producer.produce
+        for topic, (_, key, value, partition, headers, timestamp_ms) in outputs:
+            where = -1 if partition is None else partition
+            more: dict[str, Any] = {}
+            if headers:
+                more["headers"] = list(headers)
+            if timestamp_ms is not None:
+                more["timestamp"] = timestamp_ms
+            try:
+                produce(topic, value, key, where, **more)
+            except BufferError:
+                self._put(topic, value, key, where, more)
+
+    def _put(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int,
+        more: dict[str, Any],
+    ) -> None:
+        """Produce, waiting while librdkafka's queue is full."""
+        deadline = time.monotonic() + self._deadline_seconds
+        while True:
+            try:
+                self._producer.produce(topic, value, key, partition, **more)
+            except BufferError:
+                if time.monotonic() > deadline:
+                    raise
+                self._producer.poll(0.05)
+            else:
+                return
+
+    def _retried(self, call: Callable[[float], object]) -> None:
+        deadline = time.monotonic() + self._deadline_seconds
+        while True:
+            try:
+                call(CALL_SECONDS)
+            except KafkaException as error:
+                if not error.args[0].retriable() or time.monotonic() > deadline:
+                    raise self._named(error) from error
+            else:
+                return
+
+    def _named(self, error: KafkaException) -> Exception:
+        fenced = error.args[0].code() in FENCED
+        return Fenced(f"{self._id} is held by another process now") if fenced else error
+
+    def abandon(self) -> None:
+        """Give up what is not sent. The transaction, if any, is the next holder's to abort."""
+        self._producer.purge()
+
+
+class Announcer:
+    """Sends what belongs to no partition's state, at least once, under ids that tell doubles."""
+
+    def __init__(self, settings: Settings) -> None:
+        properties = {"enable.idempotence": True, "partitioner": "murmur2_random", "log_level": 3}
+        self._producer = Producer({**properties, **settings.client()})
+
+    def send(self, topic: str, key: bytes, value: bytes) -> None:
+        """
+        Raises:
+            KafkaException: it was not acknowledged in time.
+        """
+        failed: list[KafkaError] = []
+        self._producer.produce(
+            topic, value, key, on_delivery=lambda error, _: failed.append(error) if error else None
+        )
+        if self._producer.flush(CALL_SECONDS * 2) or failed:
+            raise KafkaException(failed[0] if failed else KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001

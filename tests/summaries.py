@@ -1,0 +1,279 @@
+"""A fake monitor and a fake trainer: summaries of a made-up model, and lifecycle that obeys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from models.profile import ReferenceProfile, SignalProfile, Validation
+from models.spec import Feature, Labels, ModelSpec, Policy, Ticks, Trial, Window
+from stream.core.evaluate import EvaluateProcessor
+from stream.core.processor import Batch, Context, CoreSettings, Fleet, Output, Record
+from stream.envelope import open_record, read, write
+from stream.events import (
+    EVENT_TYPES,
+    LOSS_BINS,
+    MICRO,
+    Alert,
+    Command,
+    LifecycleChanged,
+    Pairs,
+    ProgressReported,
+    SummaryComputed,
+    VersionCard,
+)
+
+DAY_MS = 86_400_000
+BAD, GOOD = 15, 1  # bins of the bounded loss that a bad and a good prediction fall in
+EVENTS = {struct: kind for kind, (struct, _) in EVENT_TYPES.items()}
+
+SPEC = ModelSpec(
+    name="bikes",
+    task="binary",
+    classes=("quiet", "busy"),
+    features=(Feature(name="x"), Feature(name="c", type="categorical")),
+    windows=(Window(seconds=7 * 86_400), Window(labels=200)),
+    labels=Labels(horizon_seconds=2 * 86_400, correction_horizon_seconds=86_400),
+    ticks=Ticks(seconds=86_400, minimum_events=24),
+    trial=Trial(
+        minimum_pairs=100, maximum_pairs=2000, cycle_seconds=7 * 86_400, probation_pairs=1000
+    ),
+    policy=Policy(cooldown_seconds=14 * 86_400, rollback_cooloff_seconds=7 * 86_400),
+)
+
+
+def profile(bad: float = 0.05, rows: int = 2000) -> ReferenceProfile:
+    """A version that validated with this share of bad predictions."""
+    bins = [0] * LOSS_BINS
+    bins[BAD], bins[GOOD] = round(rows * bad), rows - round(rows * bad)
+    tenth = rows // 10
+    return ReferenceProfile(
+        model="bikes",
+        rows=rows,
+        signals=(
+            SignalProfile(
+                name="x",
+                kind="numeric",
+                edges=tuple(map(float, range(11))),
+                counts=(0, *[tenth] * 10, 0, 0),
+            ),
+            SignalProfile(
+                name="c",
+                kind="categorical",
+                categories=("a", "b"),
+                counts=(rows // 2, rows // 2, 0, 0),
+            ),
+            SignalProfile(
+                name="prediction",
+                kind="numeric",
+                edges=(0.0, 0.5, 1.0),
+                counts=(0, rows // 2, rows // 2, 0, 0),
+            ),
+        ),
+        validation=Validation(
+            n=rows, loss_bins=tuple(bins), loss_scale=4.0, metrics={"accuracy": 1 - bad}
+        ),
+    )
+
+
+class Live:
+    """A model as a worker holds it; every version validated alike."""
+
+    def __init__(self, lifecycle: LifecycleChanged, known: ReferenceProfile | None = None) -> None:
+        self.lifecycle = lifecycle
+        self._profile = known or profile()
+
+    def predict(self, version: int, rows: object) -> NDArray[np.float64]:
+        raise NotImplementedError
+
+    def profile(self, version: int) -> ReferenceProfile | None:
+        return self._profile
+
+
+class Trainer:
+    """The registry side: does what commands say, at once, and counts generations."""
+
+    def __init__(self, spec: ModelSpec = SPEC) -> None:
+        self.lifecycle = LifecycleChanged(
+            model=spec.name, generation=1, spec=spec, spec_revision=1, champion=1, changed_ms=0
+        )
+        self.newest = 1
+
+    @property
+    def fleet(self) -> Fleet:
+        return {self.lifecycle.model: Live(self.lifecycle)}
+
+    def change(self, **fields: Any) -> None:
+        cards = [
+            VersionCard(
+                version=v,
+                artefact_url="",
+                artefact_digest="",
+                profile_url="",
+                profile_digest=f"digest {v}",
+            )
+            for v in range(1, self.newest + 1)
+        ]
+        self.lifecycle = msgspec.structs.replace(
+            self.lifecycle, generation=self.lifecycle.generation + 1, versions=cards, **fields
+        )
+
+    def challenge(self) -> int:
+        self.newest += 1
+        self.change(challengers=[*self.lifecycle.challengers, self.newest])
+        return self.newest
+
+    def promote(self, version: int) -> None:
+        rest = [v for v in self.lifecycle.challengers if v != version]
+        old = self.lifecycle.champion
+        self.change(champion=version, previous=old, probation=True, challengers=rest)
+
+    def obey(self, command: Command) -> None:
+        if command.generation != self.lifecycle.generation:
+            return
+        match command.kind:
+            case "retrain":
+                self.challenge()
+            case "promote":
+                assert command.version is not None
+                self.promote(command.version)
+            case "reject":
+                rest = [v for v in self.lifecycle.challengers if v != command.version]
+                self.change(challengers=rest)
+            case "rollback":
+                self.change(champion=command.version, previous=None, probation=False)
+            case "settle":
+                self.change(previous=None, probation=False)
+
+
+class Monitor:
+    """Makes each partition's log of summaries and progress, from draws of a seeded generator."""
+
+    def __init__(self, partitions: int = 2, seed: int = 7) -> None:
+        self.partitions = partitions
+        self.logs: list[list[msgspec.Struct]] = [[] for _ in range(partitions)]
+        self._draw = np.random.default_rng(seed)
+
+    def day(
+        self,
+        tick: int,
+        version: int,
+        *,
+        n: int = 24,
+        bad: float = 0.05,
+        shadows: Mapping[int, float] | None = None,
+        shift: int = 0,
+        missing: float = 0.0,
+        labelled: bool = True,
+        label_tick: int | None = None,
+    ) -> None:
+        """One tick of traffic: `bad` is the share of bad predictions, `shadows` theirs on the same."""
+        draw = self._draw
+        for _ in range(n):
+            log = self.logs[int(draw.integers(self.partitions))]
+            x = min(12, 1 + int(draw.integers(10)) + shift)
+            signals = {
+                "x": _one(13, 12 if draw.random() < missing else x),
+                "c": _one(4, int(draw.integers(2))),
+                "prediction": _one(5, 1 + int(draw.integers(2))),
+            }
+            log.append(self._delta(version, tick, log, predictions=1, signals=signals))
+            if not labelled:
+                continue
+            is_bad = bool(draw.random() < bad)
+            loss = BAD / 19 if is_bad else GOOD / 19
+            pairs = {}
+            for shadow, its_bad in (shadows or {}).items():
+                other = BAD / 19 if draw.random() < its_bad else GOOD / 19
+                pairs[str(shadow)] = Pairs(
+                    n=1,
+                    d_sum=round((loss - other) * MICRO),
+                    d_squares=round((loss - other) ** 2 * MICRO),
+                    losses=round(4 * loss * MICRO),
+                    shadow_losses=round(4 * other * MICRO),
+                )
+            sums = {"correct": MICRO * (not is_bad), "log_loss": round(4 * loss * MICRO)}
+            squares = {"correct": sums["correct"], "log_loss": round((4 * loss) ** 2 * MICRO)}
+            bets = _one(LOSS_BINS, BAD if is_bad else GOOD)
+            if label_tick is None:
+                log.append(
+                    self._delta(
+                        version,
+                        tick,
+                        log,
+                        labelled=1,
+                        sums=sums,
+                        squares=squares,
+                        bets=bets,
+                        pairs=pairs,
+                    )
+                )
+            else:
+                log.append(self._delta(version, tick, log, labelled=1, sums=sums, squares=squares))
+                log.append(self._delta(version, label_tick, log, bets=bets, pairs=pairs))
+
+    def _delta(
+        self, version: int, tick: int, log: list[msgspec.Struct], **fields: Any
+    ) -> SummaryComputed:
+        partition = next(i for i, mine in enumerate(self.logs) if mine is log)
+        return SummaryComputed(
+            model="bikes", version=version, tick=tick, partition=partition, **fields
+        )
+
+    def progress(self, tick: int, *, only: int | None = None) -> None:
+        """Every partition has passed the beginning of a tick."""
+        for partition, log in enumerate(self.logs):
+            if only in (None, partition):
+                log.append(
+                    ProgressReported(
+                        partition=partition,
+                        partitions=self.partitions,
+                        sequence=len(log),
+                        watermark_ms=tick * DAY_MS,
+                        clock_ms=tick * DAY_MS,
+                        caught_up=True,
+                    )
+                )
+
+    def drain(self) -> list[msgspec.Struct]:
+        """All logs, one after the other, and forget them."""
+        events = [event for log in self.logs for event in log]
+        for log in self.logs:
+            log.clear()
+        return events
+
+
+def processor() -> EvaluateProcessor:
+    return EvaluateProcessor(Context(0, {"summaries": 4}, CoreSettings()))
+
+
+def batch(events: Iterable[msgspec.Struct]) -> Batch:
+    return Batch("summaries", 0, [record(event) for event in events])
+
+
+def record(event: msgspec.Struct) -> Record:
+    kind = EVENTS[type(event)]
+    return Record(0, 0, b"bikes", write(kind, event, id="1", source="test", time_ms=0))
+
+
+def facts(outputs: Iterable[Output]) -> list[Any]:
+    """The events in outputs."""
+    found = []
+    for output in outputs:
+        opened = open_record(output.entity, Record(0, 0, output.key, output.value), max_bytes=10**9)
+        found.append(read(opened, EVENT_TYPES[opened.type][0]))
+    return found
+
+
+def verdicts(outputs: Iterable[Output]) -> list[Alert | Command]:
+    return [fact for fact in facts(outputs) if isinstance(fact, (Alert, Command))]
+
+
+def _one(bins: int, at: int) -> list[int]:
+    counts = [0] * bins
+    counts[at] = 1
+    return counts

@@ -1,0 +1,52 @@
+"""The README names all that a person can set, call or subscribe to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from consumers.cli import app
+from stream.settings import Settings
+from stream.topics import TOPICS, Names
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def commands(command: Any, words: tuple[str, ...] = ("driftline",)) -> Iterator[str]:
+    """Every command in full, as a person would type it."""
+    children = getattr(command, "commands", None)
+    if children is None:
+        yield " ".join(words)
+        return
+    for name, child in children.items():
+        yield from commands(child, (*words, name))
+
+
+def missing(names: list[str]) -> list[str]:
+    return [name for name in names if f"`{name}" not in README]
+
+
+def test_readme_names_every_topic() -> None:
+    """A subscriber finds each topic by its full default name."""
+    names = Names()
+
+    assert missing([names.topic(topic.entity) for topic in TOPICS]) == []
+
+
+def test_readme_names_every_setting() -> None:
+    """Each setting is listed by its variable."""
+    assert missing([f"DRIFTLINE_{name.upper()}" for name in Settings.model_fields]) == []
+
+
+def test_readme_names_every_command() -> None:
+    """Each command is shown as one would type it."""
+    assert missing(list(commands(typer.main.get_command(app)))) == []
+
+
+def test_readme_names_the_two_commands_of_a_newcomer() -> None:
+    """The demo and the tests are what a newcomer runs first."""
+    assert "make demo" in README
+    assert "make test" in README

@@ -1,0 +1,263 @@
+"""The stage evaluate, end to end on made-up summaries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from models.spec import Policy
+from stream.core.processor import Record
+from stream.events import Alert, Command
+from tests.summaries import SPEC, Monitor, Trainer, batch, facts, processor, verdicts
+
+
+class World:
+    """One model's days, told to the processor one by one; commands are obeyed if `obedient`."""
+
+    def __init__(self, *, obedient: bool = True, **spec: Any) -> None:
+        self.trainer = Trainer(msgspec.structs.replace(SPEC, **spec))
+        self.monitor = Monitor()
+        self.core = processor()
+        self.obedient = obedient
+        self.tick = 100
+        self.log: list[Alert | Command] = []
+        self.facts: list[Any] = []
+
+    def days(self, count: int, bad: float = 0.05, **traffic: Any) -> None:
+        for _ in range(count):
+            lifecycle = self.trainer.lifecycle
+            qualities = {v: traffic.get(f"v{v}", 0.05) for v in lifecycle.shadows}
+            champion = traffic.get(f"v{lifecycle.champion}", bad)
+            rest = {name: value for name, value in traffic.items() if name[1:].isdigit() is False}
+            assert lifecycle.champion is not None
+            self.monitor.day(self.tick, lifecycle.champion, bad=champion, shadows=qualities, **rest)
+            self.tick += 1
+            self.monitor.progress(self.tick)
+            outputs = self.core.advance(0, True, self.trainer.fleet)
+            outputs += self.core.apply(batch(self.monitor.drain()), self.trainer.fleet)
+            found = verdicts(outputs)
+            self.facts += facts(outputs)
+            self.log += found
+            for fact in found:
+                if self.obedient and isinstance(fact, Command):
+                    self.trainer.obey(fact)
+
+    def alerts(self, problem: str) -> list[str]:
+        return [
+            fact.state for fact in self.log if isinstance(fact, Alert) and fact.problem == problem
+        ]
+
+    def newest(self, problem: str) -> Alert:
+        return [f for f in self.log if isinstance(f, Alert) and f.problem == problem][-1]
+
+    @property
+    def commands(self) -> list[str]:
+        return [fact.kind for fact in self.log if isinstance(fact, Command)]
+
+
+def test_a_healthy_model_has_no_verdicts() -> None:
+    world = World()
+    world.days(200)
+    assert world.log == []
+
+
+def test_harm_opens_one_alert_and_asks_for_one_retrain() -> None:
+    world = World(obedient=False)
+    world.days(60)
+    world.days(12, bad=0.6)
+    assert world.commands == ["retrain"]
+    assert len({f.alert_id for f in world.log if isinstance(f, Alert)}) == 1
+    alert = world.newest("harm")
+    assert (alert.state, alert.severity, alert.verdict) == (
+        "open",
+        "critical",
+        "performance harmed",
+    )
+    assert alert.evidence["action"].startswith("held: the command to retrain")
+
+
+def test_the_loop_closes_and_the_harm_alert_ends_with_the_new_champion() -> None:
+    world = World()
+    world.days(60)
+    world.days(30, bad=0.6, v2=0.05)
+    assert world.commands[:2] == ["retrain", "promote"]
+    assert world.trainer.lifecycle.champion == 2
+    harm = world.newest("harm")
+    assert harm.state == "resolved"
+    assert "version 2 went live in place of version 1" in harm.sentence
+    world.log.clear()
+    world.days(60, v1=0.6, v2=0.05)
+    assert world.commands == ["settle"]
+    assert world.alerts("harm") == []
+
+
+def test_a_champion_that_recovers_by_itself_resolves_its_alert() -> None:
+    world = World(policy=Policy(retrain=False))
+    world.days(30)
+    world.days(12, bad=0.6)
+    assert world.newest("harm").state == "open"
+    assert world.newest("harm").evidence["action"] == "held: the policy leaves retraining to people"
+    world.days(20)
+    assert world.newest("harm").state == "resolved"
+    assert world.commands == []
+
+
+def test_a_forced_bad_champion_is_rolled_back_and_not_retrained() -> None:
+    world = World()
+    world.days(30)
+    world.trainer.newest = 2
+    world.trainer.promote(2)
+    world.days(20, v1=0.05, v2=0.7)
+    assert world.commands == ["rollback"]
+    assert world.trainer.lifecycle.champion == 1
+    assert world.newest("probation").state == "resolved"
+    rollback = next(f for f in world.log if isinstance(f, Command))
+    assert rollback.version == 1
+    assert rollback.evidence["shadow_loss"] < rollback.evidence["champion_loss"]  # type: ignore[operator]
+    world.days(60)
+    assert world.commands == ["rollback"]
+
+
+def test_a_pinned_champion_is_not_rolled_back_but_alerted_about() -> None:
+    world = World()
+    world.days(30)
+    world.trainer.newest = 2
+    world.trainer.promote(2)
+    world.trainer.change(pinned=True)
+    world.days(20, v1=0.05, v2=0.7)
+    assert world.commands == []
+    assert world.newest("probation").state == "open"
+    assert world.newest("probation").evidence["action"] == "held: a person pinned this version"
+    assert world.newest("harm").evidence["action"] == "held: a person pinned this version"
+
+
+def test_harm_with_nothing_to_roll_back_to_is_an_alert_and_a_retrain_never_a_rollback() -> None:
+    world = World(obedient=False)
+    world.days(20, bad=0.7)
+    assert world.alerts("harm")[0] == "open"
+    assert "rollback" not in world.commands
+
+
+def test_drift_without_harm_is_information_and_commands_nothing() -> None:
+    world = World()
+    world.days(30)
+    world.days(60, shift=3)
+    assert world.newest("drift").severity == "info"
+    assert world.newest("drift").evidence["names"] == ["x"]
+    assert world.commands == []
+    assert world.alerts("harm") == []
+    world.days(60)
+    assert world.newest("drift").state == "resolved"
+
+
+def test_missing_inputs_are_broken_data_and_no_reason_to_retrain() -> None:
+    world = World()
+    world.days(30)
+    world.days(10, missing=0.5)
+    assert world.newest("data").verdict == "data broken"
+    assert world.newest("data").evidence["missing"] == ["x"]
+    world.days(20, missing=0.5, bad=0.7)
+    assert world.newest("harm").state == "open"
+    assert world.commands == []
+
+
+def test_missing_labels_command_nothing_and_show_as_coverage() -> None:
+    world = World()
+    world.days(20)
+    world.days(60, labelled=False, bad=0.9)
+    assert world.log == []
+    newest = [
+        f for f in world.facts if getattr(f, "window", "") == "604800s" and hasattr(f, "coverage")
+    ]
+    assert newest[-1].coverage == 0.0
+
+
+def test_an_equal_challenger_is_rejected_at_the_latest_at_the_maximum_and_never_promoted() -> None:
+    world = World(trial=msgspec.structs.replace(SPEC.trial, margin=0.001))
+    world.days(10)
+    challenger = world.trainer.challenge()
+    world.days(100, v1=0.05, v2=0.05)
+    assert world.commands == ["reject"]
+    rejected = next(f for f in world.log if isinstance(f, Command) and f.kind == "reject")
+    assert rejected.version == challenger
+    assert rejected.evidence["pairs"] >= 2000  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("cycle_days", [0, 7])
+def test_a_trial_is_judged_at_whole_cycles_only(cycle_days: int) -> None:
+    trial = msgspec.structs.replace(SPEC.trial, cycle_seconds=cycle_days * 86_400.0)
+    world = World(trial=trial)
+    world.days(10)
+    world.trainer.challenge()
+    world.days(40, v1=0.5, v2=0.02)
+    promoted = next(f for f in world.log if isinstance(f, Command) and f.kind == "promote")
+    days = (promoted.evidence["until_ms"] - promoted.evidence["since_ms"]) / 86_400_000  # type: ignore[operator]
+    assert days >= 5
+    assert cycle_days == 0 or days % cycle_days == 0
+
+
+def test_a_worse_challenger_is_rejected_before_the_maximum() -> None:
+    world = World()
+    world.days(10)
+    world.trainer.challenge()
+    world.days(60, v1=0.05, v2=0.3)
+    assert world.commands == ["reject"]
+
+
+def test_sparse_ticks_and_a_long_gap_raise_no_false_alarm_and_harm_is_still_found() -> None:
+    """Three events a day, months of silence, then three bad ones a day."""
+    world = World()
+    world.days(60, n=3)
+    world.tick += 120
+    world.days(60, n=3)
+    assert world.log == []
+    world.days(60, n=3, bad=0.7, v2=0.05)
+    assert world.commands[:2] == ["retrain", "promote"]
+
+
+def test_ticks_of_the_old_champion_that_come_late_do_not_judge_the_new_one() -> None:
+    world = World()
+    world.days(30)
+    world.trainer.newest = 2
+    world.trainer.promote(2)
+    for _ in range(20):
+        world.monitor.day(world.tick, 1, bad=0.9)
+        world.days(1, v1=0.05, v2=0.05)
+    assert world.log == []
+
+
+def test_a_model_that_lifecycle_shows_late_loses_no_summary() -> None:
+    world = World()
+    early = processor()
+    world.monitor.day(100, 1, n=50)
+    world.monitor.progress(101)
+    events = world.monitor.drain()
+    assert early.apply(batch(events), {}) == []
+    early.advance(0, True, world.trainer.fleet)
+    world.monitor.day(107, 1, n=30)
+    world.monitor.progress(108)
+    found = facts(early.apply(batch(world.monitor.drain()), world.trainer.fleet))
+    assert sum(f.predictions for f in found if getattr(f, "end_ms", 0) == 101 * 86_400_000) >= 50
+
+
+def test_a_record_that_is_no_summary_is_counted_and_skipped() -> None:
+    core = processor()
+    junk = batch([])._replace(records=[Record(0, 0, b"k", b"junk"), Record(1, 0, None, None)])
+    assert core.apply(junk, {}) == []
+    assert core.counters == {"refused:bad-json": 1, "refused:null-value": 1}
+
+
+def test_shadows_and_champion_are_measured_on_the_same_events() -> None:
+    world = World()
+    world.days(5)
+    world.trainer.challenge()
+    world.days(5, v1=0.5, v2=0.05)
+    pair = [f for f in world.facts if getattr(f, "window", "").startswith("paired")][-2:]
+    assert [(f.version, f.window, f.champion) for f in pair] == [
+        (1, "paired with 2", True),
+        (2, "paired with 1", False),
+    ]
+    assert pair[0].labelled == pair[1].labelled == 120
+    assert pair[0].metrics["log_loss"].value > pair[1].metrics["log_loss"].value

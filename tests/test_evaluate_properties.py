@@ -1,0 +1,131 @@
+"""R1 and R2 of the stage evaluate: replay is exact, and order of delivery changes no verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.core.processor import Batch, Fleet, Output
+from stream.events import AccuracyMeasured, DriftMeasured
+from tests.summaries import Monitor, Trainer, batch, facts, processor, verdicts
+
+Events = list[msgspec.Struct]
+
+
+def stories() -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Days with what may happen on them; enough of them to raise alerts and end trials."""
+    day = st.fixed_dictionaries(
+        {
+            "n": st.sampled_from([3, 24, 40]),
+            "bad": st.sampled_from([0.05, 0.05, 0.9]),
+            "shift": st.sampled_from([0, 0, 4]),
+            "missing": st.sampled_from([0.0, 0.0, 0.6]),
+            "labelled": st.sampled_from([True, True, False]),
+            "delay": st.integers(0, 3),
+            "gap": st.sampled_from([1, 1, 1, 30]),
+        }
+    )
+    return st.lists(st.tuples(day, st.integers(1, 10)), min_size=1, max_size=6).map(
+        lambda runs: [day for day, length in runs for _ in range(length)]
+    )
+
+
+def logs(story: Sequence[dict[str, Any]], seed: int, partitions: int) -> list[Events]:
+    """Each partition's log: the days in order, labels of a day in the ticks in which they come."""
+    monitor = Monitor(partitions, seed)
+    tick, closed = 100, 0
+    for day in story:
+        traffic = {k: day[k] for k in ("n", "bad", "shift", "missing", "labelled")}
+        monitor.day(tick, 1, shadows={2: 0.05}, label_tick=tick + day["delay"], **traffic)
+        tick += day["gap"]
+        if tick - 4 > closed:  # labels of the last days may still come
+            closed = tick - 4
+            monitor.progress(closed)
+    for end in (tick + 40, tick + 400):  # restatements come when cells end
+        monitor.progress(end)
+    return monitor.logs
+
+
+def fleet() -> Fleet:
+    trainer = Trainer()
+    trainer.challenge()
+    return trainer.fleet
+
+
+def interleaved(parts: list[Events], choices: Iterator[int]) -> Events:
+    """One order in which the partitions' logs may lie in `summaries`."""
+    rest = [list(reversed(part)) for part in parts]
+    merged = []
+    while any(rest):
+        open_ones = [part for part in rest if part]
+        run = open_ones[next(choices) % len(open_ones)]
+        merged += [run.pop() for _ in range(min(len(run), 1 + next(choices) % 40))]
+    return merged
+
+
+def split(events: Events, choices: Iterator[int]) -> list[Batch]:
+    batches, at = [], 0
+    while at < len(events):
+        size = 1 + next(choices) % 50
+        batches.append(batch(events[at : at + size]))
+        at += size
+    return batches
+
+
+def choices(seed: int) -> Iterator[int]:
+    """Cheap arbitrary numbers from one that hypothesis can shrink."""
+    state = seed
+    while True:
+        state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
+        yield state >> 33
+
+
+def final_windows(outputs: list[Output]) -> dict[tuple[Any, ...], bytes]:
+    """The last word on every window, without how often and with what evidence it was said."""
+    last: dict[tuple[Any, ...], bytes] = {}
+    for fact in facts(outputs):
+        if isinstance(fact, AccuracyMeasured) and not fact.window.startswith("paired"):
+            key: tuple[Any, ...] = (fact.version, fact.segment, fact.window, fact.end_ms)
+            last[key] = msgspec.json.encode(msgspec.structs.replace(fact, revision=0))
+        elif isinstance(fact, DriftMeasured):
+            key = (fact.version, fact.signal, fact.window, fact.end_ms)
+            last[key] = msgspec.json.encode(msgspec.structs.replace(fact, revision=0, evidence=0.0))
+    return last
+
+
+@settings(max_examples=25, deadline=None)
+@given(stories(), st.integers(0, 99), st.integers(0, 2**32), st.integers(0, 2**32))
+def test_r2_verdicts_and_final_windows_are_the_same_for_every_order_of_delivery(
+    story: list[dict[str, Any]], seed: int, one: int, other: int
+) -> None:
+    told = []
+    for order in (one, other):
+        core, outputs = processor(), []
+        for part in split(interleaved(logs(story, seed, 3), choices(order)), choices(order + 1)):
+            outputs += core.apply(part, fleet())
+        told.append((verdicts(outputs), final_windows(outputs)))
+    assert told[0] == told[1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    stories(), st.integers(0, 99), st.integers(0, 2**32), st.sets(st.integers(0, 60), max_size=8)
+)
+def test_r1_a_restored_processor_goes_on_byte_for_byte(
+    story: list[dict[str, Any]], seed: int, order: int, crashes: set[int]
+) -> None:
+    events = interleaved(logs(story, seed, 2), choices(order))
+    straight, crashed = processor(), processor()
+    kept: dict[str, bytes] = {}
+    for number, part in enumerate(split(events, choices(order))):
+        expected = straight.apply(part, fleet()) + straight.advance(number, True, fleet())
+        if number in crashes:
+            crashed = processor()
+            crashed.restore(kept)
+        assert crashed.apply(part, fleet()) + crashed.advance(number, True, fleet()) == expected
+        kept |= {name: data for name, data in crashed.changes(complete=False).items() if data}
+        assert straight.changes(complete=True) == crashed.changes(complete=True) == kept
