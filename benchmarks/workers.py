@@ -11,8 +11,7 @@ from types import TracebackType
 from typing import Self
 
 import psutil
-from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from tests.topics import Sent, quiet_client
 
@@ -47,7 +46,8 @@ class Workers:
         trace: TracebackType | None,
     ) -> None:
         for process in self._processes:
-            process.terminate()
+            if process.poll() is None:
+                process.terminate()
         for process in self._processes:
             try:
                 process.wait(15)
@@ -75,33 +75,28 @@ class Progress:
     """How far a consumer group is, seen from the broker."""
 
     def __init__(self, bootstrap: str, group: str) -> None:
-        self._admin = AdminClient(quiet_client(bootstrap))
-        self._group = group
+        # It never subscribes, so it is no member of the group.
+        self._reader = Consumer(quiet_client(bootstrap, **{"group.id": group}))
 
     def wait_for_end(self, workers: Workers, topic: str) -> None:
         """Until the group has committed all of a topic that is written in transactions only."""
+        partitions = self._reader.list_topics(topic, timeout=30).topics[topic].partitions
+        places = [TopicPartition(topic, number) for number in partitions]
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while self._lag(topic) > 0:
+        while self._lag(places) > 0:
             workers.check()
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{self._group} did not reach the end of {topic}")
+                raise TimeoutError(f"the end of {topic} was not reached")
             time.sleep(POLL_SECONDS)
 
-    def _lag(self, topic: str) -> int:
+    def _lag(self, places: list[TopicPartition]) -> int:
         """Offsets to the end. The last one of each partition is a commit marker: not counted."""
-        committed = self._committed(topic)
-        latest = {TopicPartition(topic, number): OffsetSpec.latest() for number in committed}
-        ends = self._admin.list_offsets(latest)
-        behind = {place.partition: end.result(30).offset for place, end in ends.items()}
-        return sum(max(0, end - committed[number] - 1) for number, end in behind.items())
-
-    def _committed(self, topic: str) -> dict[int, int]:
-        partitions = self._admin.list_topics(topic, timeout=30).topics[topic].partitions
-        wanted = [TopicPartition(topic, number) for number in partitions]
-        request = [ConsumerGroupTopicPartitions(self._group, wanted)]
-        [answer] = self._admin.list_consumer_group_offsets(request).values()
-        places = answer.result(30).topic_partitions
-        return {place.partition: max(0, place.offset) for place in places}
+        committed = self._reader.committed(places, timeout=30)
+        ends = [self._reader.get_watermark_offsets(place, timeout=30)[1] for place in places]
+        return sum(
+            max(0, end - max(0, place.offset) - 1)
+            for place, end in zip(committed, ends, strict=True)
+        )
 
 
 def release(

@@ -53,7 +53,9 @@ def _limit(memory_mb: int) -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # The bare descriptor: a lock on stdin, held here, would break the interpreter's own end.
+    while os.read(0, 1024):
+        pass
     os._exit(1)
 
 

@@ -67,7 +67,7 @@ class Fit:
         self,
         job: Job,
         *,
-        module: str = "consumers.fit_child",
+        command: Sequence[str] = (sys.executable, "-m", "consumers.fit_child"),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -75,7 +75,7 @@ class Fit:
         self._started = clock()
         self._answer = tempfile.TemporaryFile()  # noqa: SIM115  closed with the child
         self._child = subprocess.Popen(  # noqa: S603  our own interpreter and module
-            [sys.executable, "-m", module],
+            command,
             stdin=subprocess.PIPE,
             stdout=self._answer,
             start_new_session=True,  # an interrupt at the terminal is the parent's to handle

@@ -28,6 +28,7 @@ from stream.errors import ConfigurationError, DriftlineError
 from stream.settings import Settings
 
 log = logging.getLogger("driftline.kafka")
+log.addHandler(logging.NullHandler())  # a command says itself what went wrong; services log it
 BATCH = 1000
 # librdkafka's own codes are public, though spelled with an underscore.
 END = KafkaError._PARTITION_EOF  # noqa: SLF001

@@ -23,6 +23,7 @@ from stream.settings import Settings
 
 BATCH = 100
 SECONDS = 10.0
+PROBE_SECONDS = 3.0  # whether anybody answers at all
 SOURCE = "driftline/registry"
 
 
@@ -90,6 +91,7 @@ class Relay:
             },
         )
         try:
+            publisher.producer.list_topics(timeout=PROBE_SECONDS)
             publisher.producer.init_transactions(SECONDS)
         except KafkaException as error:
             raise _unwritten(self._settings, error) from error

@@ -16,6 +16,7 @@ from consumers.places import Delivered, Span
 from consumers.relay import Relay
 from consumers.trainer import Trainer
 from models.registry import Registry
+from stream import logs
 from stream.envelope import open_record, read
 from stream.errors import Refused
 from stream.events import Command
@@ -25,6 +26,7 @@ from stream.topics import TRAINER_GROUP
 log = structlog.get_logger("driftline.trainer")
 POLL_SECONDS = 0.2
 RETRY_SECONDS = 2.0
+WAIT_SECONDS = 5.0
 
 
 class Stop:
@@ -45,6 +47,7 @@ def run(settings: Settings) -> int:
     Raises:
         RegistryError, BrokerError: going on makes no sense; nothing is lost, start it again.
     """
+    logs.configure(settings.log_format, settings.log_level, service="trainer")
     stop = Stop()
     if settings.embedded_broker:
         topics_admin.apply(settings)  # its topics come up when they are asked for
@@ -53,6 +56,7 @@ def run(settings: Settings) -> int:
         def examples() -> list[Span]:
             return ranges.bounds("examples")
 
+        registry.wait(WAIT_SECONDS)
         trainer = Trainer(registry, settings, examples, Fit)
         reader = GroupReader(settings, TRAINER_GROUP, "commands", trainer.lose)
         try:

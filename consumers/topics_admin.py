@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +21,8 @@ from stream.settings import Settings
 from stream.topics import TOPICS, Topic
 
 TIMEOUT_SECONDS = 15.0
+PROBE_SECONDS = 5.0  # whether anybody answers at all
+SETTLE_SECONDS = 10.0  # until every broker tells of a change
 EMBEDDED_NOTE = (
     "the embedded broker makes topics itself, with 4 partitions, and keeps no configuration"
 )
@@ -85,7 +88,7 @@ def apply(settings: Settings) -> list[Row]:
         after._replace(state=done.get(before[after.topic].state, "ok"))
         if after.state == "ok"
         else after
-        for after in _compared(admin, settings)
+        for after in _settled(admin, settings)
     ]
 
 
@@ -121,6 +124,19 @@ def _compared(admin: Any, settings: Settings) -> list[Row]:
     return rows
 
 
+def _settled(admin: Any, settings: Settings) -> list[Row]:
+    """The comparison once it shows what was changed: brokers hear of changes a moment later."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        rows = _compared(admin, settings)
+        open_ones = (
+            r for r in rows if r.state != "ok" and r.partitions in (0, settings.partitions)
+        )
+        if next(open_ones, None) is None or time.monotonic() > deadline:
+            return rows
+        time.sleep(0.1)
+
+
 def _partition_note(count: int, settings: Settings) -> list[str]:
     if count == settings.partitions:
         return []
@@ -133,7 +149,7 @@ def _partition_note(count: int, settings: Settings) -> list[str]:
 
 def _counts(admin: Any, settings: Settings) -> dict[str, int]:
     try:
-        topics = admin.list_topics(timeout=TIMEOUT_SECONDS).topics
+        topics = admin.list_topics(timeout=PROBE_SECONDS).topics
     except KafkaException as error:
         raise _unreachable(settings, error) from error
     return {name: len(topic.partitions) for name, topic in topics.items()}
@@ -186,7 +202,7 @@ def _alter(admin: Any, settings: Settings, topics: Iterable[Topic]) -> None:
 def _touched(admin: Any, topic: Topic, settings: Settings) -> Row:
     name = settings.names.topic(topic.entity)
     try:
-        found = admin.list_topics(name, timeout=TIMEOUT_SECONDS).topics[name]
+        found = admin.list_topics(name, timeout=PROBE_SECONDS).topics[name]
     except KafkaException as error:
         raise _unreachable(settings, error) from error
     return Row(name, topic.entity, len(found.partitions), "ok", EMBEDDED_NOTE)

@@ -43,7 +43,7 @@ class Change(Struct, frozen=True):
 
 
 #: Looks at the row in force (None: no such model) and says what is to follow it.
-Rule = Callable[[Connection, Row[tuple[object, ...]] | None], Change | Refusal]
+Rule = Callable[[Connection, Row[tuple[Any, ...]] | None], Change | Refusal]
 
 
 def apply(connection: Connection, asked: Request, rule: Rule, now_ms: int) -> Outcome:
@@ -71,7 +71,7 @@ def apply(connection: Connection, asked: Request, rule: Rule, now_ms: int) -> Ou
     return outcome
 
 
-def _locked(connection: Connection, model: str) -> Row[tuple[object, ...]] | None:
+def _locked(connection: Connection, model: str) -> Row[tuple[Any, ...]] | None:
     try:
         return history.locked(connection, model)
     except UnknownModel:
@@ -81,7 +81,7 @@ def _locked(connection: Connection, model: str) -> Row[tuple[object, ...]] | Non
 def transition(action: Action, asked: Request) -> Rule:
     """The rule of `models.transitions` for `action`, with the facts it needs."""
 
-    def rule(connection: Connection, row: Row[tuple[object, ...]] | None) -> Change | Refusal:
+    def rule(connection: Connection, row: Row[tuple[Any, ...]] | None) -> Change | Refusal:
         if row is None:
             return Refusal(f"no model {asked.model!r}")
         facts = Asked(
@@ -99,7 +99,7 @@ def transition(action: Action, asked: Request) -> Rule:
 def adding(spec: ModelSpec, who: str, now_ms: int) -> Rule:
     """A new model: its row, its spec, and generation 1 without a version."""
 
-    def rule(connection: Connection, row: Row[tuple[object, ...]] | None) -> Change | Refusal:
+    def rule(connection: Connection, row: Row[tuple[Any, ...]] | None) -> Change | Refusal:
         if row is not None:
             return Refusal(f"model {spec.name!r} is registered already; revise its spec instead")
         connection.execute(insert(t.models).values(name=spec.name, created_ms=now_ms, who=who))
@@ -112,11 +112,10 @@ def adding(spec: ModelSpec, who: str, now_ms: int) -> Rule:
 def revising(spec: ModelSpec, who: str, now_ms: int) -> Rule:
     """Another revision of a known model's spec; who scores stays as it is."""
 
-    def rule(connection: Connection, row: Row[tuple[object, ...]] | None) -> Change | Refusal:
+    def rule(connection: Connection, row: Row[tuple[Any, ...]] | None) -> Change | Refusal:
         if row is None:
             return Refusal(f"no model {spec.name!r}; add it first")
-        old = history.spec(connection, spec.name, row.spec_revision)
-        reason = revision_refusal(old, spec, history.newest_version(connection, spec.name) > 0)
+        reason = revision_refusal(row.spec, spec, history.newest_version(connection, spec.name) > 0)
         if reason:
             return Refusal(reason)
         _insert_spec(connection, spec, row.spec_revision + 1, who, now_ms)

@@ -6,6 +6,7 @@ state of any moment is composed from them, byte for byte as it was published.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -13,7 +14,6 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_
 
 from models import tables as t
 from models.database import UnknownModel
-from models.spec import ModelSpec
 from models.state import Decision, Entry, LiveState, Outgoing, Version
 from models.transitions import Past, Standing
 
@@ -22,7 +22,7 @@ NEWEST_CARDS: Final = 20
 FOR_EVER: Final = 2**63 - 1  # ms
 
 
-def locked(connection: Connection, model: str) -> Row[tuple[object, ...]]:
+def locked(connection: Connection, model: str) -> Row[tuple[Any, ...]]:
     """The history row in force, held against other writers until the transaction ends.
 
     Raises:
@@ -35,7 +35,7 @@ def locked(connection: Connection, model: str) -> Row[tuple[object, ...]]:
     return in_force(connection, model)
 
 
-def in_force(connection: Connection, model: str) -> Row[tuple[object, ...]]:
+def in_force(connection: Connection, model: str) -> Row[tuple[Any, ...]]:
     """The newest history row. Raises UnknownModel."""
     row = row_at(connection, model, FOR_EVER)
     if row is None:
@@ -43,13 +43,28 @@ def in_force(connection: Connection, model: str) -> Row[tuple[object, ...]]:
     return row
 
 
-def row_at(connection: Connection, model: str, time_ms: int) -> Row[tuple[object, ...]] | None:
+def row_at(connection: Connection, model: str, time_ms: int) -> Row[tuple[Any, ...]] | None:
     """The history row that was in force at `time_ms` (from its own millisecond on)."""
-    rows = select(t.history).where(t.history.c.model == model, t.history.c.changed_ms <= time_ms)
+    rows = _rows().where(t.history.c.model == model, t.history.c.changed_ms <= time_ms)
     return connection.execute(rows.order_by(t.history.c.generation.desc()).limit(1)).first()
 
 
-def standing(row: Row[tuple[object, ...]]) -> Standing:
+def all_in_force(connection: Connection) -> Sequence[Row[tuple[Any, ...]]]:
+    """The newest history row of every model, by name."""
+    newest = select(t.history.c.model, func.max(t.history.c.generation).label("generation"))
+    of_each = newest.group_by(t.history.c.model).subquery()
+    same = (t.history.c.model == of_each.c.model) & (t.history.c.generation == of_each.c.generation)
+    return connection.execute(_rows().join(of_each, same).order_by(t.history.c.model)).all()
+
+
+def _rows() -> Select[tuple[Any, ...]]:
+    """History rows, each with its spec and with who made it so."""
+    audit = (t.decisions.c.command_id, t.decisions.c.who, t.decisions.c.reason)
+    joined = t.history.join(t.decisions).join(t.specs)
+    return select(t.history, *audit, t.specs.c.spec).select_from(joined)
+
+
+def standing(row: Row[tuple[Any, ...]]) -> Standing:
     return Standing(
         champion=row.champion,
         challengers=tuple(row.challengers),
@@ -73,7 +88,7 @@ def append(
     model: str,
     after: Standing,
     *,
-    before: Row[tuple[object, ...]] | None,
+    before: Row[tuple[Any, ...]] | None,
     decision_id: int,
     spec_revision: int,
     now_ms: int,
@@ -110,16 +125,13 @@ def publish(connection: Connection, model: str, now_ms: int) -> int:
     return state.generation
 
 
-def compose(connection: Connection, row: Row[tuple[object, ...]]) -> LiveState:
+def compose(connection: Connection, row: Row[tuple[Any, ...]]) -> LiveState:
     """The whole state that a history row stands for."""
     now = standing(row)
-    decision = connection.execute(
-        select(t.decisions).where(t.decisions.c.decision_id == row.decision_id)
-    ).one()
     return LiveState(
         model=row.model,
         generation=row.generation,
-        spec=spec(connection, row.model, row.spec_revision),
+        spec=row.spec,
         spec_revision=row.spec_revision,
         champion=now.champion,
         challengers=list(now.challengers),
@@ -128,15 +140,9 @@ def compose(connection: Connection, row: Row[tuple[object, ...]]) -> LiveState:
         pinned=now.pinned,
         versions=[version.card for version in _carried(connection, row, now.named)],
         changed_ms=row.changed_ms,
-        cause=decision.command_id or decision.who,
-        reason=decision.reason,
+        cause=row.command_id or row.who,
+        reason=row.reason,
     )
-
-
-def spec(connection: Connection, model: str, revision: int) -> ModelSpec:
-    rows = select(t.specs.c.spec).where(t.specs.c.model == model, t.specs.c.revision == revision)
-    found: ModelSpec = connection.execute(rows).scalar_one()
-    return found
 
 
 def versions(connection: Connection, model: str) -> list[Version]:
@@ -180,7 +186,7 @@ def mark_sent(connection: Connection, outbox_ids: list[int], now_ms: int) -> Non
 
 
 def _carried(
-    connection: Connection, row: Row[tuple[object, ...]], named: tuple[int, ...]
+    connection: Connection, row: Row[tuple[Any, ...]], named: tuple[int, ...]
 ) -> list[Version]:
     """Versions whose cards go out: the newest at that moment, and all that play a part."""
     number = t.versions.c.version
@@ -189,7 +195,7 @@ def _carried(
     return _versions(connection, rows)
 
 
-def _versions(connection: Connection, rows: Select[tuple[object, ...]]) -> list[Version]:
+def _versions(connection: Connection, rows: Select[tuple[Any, ...]]) -> list[Version]:
     ascending = connection.execute(rows.order_by(t.versions.c.version)).mappings()
     return [Version(**row) for row in ascending]
 
@@ -199,10 +205,10 @@ def _column(name: str) -> ColumnElement[Any]:
     return t.history.c[name] if name in t.history.c else t.decisions.c[name]
 
 
-def _with_decisions(model: str, *columns: ColumnElement[Any]) -> Select[tuple[object, ...]]:
+def _with_decisions(model: str, *columns: ColumnElement[Any]) -> Select[tuple[Any, ...]]:
     joined = t.history.join(t.decisions)
     rows = select(*columns).select_from(joined)
-    ordered: Select[tuple[object, ...]] = rows.where(t.history.c.model == model).order_by(
+    ordered: Select[tuple[Any, ...]] = rows.where(t.history.c.model == model).order_by(
         t.history.c.generation
     )
     return ordered

@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 def encode_label(spec: ModelSpec, label: str | bool | int | float) -> float:
     """The class index, or the value.
 
-    A class is given by its name; a binary label also as true/false or 1/0.
+    A class is given by its name; a binary label also as true/false or 1/0, also as text.
 
     Raises:
         ValueError: not a label of this task.
@@ -37,7 +37,7 @@ def encode_label(spec: ModelSpec, label: str | bool | int | float) -> float:
     text = category_text(label)
     if text in spec.classes:
         return float(spec.classes.index(text))
-    if spec.task == "binary" and text in _BINARY and (text == label or not isinstance(label, str)):
+    if spec.task == "binary" and text in _BINARY:
         return _BINARY[text]
     raise ValueError(f"{text[:40]!r} is none of the classes {', '.join(spec.classes)[:200]}")
 

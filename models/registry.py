@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from models import changes, history
-from models import tables as t
 from models.changes import Request
 from models.database import (
     RegistryError,
@@ -93,8 +92,7 @@ class Registry(RunLog):
         """What is live, for every model, by name."""
 
         def work(connection: Connection) -> list[LiveState]:
-            names = connection.execute(select(t.models.c.name).order_by(t.models.c.name)).scalars()
-            rows = [history.in_force(connection, name) for name in names.all()]
+            rows = history.all_in_force(connection)
             return [history.compose(connection, row) for row in rows]
 
         return self._database.read(work)

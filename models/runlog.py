@@ -185,7 +185,7 @@ class RunLog(Door):
 
 
 def _standing(
-    row: Row[tuple[object, ...]], expected_generation: int | None, now_ms: int
+    row: Row[tuple[Any, ...]], expected_generation: int | None, now_ms: int
 ) -> dict[str, Any]:
     """What a new run takes from the generation in force; void if it was asked for another."""
     void = expected_generation not in (None, row.generation)

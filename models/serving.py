@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import zipfile
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -55,6 +55,7 @@ class ServingModel:
         """Shape (rows, spec.outputs): P(positive class), one P per class, or the value."""
         if not rows:
             return np.empty((0, self.spec.outputs))
+        _one_thread()
         return self._predict(self._predictor, rows)
 
     def _predict(self, predictor: Any, rows: Sequence[Row]) -> NDArray[np.float64]:
@@ -105,9 +106,6 @@ def dump(model: ServingModel) -> bytes:
 def load(data: bytes, spec: ModelSpec) -> ServingModel:
     """Build the model that `dump` wrote.
 
-    From the first load on this process predicts with one thread: micro-batches are small, and
-    workers scale by processes.
-
     Raises:
         BadArtefact: not an artefact, too large, of types not allowed, or not of this spec.
     """
@@ -123,13 +121,21 @@ def load(data: bytes, spec: ModelSpec) -> ServingModel:
     kinds = tuple("numeric" if known is None else "categorical" for known in coder.categories)
     if kinds != tuple(feature.type for feature in spec.features) or width != len(kinds):
         raise BadArtefact(f"made for {width} features ({', '.join(kinds)[:200]}), not this spec's")
-    _one_thread()
     return model
 
 
-@cache
+_THREAD = threading.local()
+
+
 def _one_thread() -> None:
-    ThreadpoolController().limit(limits=1)
+    """Keep this thread's predictions on one core: OpenMP holds that number for each thread apart.
+
+    Micro-batches are small, so a team of threads costs more than it gives, many times more where
+    other processes want the cores; workers scale by processes.
+    """
+    if not getattr(_THREAD, "limited", False):
+        ThreadpoolController().limit(limits=1)
+        _THREAD.limited = True
 
 
 def _check_archive(data: bytes) -> None:

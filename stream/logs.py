@@ -9,7 +9,8 @@ from typing import Any
 
 import structlog
 
-LIBRARIES = ("faust", "mode", "aiokafka", "asyncio")
+# Faust's services log under the module that subclasses them.
+LIBRARIES = ("faust", "mode", "aiokafka", "asyncio", "stream.app", "stream.transport")
 
 
 def configure(log_format: str, level: str, **bound: str) -> None:
@@ -27,7 +28,11 @@ def configure(log_format: str, level: str, **bound: str) -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            # The default prints local variables, which are people's records.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     )
     traceback = [structlog.processors.format_exc_info] if log_format == "json" else []
     structlog.configure(

@@ -93,7 +93,9 @@ class Settings(BaseSettings):
     )
     max_artefact_bytes: int = Field(default=268_435_456, ge=1024)
     # Training
-    fits: int = Field(default=1, ge=1, le=64, description="retrains that one trainer runs at a time")
+    fits: int = Field(
+        default=1, ge=1, le=64, description="retrains that one trainer runs at a time"
+    )
     fit_memory_mb: int = Field(default=4096, ge=256, description="a fit that needs more is ended")
     # Doors
     metrics_port: int | None = Field(

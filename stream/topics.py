@@ -69,7 +69,9 @@ HEADER_TIMESTAMP: Final = "dl_timestamp_ms"
 HEADER_STAGE: Final = "dl_stage"
 
 TRAINER_GROUP: Final = "trainer"
-RELAY: Final = "relay"  # the one transactional id that writes lifecycle: a newer relay fences the older
+RELAY: Final = (
+    "relay"  # the one transactional id that writes lifecycle: a newer relay fences the older
+)
 
 
 @dataclass(frozen=True, slots=True)

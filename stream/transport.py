@@ -71,7 +71,8 @@ class Intake:
 
     def open(self, offsets: Mapping[tuple[str, int], int], epoch: int) -> None:
         """Fetch from these offsets on, unless the epoch is over. From any thread."""
-        self._on_consumer_loop(self._open_now, dict(offsets), epoch)
+        named = {TP(*place): offset for place, offset in offsets.items()}
+        self._on_consumer_loop(self._open_now, named, epoch)
 
     def _open_now(self, offsets: dict[TP, int], epoch: int) -> None:
         if epoch != self.epoch or self._thread is None:

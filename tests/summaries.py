@@ -13,6 +13,7 @@ from models.profile import ReferenceProfile, SignalProfile, Validation
 from models.spec import Feature, Labels, ModelSpec, Policy, Ticks, Trial, Window
 from stream.core.evaluate import EvaluateProcessor
 from stream.core.processor import Batch, Context, CoreSettings, Fleet, Output, Record
+from stream.core.ticks import Tick
 from stream.envelope import open_record, read, write
 from stream.events import (
     EVENT_TYPES,
@@ -157,6 +158,10 @@ class Monitor:
         self.partitions = partitions
         self.logs: list[list[msgspec.Struct]] = [[] for _ in range(partitions)]
         self._draw = np.random.default_rng(seed)
+        self._place = np.random.default_rng(
+            seed
+        )  # apart, so that more partitions see the same events
+        self._open: dict[tuple[int, int, int], SummaryComputed] = {}
 
     def day(
         self,
@@ -171,58 +176,56 @@ class Monitor:
         labelled: bool = True,
         label_tick: int | None = None,
     ) -> None:
-        """One tick of traffic: `bad` is the share of bad predictions, `shadows` theirs on the same."""
-        draw = self._draw
+        """One tick of traffic; `bad` is the share of bad predictions, `shadows` have theirs."""
         for _ in range(n):
-            log = self.logs[int(draw.integers(self.partitions))]
-            x = min(12, 1 + int(draw.integers(10)) + shift)
-            signals = {
-                "x": _one(13, 12 if draw.random() < missing else x),
-                "c": _one(4, int(draw.integers(2))),
-                "prediction": _one(5, 1 + int(draw.integers(2))),
-            }
-            log.append(self._delta(version, tick, log, predictions=1, signals=signals))
-            if not labelled:
-                continue
-            is_bad = bool(draw.random() < bad)
-            loss = BAD / 19 if is_bad else GOOD / 19
-            pairs = {}
-            for shadow, its_bad in (shadows or {}).items():
-                other = BAD / 19 if draw.random() < its_bad else GOOD / 19
-                pairs[str(shadow)] = Pairs(
-                    n=1,
-                    d_sum=round((loss - other) * MICRO),
-                    d_squares=round((loss - other) ** 2 * MICRO),
-                    losses=round(4 * loss * MICRO),
-                    shadow_losses=round(4 * other * MICRO),
-                )
-            sums = {"correct": MICRO * (not is_bad), "log_loss": round(4 * loss * MICRO)}
-            squares = {"correct": sums["correct"], "log_loss": round((4 * loss) ** 2 * MICRO)}
-            bets = _one(LOSS_BINS, BAD if is_bad else GOOD)
-            if label_tick is None:
-                log.append(
-                    self._delta(
-                        version,
-                        tick,
-                        log,
-                        labelled=1,
-                        sums=sums,
-                        squares=squares,
-                        bets=bets,
-                        pairs=pairs,
-                    )
-                )
-            else:
-                log.append(self._delta(version, tick, log, labelled=1, sums=sums, squares=squares))
-                log.append(self._delta(version, label_tick, log, bets=bets, pairs=pairs))
+            partition = int(self._place.integers(self.partitions))
+            self._add(
+                partition, version, tick, predictions=1, signals=self._signals(shift, missing)
+            )
+            if labelled:
+                is_bad = bool(self._draw.random() < bad)
+                sums, squares = _sums(is_bad)
+                self._add(partition, version, tick, labelled=1, sums=sums, squares=squares)
+                arrival = tick if label_tick is None else label_tick
+                pairs = {str(v): self._pair(is_bad, its) for v, its in (shadows or {}).items()}
+                bets = _one(LOSS_BINS, BAD if is_bad else GOOD)
+                self._add(partition, version, arrival, bets=bets, pairs=pairs)
+        self._flush()
 
-    def _delta(
-        self, version: int, tick: int, log: list[msgspec.Struct], **fields: Any
-    ) -> SummaryComputed:
-        partition = next(i for i, mine in enumerate(self.logs) if mine is log)
-        return SummaryComputed(
+    def _signals(self, shift: int, missing: float) -> dict[str, list[int]]:
+        draw = self._draw
+        x = min(12, 1 + int(draw.integers(10)) + shift)
+        return {
+            "x": _one(13, 12 if draw.random() < missing else x),
+            "c": _one(4, int(draw.integers(2))),
+            "prediction": _one(5, 1 + int(draw.integers(2))),
+        }
+
+    def _pair(self, is_bad: bool, others_bad: float) -> Pairs:
+        loss = _loss(is_bad)
+        other = _loss(bool(self._draw.random() < others_bad))
+        return Pairs(
+            n=1,
+            d_sum=round((loss - other) * MICRO),
+            d_squares=round((loss - other) ** 2 * MICRO),
+            losses=round(4 * loss * MICRO),
+            shadow_losses=round(4 * other * MICRO),
+        )
+
+    def _add(self, partition: int, version: int, tick: int, **fields: Any) -> None:
+        """Collect a delta; a few make one summary."""
+        delta = SummaryComputed(
             model="bikes", version=version, tick=tick, partition=partition, **fields
         )
+        at = (partition, version, tick)
+        self._open[at] = _merged(self._open[at], delta) if at in self._open else delta
+        if self._place.random() < 0.1:
+            self._flush()
+
+    def _flush(self) -> None:
+        for (partition, _, _), delta in self._open.items():
+            self.logs[partition].append(delta)
+        self._open.clear()
 
     def progress(self, tick: int, *, only: int | None = None) -> None:
         """Every partition has passed the beginning of a tick."""
@@ -271,6 +274,39 @@ def facts(outputs: Iterable[Output]) -> list[Any]:
 
 def verdicts(outputs: Iterable[Output]) -> list[Alert | Command]:
     return [fact for fact in facts(outputs) if isinstance(fact, (Alert, Command))]
+
+
+def _loss(is_bad: bool) -> float:
+    return (BAD if is_bad else GOOD) / (LOSS_BINS - 1)
+
+
+def _sums(is_bad: bool) -> tuple[dict[str, int], dict[str, int]]:
+    log_loss = 4 * _loss(is_bad)
+    correct = MICRO * (not is_bad)
+    return (
+        {"correct": correct, "log_loss": round(log_loss * MICRO)},
+        {"correct": correct, "log_loss": round(log_loss**2 * MICRO)},
+    )
+
+
+def _merged(one: SummaryComputed, other: SummaryComputed) -> SummaryComputed:
+    tick = Tick()
+    tick.add(one)
+    tick.add(other)
+    return msgspec.structs.replace(
+        one,
+        predictions=tick.predictions,
+        signals=tick.signals,
+        bets=tick.bets,
+        pairs=tick.pairs,
+        labelled=one.labelled + other.labelled,
+        sums=_added(one.sums, other.sums),
+        squares=_added(one.squares, other.squares),
+    )
+
+
+def _added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in [*one, *other]}
 
 
 def _one(bins: int, at: int) -> list[int]:

@@ -42,7 +42,8 @@ def numeric(rows: int, rng: np.random.Generator, **more: Any) -> SignalProfile:
 def truth(signal: SignalProfile, mean: float = 0.0, spread: float = 1.0) -> Array:
     """Shares of the signal's bins under a normal law; the null bin's is 0."""
     below = norm.cdf((np.array(signal.edges) - mean) / spread)
-    return np.r_[below[0], np.diff(below), 1 - below[-1], 0.0]
+    shares: Array = np.r_[below[0], np.diff(below), 1 - below[-1], 0.0]
+    return shares
 
 
 def categorical(*counts: int) -> SignalProfile:
@@ -184,8 +185,10 @@ def test_broken_bets_see_nulls_and_unseen_categories_and_nothing_else() -> None:
 
 
 def test_a_smaller_or_dependent_reference_asks_for_a_larger_change() -> None:
-    def slowest_win(rows: int, **more: float) -> float:
-        signal = numeric(rows, np.random.default_rng(7), **more)
+    def slowest_win(rows: int, **more: Any) -> float:
+        edges = tuple(norm.ppf(np.linspace(0.5 / rows, 1 - 0.5 / rows, 11)).tolist())
+        counts = (0, *[rows // 10] * 10, 0, 0)
+        signal = SignalProfile(name="x", kind="numeric", counts=counts, edges=edges, **more)
         table = distribution_table(signal, tolerance_psi=0.0, delta=DELTA)
         return wealth(table, truth(signal, 0.3))
 
@@ -244,7 +247,8 @@ def test_recovery_wins_at_the_validated_loss_and_not_at_the_level_of_the_alarm(
     table = recovery_table(validation(), level, tolerance=0.0, delta=0.005)
 
     def at(error: float) -> Array:
-        return np.eye(20)[0] * (1 - error) + np.eye(20)[19] * error
+        q: Array = np.eye(20)[0] * (1 - error) + np.eye(20)[19] * error
+        return q
 
     assert wealth(table, at(0.1)) > 0
     assert (worth(table, at(max(level, 0.14))) < 1).all()

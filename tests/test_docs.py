@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +26,27 @@ def commands(command: Any, words: tuple[str, ...] = ("driftline",)) -> Iterator[
         yield from commands(child, (*words, name))
 
 
-def missing(names: list[str]) -> list[str]:
-    return [name for name in names if f"`{name}" not in README]
+def assert_named(names: Iterable[str]) -> None:
+    """Each is in the README as code, alone or with what follows it (`driftline tail STREAM`)."""
+    absent = [name for name in names if not re.search(f"`{re.escape(name)}[` ]", README)]
+    assert not absent, "README.md does not name:\n" + "\n".join(f"- `{name}`" for name in absent)
 
 
 def test_readme_names_every_topic() -> None:
     """A subscriber finds each topic by its full default name."""
     names = Names()
 
-    assert missing([names.topic(topic.entity) for topic in TOPICS]) == []
+    assert_named(names.topic(topic.entity) for topic in TOPICS)
 
 
 def test_readme_names_every_setting() -> None:
     """Each setting is listed by its variable."""
-    assert missing([f"DRIFTLINE_{name.upper()}" for name in Settings.model_fields]) == []
+    assert_named(f"DRIFTLINE_{name.upper()}" for name in Settings.model_fields)
 
 
 def test_readme_names_every_command() -> None:
     """Each command is shown as one would type it."""
-    assert missing(list(commands(typer.main.get_command(app)))) == []
+    assert_named(commands(typer.main.get_command(app)))
 
 
 def test_readme_names_the_two_commands_of_a_newcomer() -> None:

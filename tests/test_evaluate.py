@@ -9,8 +9,8 @@ import pytest
 
 from models.spec import Policy
 from stream.core.processor import Record
-from stream.events import Alert, Command
-from tests.summaries import SPEC, Monitor, Trainer, batch, facts, processor, verdicts
+from stream.events import AccuracyMeasured, Alert, Command
+from tests.summaries import DAY_MS, SPEC, Monitor, Trainer, batch, facts, processor, verdicts
 
 
 class World:
@@ -75,7 +75,7 @@ def test_harm_opens_one_alert_and_asks_for_one_retrain() -> None:
         "critical",
         "performance harmed",
     )
-    assert alert.evidence["action"].startswith("held: the command to retrain")
+    assert str(alert.evidence["action"]).startswith("held: the command to retrain")
 
 
 def test_the_loop_closes_and_the_harm_alert_ends_with_the_new_champion() -> None:
@@ -239,7 +239,8 @@ def test_a_model_that_lifecycle_shows_late_loses_no_summary() -> None:
     world.monitor.day(107, 1, n=30)
     world.monitor.progress(108)
     found = facts(early.apply(batch(world.monitor.drain()), world.trainer.fleet))
-    assert sum(f.predictions for f in found if getattr(f, "end_ms", 0) == 101 * 86_400_000) >= 50
+    windows = [f for f in found if isinstance(f, AccuracyMeasured) and f.window == "604800s"]
+    assert [(w.end_ms // DAY_MS, w.predictions) for w in windows] == [(101, 50), (108, 30)]
 
 
 def test_a_record_that_is_no_summary_is_counted_and_skipped() -> None:

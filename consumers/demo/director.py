@@ -112,11 +112,11 @@ class Director:
         state = self._on.ledger.lifecycle
         if self._mistake_ms is not None or state is None or state.champion in (None, 1):
             return False
-        reign = self._on.ledger.reign()[-1]
-        calm = now_ms - reign[1] >= CALM_DAYS * DAY_MS and self._on.ledger.outstanding() is None
+        version, since_ms, _ = self._on.ledger.reign()[-1]
+        calm = version == state.champion and now_ms - since_ms >= CALM_DAYS * DAY_MS
         late = (now_ms - start_ms) > 0.6 * (end_ms - start_ms) or self._left() < 0.5 * self._seconds
         warm = datetime.fromtimestamp(now_ms / 1000, tz=UTC).month in WARM_MONTHS
-        return calm and late and warm
+        return calm and late and warm and self._on.ledger.outstanding() is None
 
     def _make_mistake(self, now_ms: int) -> None:
         self._mistake_ms = now_ms

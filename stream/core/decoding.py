@@ -87,6 +87,7 @@ class _Known(NamedTuple):
 
 _MODEL = re.compile(rb'"model"\s*:\s*"([a-z0-9._-]+)"')
 _BACKSLASH = ord("\\")
+_PATH = re.compile(r"`\$\.(\w+)")  # of the field, in the decoder's messages
 _HEAD = msgspec.json.Decoder(_Head)
 _BROKEN = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _BLAME = {
@@ -275,5 +276,5 @@ def _blame(error: Exception) -> NoReturn:
     if not isinstance(error, msgspec.ValidationError):
         deep = isinstance(error, RecursionError)
         raise Refused("bad-json", "nested too deeply" if deep else str(error)) from error
-    path = re.search(r"at `\$\.(\w+)", str(error))
+    path = _PATH.search(str(error))
     raise Refused(_BLAME.get(path[1] if path else "", "bad-data"), str(error)) from error

@@ -13,7 +13,7 @@ point of the bet. While the null holds E[M] <= sum of g, hence:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -23,8 +23,8 @@ from stream.core.bets import BetTable
 
 Array = NDArray[np.float64]
 
-CEILING: Final = 1e200  # capital is capped: lower is always allowed, and infinity is no plain data
-LARGEST_LOG: Final = 460.0  # about log(CEILING)
+CEILING: Final = 1e150  # capital is capped: lower is always allowed, and infinity is no plain data
+LARGEST_LOG: Final = 345.0  # what a tick pays at most; about log(CEILING), so no product overflows
 
 #: A period grows no faster than this many events of a signal. Without it a signal of few events
 #: would collect a month's growth while its bets have hardly been tested, and alarm by age alone.
@@ -116,21 +116,20 @@ class Bank:
         self._group_of = [(groups or {}).get(name, "") for name in names]
         self._worth = np.array([alarms * shares[name] for name in names])
         self._suspended: NDArray[np.bool_] = np.zeros(len(names), dtype=bool)
+        self._deflation = np.array([[table.deflation] for table in tables]).reshape(-1, 1)
         self._stack(tables)
 
     def _stack(self, tables: Sequence[BetTable]) -> None:
-        """Lay all bets into one padded matrix, so that a tick costs a few array operations."""
-        sizes = [len(table.weights) for table in tables]
-        width = max((table.log_bets.shape[1] for table in tables), default=0)
-        self._log_bets = np.vstack(
-            [np.empty((0, width))]
-            + [np.pad(t.log_bets, ((0, 0), (0, width - t.log_bets.shape[1]))) for t in tables]
-        )
-        self._weights = np.concatenate([np.empty(0)] + [table.weights for table in tables])
-        self._signal = np.repeat(np.arange(len(tables)), sizes)
-        self._ends = np.cumsum([0, *sizes])
-        self._deflation = np.array([table.deflation for table in tables])
-        self._capital: Array = np.zeros(len(self._signal))
+        """Pad all tables to one size, so that a tick costs a few array operations."""
+        most_bets = max((len(table.weights) for table in tables), default=0)
+        most_bins = max((table.log_bets.shape[1] for table in tables), default=0)
+        self._log_bets = np.zeros((len(tables), most_bets, most_bins))
+        self._weights = np.zeros((len(tables), most_bets))
+        self._capital: Array = np.zeros((len(tables), most_bets))
+        for i, table in enumerate(tables):
+            bets, bins = table.log_bets.shape
+            self._log_bets[i, :bets, :bins] = table.log_bets
+            self._weights[i, :bets] = table.weights
 
     def update(self, counts: Mapping[str, ArrayLike], growth: float) -> tuple[str, ...]:
         """Take one tick; signals without events in it stay as they are.
@@ -145,17 +144,16 @@ class Bank:
         Raises:
             ValueError: counts are not on a table's bins.
         """
-        rows = np.zeros((len(self._names), self._log_bets.shape[1]))
+        rows = np.zeros((len(self._names), self._log_bets.shape[2]))
         for i, name in enumerate(self._names):
-            if name in counts:
+            if name in counts and not self._suspended[i]:
                 row = _on_bins(self.tables[name], counts[name])
                 rows[i, : len(row)] = row
-        rows /= self._deflation[:, None]
-        n = rows.sum(axis=1)
-        grows = np.minimum(growth, n / PERIOD_EVENTS)[self._signal]
-        paid = np.einsum("kb,kb->k", self._log_bets, rows[self._signal])
-        moved = ((n > 0) & ~self._suspended)[self._signal]
-        self._capital = np.where(moved, _grown(self._capital, paid, grows), self._capital)
+        rows /= self._deflation
+        n = rows.sum(axis=1, keepdims=True)
+        paid = (self._log_bets @ rows[:, :, None])[:, :, 0]
+        grown = _grown(self._capital, paid, np.minimum(growth, n / PERIOD_EVENTS))
+        self._capital = np.where(n > 0, grown, self._capital)
         return self._alarms()
 
     def levels(self) -> dict[str, float]:
@@ -175,7 +173,7 @@ class Bank:
     def snapshot(self) -> dict[str, list[float] | None]:
         """Plain data: the bets' capital by name, None for a suspended signal."""
         return {
-            name: None if self._suspended[i] else [float(x) for x in self._capital[self._rows(i)]]
+            name: None if self._suspended[i] else [float(x) for x in self._capital_of(i)]
             for i, name in enumerate(self._names)
         }
 
@@ -184,9 +182,8 @@ class Bank:
         for i, name in enumerate(self._names):
             values = snapshot.get(name, ())
             self._suspended[i] = values is None
-            rows = self._rows(i)
-            fits = values is not None and len(values) == rows.stop - rows.start
-            self._capital[rows] = values if fits and values is not None else 0.0
+            capital = self._capital_of(i)
+            capital[:] = values if values is not None and len(values) == len(capital) else 0.0
 
     def _alarms(self) -> tuple[str, ...]:
         levels = self._levels()
@@ -203,18 +200,14 @@ class Bank:
         return tuple(self._names[i] for i in order if i in alone | carried)
 
     def _levels(self) -> Array:
-        evidence = np.bincount(
-            self._signal, self._weights * self._capital, minlength=len(self._names)
-        )
-        levels: Array = self._worth * evidence
+        levels: Array = self._worth * (self._weights * self._capital).sum(axis=1)
         return levels
 
-    def _reset(self, signals: Sequence[int] | set[int]) -> None:
-        for i in signals:
-            self._capital[self._rows(i)] = 0.0
+    def _reset(self, signals: Iterable[int]) -> None:
+        self._capital[list(signals)] = 0.0
 
-    def _rows(self, i: int) -> slice:
-        return slice(int(self._ends[i]), int(self._ends[i + 1]))
+    def _capital_of(self, i: int) -> Array:
+        return self._capital[i, : len(self.tables[self._names[i]].weights)]
 
 
 def _grown(capital: Array, paid: Array, growth: Array | float) -> Array:

@@ -34,7 +34,8 @@ MODEL = "model."
 SUMMARY_TYPE = "driftline.summary.computed.v1"
 MAX_BYTES = 2**31  # summaries are our own, and may be larger than what producers are allowed
 
-_ENCODER = msgspec.json.Encoder(order="deterministic")
+# Dicts keep the order they were filled in, also across a restore, so equal histories are equal bytes.
+_ENCODER = msgspec.json.Encoder()
 
 
 class Progress(Struct, omit_defaults=True):

@@ -128,9 +128,9 @@ class Packer:
         )
 
     def read_finished(self, body: bytes) -> Finished:
-        _, *fields = self._finished.unpack(body)
-        codes, values = fields[5 : 5 + self._codes], fields[5 + self._codes :]
-        return Finished(*fields[:5], bytes(codes), tuple(values))
+        _, revision, offset, predicted_ms, label, weight, *rest = self._finished.unpack(body)
+        codes, values = bytes(rest[: self._codes]), tuple(rest[self._codes :])
+        return Finished(revision, offset, predicted_ms, label, weight, codes, values)
 
     def output(self, body: bytes) -> tuple[float, ...]:
         """The version's own output, of either sort of row."""

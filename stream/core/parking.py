@@ -58,6 +58,12 @@ class Parking:
     def __len__(self) -> int:
         return sum(map(len, self._chunks.values()))
 
+    @property
+    def earliest_ms(self) -> int | None:
+        """The earliest timestamp of a waiting record; None if none waits."""
+        waiting = (p.record.timestamp_ms for chunk in self._chunks.values() for p in chunk)
+        return min(waiting, default=None)
+
     def park(self, entity: str, record: Record, refused: Refused) -> bool:
         """Take a record in; False if it does not fit and must be refused now."""
         size = _size(record)

@@ -17,8 +17,8 @@ from stream.core.ticks import Group, added_pairs
 from stream.core.trial import PairedTest
 from stream.events import MICRO, LifecycleChanged, Pairs
 
-Name = Literal["better", "not worse", "not better", "worse than before"]
-TESTS: Final[tuple[Name, ...]] = ("better", "not worse", "not better", "worse than before")
+Name = Literal["better", "not worse", "not better", "worse", "worse than before"]
+TESTS: Final[tuple[Name, ...]] = ("better", "not worse", "not better", "worse", "worse than before")
 
 
 class TrialState(Struct, omit_defaults=True):
@@ -70,11 +70,13 @@ def judge_challenger(
     if _proven(state, spec, "better"):
         return _judgement("promote", version, "it does better", state, spec, "better")
     if harmed and _proven(state, spec, "not worse"):
-        reason = f"the champion is harmed, and it does not worse by {spec.margin:g}"
+        reason = f"the champion is harmed, and it is not worse by {spec.margin:g}"
         return _judgement("promote", version, reason, state, spec, "not worse")
-    if _proven(state, spec, "not better"):
-        reason = f"it does not better by {spec.margin:g}"
-        return _judgement("reject", version, reason, state, spec, "not better")
+    # Beside a harmed champion being no better is no fault, being worse is.
+    futile: Name = "worse" if harmed else "not better"
+    if _proven(state, spec, futile):
+        reason = "it does worse" if harmed else f"it is not better by {spec.margin:g}"
+        return _judgement("reject", version, reason, state, spec, futile)
     if n >= spec.maximum_pairs:
         reason = f"not proven better after {n} labelled events"
         return _judgement("reject", version, reason, state, spec, "better")
@@ -104,6 +106,7 @@ def read_test(state: TrialState, spec: Trial, name: Name) -> PairedTest:
         "better": (0.0, 1),
         "not worse": (-spec.margin, 1),
         "not better": (spec.margin, -1),
+        "worse": (0.0, -1),
         "worse than before": (spec.rollback_tolerance, 1),
     }[name]
     test = PairedTest(null_mean=null_mean, sign=sign)

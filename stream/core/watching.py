@@ -44,9 +44,6 @@ class Signal(NamedTuple):
     def key(self) -> str:
         return f"{self.kind}/{self.name}"
 
-    def counts(self, tick: Tick) -> list[int]:
-        return tick.bets if self.kind == "harm" else tick.signals.get(self.name, [])
-
 
 class Sighting(Struct, omit_defaults=True):
     """What was seen of a signal since its evidence was last low; frozen while its alert is open."""
@@ -94,6 +91,17 @@ class Kit:
         )
         self._recoveries: dict[str, tuple[list[int], BetTable]] = {}
 
+    def counts(self, tick: Tick) -> dict[Signal, list[int]]:
+        """What a tick holds of each signal; nothing of one that is not on the reference's bins."""
+        found = {
+            s: tick.bets if s.kind == "harm" else tick.signals.get(s.name, []) for s in self.signals
+        }
+        return {
+            signal: counts
+            for signal, counts in found.items()
+            if len(counts) == self.bank.tables[signal.key].log_bets.shape[1] and sum(counts) > 0
+        }
+
     def recovery(self, signal: Signal, counts: list[int]) -> BetTable:
         """Bets against "still as bad as `counts`, seen at the alarm"."""
         known = self._recoveries.get(signal.key)
@@ -139,33 +147,31 @@ def observe(watch: Watch, kit: Kit, group: Group) -> None:
     growth = (group.end_ms - (watch.until_ms or group.start_ms)) / MONTH_MS
     watch.until_ms = group.end_ms
     kit.bank.restore(watch.bank)
-    for signal in kit.signals:
-        if signal.counts(group.counts):
-            _see(watch, kit, signal, group)
-    counts = {s.key: s.counts(group.counts) for s in kit.signals if s.counts(group.counts)}
-    alarmed = kit.bank.update(counts, growth)
+    seen = kit.counts(group.counts)
+    for signal, counts in seen.items():
+        _see(watch, kit, signal, counts, group.start_ms)
+    alarmed = kit.bank.update({signal.key: counts for signal, counts in seen.items()}, growth)
     for key, level in kit.bank.levels().items():
         sighting = watch.sightings.get(key)
         if sighting is not None and sighting.opened_ms is None:
             sighting.level = level
     for key in alarmed:
         kit.bank.suspend(key)
-        sighting = watch.sightings[key]
-        sighting.level, sighting.opened_ms = 1.0, group.end_ms
+        watch.sightings[key].level = 1.0
+        watch.sightings[key].opened_ms = group.end_ms
     watch.bank = kit.bank.snapshot()
 
 
-def _see(watch: Watch, kit: Kit, signal: Signal, group: Group) -> None:
+def _see(watch: Watch, kit: Kit, signal: Signal, counts: list[int], start_ms: int) -> None:
     """Before the bank bets: note what is there, and let an open signal recover."""
     sighting = watch.sightings.get(signal.key)
-    counts = signal.counts(group.counts)
     if sighting is not None and sighting.opened_ms is not None:
         if not _recovers(sighting, kit.recovery(signal, sighting.counts), counts):
             return
         kit.bank.resume(signal.key)
         sighting = None
     if sighting is None or sighting.level < LOW:
-        sighting = watch.sightings[signal.key] = Sighting(since_ms=group.start_ms)
+        sighting = watch.sightings[signal.key] = Sighting(since_ms=start_ms)
     sighting.counts = added(sighting.counts, counts)
 
 

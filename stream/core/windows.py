@@ -116,15 +116,15 @@ class Series(Struct, omit_defaults=True):
 
     def _mark(self, index: int, plan: Plan) -> None:
         """The windows that contain a changed cell must be published again."""
-        changed, labelled = self.cells[index], 0
-        for cell in self.cells[index:]:
+        changed, labelled_since = self.cells[index], 0
+        changed.dirty = True
+        for cell in self.cells[index + 1 :]:
+            labelled_since += cell.labelled
+            if plan.length and changed.start < cell.end - plan.length:
+                break
+            if plan.labels and labelled_since >= plan.labels:
+                break
             cell.dirty = True
-            if cell is not changed:
-                labelled += cell.labelled
-            if plan.length and cell.end - plan.length > changed.start:
-                break
-            if plan.labels and labelled >= plan.labels:
-                break
 
     def _is_time(self, closed: int, plan: Plan) -> bool:
         if plan.cell:

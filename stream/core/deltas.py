@@ -1,0 +1,100 @@
+"""What a partition adds to summaries since it last reported: integers that add up in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from stream.core.processor import Parts
+from stream.events import Pairs, SummaryComputed
+
+PART: Final = "deltas"
+
+
+class Place(NamedTuple):
+    """Where a delta belongs. Segment "" is all, else "<feature>=<value>"."""
+
+    model: str
+    version: int
+    segment: str
+    tick: int
+
+
+class Delta(Struct, omit_defaults=True):
+    """The counts of one place; fields as in `SummaryComputed`."""
+
+    predictions: int = 0
+    signals: dict[str, list[int]] = {}
+    labelled: int = 0
+    sums: dict[str, int] = {}
+    squares: dict[str, int] = {}
+    bets: list[int] = []
+    pairs: dict[str, Pairs] = {}
+    delays: dict[str, int] = {}
+    counters: dict[str, int] = {}
+
+
+class Deltas:
+    """Deltas by place, until they are reported."""
+
+    def __init__(self) -> None:
+        self._deltas: dict[Place, Delta] = {}
+        self._changed = False
+        self._written = False
+
+    def at(self, place: Place) -> Delta:
+        """The delta of a place, to be added to."""
+        self._changed = True
+        delta = self._deltas.get(place)
+        if delta is None:
+            delta = self._deltas[place] = Delta()
+        return delta
+
+    def take(self, partition: int) -> list[SummaryComputed]:
+        """All deltas, in order of their places; none are left."""
+        taken = [
+            SummaryComputed(**place._asdict(), **msgspec.structs.asdict(delta), partition=partition)
+            for place, delta in sorted(self._deltas.items())
+        ]
+        self._changed |= bool(taken)
+        self._deltas.clear()
+        return taken
+
+    def changes(self, *, complete: bool) -> Parts:
+        """The part `deltas`, if it differs from the last call."""
+        if not self._changed and not (complete and self._deltas):
+            return {}
+        self._changed = False
+        if self._deltas:
+            self._written = True
+            return {
+                PART: msgspec.msgpack.encode(sorted(self._deltas.items()), order="deterministic")
+            }
+        written, self._written = self._written, False
+        return {PART: None} if written else {}
+
+    def restore(self, parts: Mapping[str, bytes]) -> None:
+        """Take over the part that `changes` wrote; others are left alone."""
+        if PART in parts:
+            self._deltas = dict(_CODEC.decode(parts[PART]))
+            self._written = True
+
+
+_CODEC = msgspec.msgpack.Decoder(list[tuple[Place, Delta]])
+
+
+def add_counts(into: list[int], more: list[int]) -> list[int]:
+    """
+    >>> add_counts([], [1, 2]), add_counts([1, 2], [1, 1])
+    ([1, 2], [2, 3])
+    """
+    return [a + b for a, b in zip(into, more, strict=True)] if into else more
+
+
+def add_named(into: dict[str, int], name: str, count: int) -> None:
+    """Add a count under a name; nothing where it is 0."""
+    if count:
+        into[name] = into.get(name, 0) + count

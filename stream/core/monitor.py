@@ -1,0 +1,265 @@
+"""The monitor stage: predictions meet their labels, and both become counts.
+
+One partition of `predictions` and the same one of `feedback` make `examples`, `summaries` (what
+this partition adds to each model, version, segment and tick) and `progress`: how far it is.
+
+Checkpoint parts: `state`, `deltas`, `join.*`, `early.*`, `parked.*`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from stream.core.clocks import Clocks
+from stream.core.deadletters import dead_letter
+from stream.core.decoding import Decoded, Event, decode
+from stream.core.deltas import Deltas, add_named
+from stream.core.folding import Made, fold_labels, fold_predictions
+from stream.core.joining import Counted, Join, Joined
+from stream.core.journal import Journal
+from stream.core.packing import Kind, Label, Packer, Prediction
+from stream.core.parking import Parking
+from stream.core.partitioning import partitions_of
+from stream.core.processor import Batch, Context, Fleet, Output, Parts, Record
+from stream.core.reporting import example, progress, summaries
+from stream.core.sources import Source, Sources
+from stream.errors import Refused
+from stream.events import FeedbackReceived, PredictionMade, ProgressReported
+from stream.topics import HEADER_REROUTED, INPUTS
+
+STATE: Final = "state"
+
+
+class _State(Struct):
+    """What is small and changes with every batch."""
+
+    clocks: Clocks
+    journal: Journal
+
+
+class _Line(NamedTuple):
+    """Predictions of one source that are still to be folded."""
+
+    source: Source
+    packer: Packer
+    made: list[Made]
+
+
+class MonitorProcessor:
+    """One partition of the monitor stage."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._settings = context.settings
+        self._by_broker = context.settings.clock == "append"
+        self._state = _State(Clocks.of(INPUTS["monitor"]), Journal())
+        self._written = b""  # the part `state`
+        self._join = Join()
+        self._deltas = Deltas()
+        self._parking = Parking(context.settings.unknown_model_wait_ms)
+        self._fleet: Fleet = {}
+        self._sources = Sources({})
+        self._lines: dict[int, _Line] = {}  # by identity of the source
+        self._joined: list[Joined] = []  # to be folded
+        self._counters: Counter[str] = Counter()
+
+    @property
+    def generations(self) -> Mapping[str, int]:
+        return self._state.journal.generations
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        return self._counters
+
+    def restore(self, parts: Mapping[str, bytes]) -> None:
+        if STATE in parts:
+            self._written = parts[STATE]
+            self._state = msgspec.msgpack.decode(self._written, type=_State)
+        for part in (self._join, self._deltas, self._parking):
+            part.restore(parts)
+
+    def apply(self, batch: Batch, fleet: Fleet) -> list[Output]:
+        outputs = self._meet(fleet)
+        if not batch.records:
+            return outputs
+        self._state.journal.applied(batch.entity, batch.records)
+        clock = self._state.clocks.topics[batch.entity]
+        clock.observe([record.timestamp_ms for record in batch.records])
+        decoded = decode(batch.entity, batch.records, fleet, self._settings)
+        for time_ms in decoded.clocks:
+            clock.reach(time_ms)
+        return outputs + self._take(batch.entity, decoded)
+
+    def advance(self, clock_ms: int, caught_up: bool, fleet: Fleet) -> list[Output]:
+        journal, interval_ms = self._state.journal, self._settings.summary_interval_ms
+        certain = caught_up or not self._by_broker
+        if not journal.due(clock_ms, interval_ms, certain=certain):
+            return []
+        outputs = self._meet(fleet)
+        for parked in self._parking.expired(clock_ms):
+            outputs.append(self._refuse(parked.entity, parked.record, parked.refused))
+        if caught_up and self._by_broker:
+            self._state.clocks.idle(clock_ms)
+        self._move_watermark(clock_ms)
+        return outputs + self._report(clock_ms, caught_up)
+
+    def changes(self, *, complete: bool) -> Parts:
+        self._fold()
+        parts = self._join.changes(complete=complete)
+        parts |= self._deltas.changes(complete=complete)
+        parts |= self._parking.changes(complete=complete)
+        state = msgspec.msgpack.encode(self._state)
+        if state != self._written or complete:
+            self._written = parts[STATE] = state
+        return parts
+
+    def _meet(self, fleet: Fleet) -> list[Output]:
+        """Go over to a fleet, if it is another one, and try again what waited for it."""
+        if fleet is self._fleet:
+            return []
+        self._fold()
+        self._fleet, self._sources, self._lines = fleet, Sources(fleet), {}
+        self._state.journal.meet(fleet)
+        retried = self._parking.retry(fleet, self._settings)
+        return [output for entity, decoded in retried for output in self._take(entity, decoded)]
+
+    def _take(self, entity: str, decoded: Decoded) -> list[Output]:
+        outputs = [self._refuse(entity, record, refused) for record, refused in decoded.refused]
+        for record, refused in decoded.unknown:
+            if self._parking.park(entity, record, refused):
+                self._counters["parked"] += 1
+            else:
+                outputs.append(self._refuse(entity, record, refused))
+        outputs += self._rerouted(entity, decoded.events)
+        self._counters[entity] += len(decoded.events)
+        return outputs + self._examples()
+
+    def _rerouted(self, entity: str, events: Sequence[Event]) -> list[Output]:
+        """Join the events that belong here; send the others where they do, once."""
+        outputs = []
+        for event, right in zip(events, self._partitions(entity, events), strict=True):
+            record = event.record
+            if right == self._context.partition or _was_rerouted(record):
+                self._joins(event)
+            else:
+                self._counters[f"rerouted:{entity}"] += 1
+                mark = (HEADER_REROUTED, str(self._context.partition).encode())
+                stamp_ms = None if self._by_broker else record.timestamp_ms
+                outputs.append(
+                    Output(
+                        entity, record.key, record.value, right, (*record.headers, mark), stamp_ms
+                    )
+                )
+        return outputs
+
+    def _partitions(self, entity: str, events: Sequence[Event]) -> Sequence[int]:
+        count = self._context.partitions[entity]
+        if count == 1:
+            return [0] * len(events)
+        keys = [event.data.prediction_id.encode() for event in events]
+        partitions: list[int] = partitions_of(keys, count, self._settings.partitioner).tolist()
+        return partitions
+
+    def _joins(self, event: Event) -> None:
+        data, stamp_ms = event.data, event.record.timestamp_ms
+        floor_ms = max(stamp_ms - self._sources.lateness_ms, self._state.clocks.watermark_ms)
+        version = None
+        if isinstance(data, PredictionMade):
+            version = data.version
+            self._predict(event, data, floor_ms)
+        elif isinstance(data, FeedbackReceived):
+            due_ms = event.time_ms + self._sources.early_ms[data.model]
+            said = event.values[0]
+            label = Label(data.prediction_id, event.time_ms, floor_ms, due_ms, said, data.weight)
+            self._join.label(data.model, label)
+        if self._sources.is_late(data.model, event.time_ms, stamp_ms):
+            self._join.counted.append(Counted(data.model, version, "late", floor_ms))
+
+    def _predict(self, event: Event, data: PredictionMade, floor_ms: int) -> None:
+        source, packer, made = self._line(data)
+        codes = source.codes(event.row) if source.segments else b""
+        values = event.values
+        for output in data.shadow.values():
+            values += tuple(output) if isinstance(output, list) else (output,)
+        prediction = Prediction(
+            data.prediction_id, event.time_ms, floor_ms, event.record.offset, codes, values
+        )
+        if self._join.predict(packer, prediction, self._state.clocks.watermark_ms):
+            made.append(Made(event.time_ms, codes, event.row, event.values))
+
+    def _line(self, data: PredictionMade) -> _Line:
+        source = self._sources.of(data)
+        line = self._lines.get(id(source))
+        if line is None:
+            line = self._lines[id(source)] = _Line(source, self._join.packer(source.kind), [])
+        return line
+
+    def _examples(self) -> list[Output]:
+        joined, self._join.joined = self._join.joined, []
+        self._joined += joined
+        self._counters["joined"] += len(joined)
+        return [
+            example(one, self._fleet[one.kind.model].lifecycle.spec, self._context.partition)
+            for one in joined
+        ]
+
+    def _refuse(self, entity: str, record: Record, refused: Refused) -> Output:
+        self._counters[f"refused:{refused.reason}"] += 1
+        return dead_letter(entity, record, refused, "monitor", self._context.partition)
+
+    def _move_watermark(self, clock_ms: int) -> None:
+        clocks = self._state.clocks
+        before_ms = clocks.watermark_ms
+        clocks.advance(
+            lateness_ms=self._sources.lateness_ms,
+            held_ms=self._parking.earliest_ms,
+            ceiling_ms=clock_ms if self._by_broker else None,
+        )
+        self._join.expire(clocks.watermark_ms, before_ms)
+
+    def _report(self, clock_ms: int, caught_up: bool) -> list[Output]:
+        self._fold()
+        partition, count = self._context.partition, self._context.partitions["summaries"]
+        sequence = self._state.journal.sequence
+        report = ProgressReported(
+            partition=partition,
+            partitions=self._context.partitions["predictions"],
+            sequence=sequence,
+            watermark_ms=self._state.clocks.watermark_ms,
+            clock_ms=clock_ms,
+            caught_up=caught_up,
+            applied=self._state.journal.report(clock_ms),
+        )
+        deltas = self._deltas.take(partition)
+        return [
+            *summaries(deltas, count, sequence=sequence, clock_ms=clock_ms),
+            *progress(report, count),
+        ]
+
+    def _fold(self) -> None:
+        """Count what has gathered; done for many events at once."""
+        for source, _, made in self._lines.values():
+            if made:
+                fold_predictions(source, made, self._deltas)
+                made.clear()
+        by_kind: dict[Kind, list[Joined]] = {}
+        for one in self._joined:
+            by_kind.setdefault(one.kind, []).append(one)
+        for kind, joined in by_kind.items():
+            fold_labels(self._sources.again(kind), joined, self._deltas)
+        self._joined.clear()
+        for counted in self._join.counted:
+            self._counters[counted.name] += 1
+            if counted.model in self._fleet:
+                place = self._sources.place(counted.model, counted.version, counted.time_ms)
+                add_named(self._deltas.at(place).counters, counted.name, 1)
+        self._join.counted.clear()
+
+
+def _was_rerouted(record: Record) -> bool:
+    return any(name == HEADER_REROUTED for name, _ in record.headers)

@@ -1,0 +1,128 @@
+"""What the monitor must know of the version that made a prediction, looked up once per fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from models.features import Row
+from models.losses import LOG_LOSS_SCALE
+from models.profile import ReferenceProfile
+from models.profiling import Binner
+from models.spec import ModelSpec
+from stream.core.clocks import lateness_ms
+from stream.core.deltas import Place
+from stream.core.packing import Kind, early_ms, kind_of
+from stream.core.processor import Fleet
+from stream.events import PredictionMade
+
+MAX_VALUES: Final = 50  # of a segment's feature that are told apart
+OTHER: Final = 254
+NULL: Final = 255
+
+
+class Segment:
+    """Codes for the values of one feature, after the version's reference profile.
+
+    The profile decides which values are told apart, so that it does not depend on what this
+    partition happens to see first.
+
+    >>> colours = Segment("colour", 0, ("red", "blue"))
+    >>> [colours.names[colours.code(value)] for value in ("blue", "mauve", None)]
+    ['colour=blue', 'colour=(other)', 'colour=(null)']
+    """
+
+    def __init__(self, feature: str, place: int, categories: Sequence[str]) -> None:
+        self.place = place
+        told_apart = categories[:MAX_VALUES]
+        self._codes: dict[object, int] = {value: code for code, value in enumerate(told_apart)}
+        self._codes[None] = NULL
+        self.names = {code: f"{feature}={value}" for code, value in enumerate(told_apart)}
+        self.names |= {OTHER: f"{feature}=(other)", NULL: f"{feature}=(null)"}
+
+    def code(self, value: object) -> int:
+        return self._codes.get(value, OTHER)
+
+
+class Source:
+    """One version of a model with its spec, profile and shadows.
+
+    Attributes:
+        binner: None where the profile is not known any more, or is not of the spec's features.
+    """
+
+    def __init__(self, kind: Kind, spec: ModelSpec, profile: ReferenceProfile | None) -> None:
+        self.kind = kind
+        self.spec = spec
+        self.tick_ms = spec.tick_ms
+        self.binner = _binner(spec, profile)
+        self.segments = tuple(_segment(name, spec, profile) for name in kind.segments)
+
+    def codes(self, row: Row) -> bytes:
+        """The codes of a prediction's segments."""
+        return bytes([segment.code(row[segment.place]) for segment in self.segments])
+
+
+class Sources:
+    """The sources of one fleet, each made when it is first asked for.
+
+    Attributes:
+        lateness_ms: the largest allowed lateness of any model.
+        early_ms: by model, how long a label waits for its prediction.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        specs = [live.lifecycle.spec for live in fleet.values()]
+        self.lateness_ms = lateness_ms(specs)
+        self.early_ms = {spec.name: early_ms(spec) for spec in specs}
+        self._allowed_ms = {spec.name: lateness_ms([spec]) for spec in specs}
+        self._fleet = fleet
+        self._made: dict[tuple[str, int, tuple[str, ...]], Source] = {}
+        self._again: dict[Kind, Source] = {}
+
+    def of(self, data: PredictionMade) -> Source:
+        """The source of a prediction that came now."""
+        key = (data.model, data.version, tuple(data.shadow))
+        source = self._made.get(key)
+        if source is None:
+            live = self._fleet[data.model]
+            spec, profile = live.lifecycle.spec, live.profile(data.version)
+            scale = profile.validation.loss_scale if profile else LOG_LOSS_SCALE
+            kind = kind_of(spec, data.version, tuple(map(int, data.shadow)), scale)
+            source = self._made[key] = Source(kind, spec, profile)
+        return source
+
+    def again(self, kind: Kind) -> Source:
+        """The source of a prediction that came earlier; what has been forgotten is left out."""
+        source = self._again.get(kind)
+        if source is None:
+            live = self._fleet[kind.model]
+            profile = live.profile(kind.version)
+            source = self._again[kind] = Source(kind, live.lifecycle.spec, profile)
+        return source
+
+    def is_late(self, model: str, time_ms: int, stamp_ms: int) -> bool:
+        """Whether an event is further behind its record's timestamp than its model allows."""
+        return time_ms < stamp_ms - self._allowed_ms[model]
+
+    def place(self, model: str, version: int | None, time_ms: int) -> Place:
+        """Where something that happened at a time is counted; without a version, the champion's."""
+        lifecycle = self._fleet[model].lifecycle
+        tick = time_ms // lifecycle.spec.tick_ms
+        return Place(model, version or lifecycle.champion or 1, "", tick)
+
+
+def _binner(spec: ModelSpec, profile: ReferenceProfile | None) -> Binner | None:
+    if profile is None:
+        return None
+    try:
+        return Binner(profile, spec)
+    except KeyError:  # the spec has gained a feature that this version never saw
+        return None
+
+
+def _segment(name: str, spec: ModelSpec, profile: ReferenceProfile | None) -> Segment:
+    signal = profile.signal(name) if profile else None
+    names = spec.feature_names
+    place = names.index(name) if name in names else 0
+    return Segment(name, place, signal.categories if signal else ())

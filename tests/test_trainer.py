@@ -1,0 +1,260 @@
+"""What the trainer does with commands: each once, none behind a fit, all of it recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from consumers.fitting import Fitted, Job
+from consumers.places import Delivered, Place, Span
+from consumers.service import decode
+from consumers.trainer import Trainer
+from models.registry import Registry
+from stream.core.processor import Record
+from stream.envelope import write
+from stream.events import Command
+from stream.settings import Settings
+from tests.registries import CHURN, register
+
+ACCEPTED = Fitted(
+    verdict="accepted",
+    artefact_digest="a" * 64,
+    artefact_url="file:artefacts/a",
+    profile_digest="b" * 64,
+    profile_url="file:artefacts/b",
+    metrics={"log_loss": 0.3},
+)
+
+
+class FakeFit:
+    """A fit that ends when the test says so."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.result: Fitted | None = None
+        self.cancelled = False
+
+    def poll(self) -> Fitted | None:
+        return self.result
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Log:
+    """The commands topic: delivers from the committed offset on, whatever was taken before."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.commands: list[Command] = []
+        self.end = 10  # of `examples`, partition 0
+        self.fits: list[FakeFit] = []
+
+    def trainer(self) -> Trainer:
+        return Trainer(self.registry, self.settings, lambda: [Span(0, 0, self.end)], self._start)
+
+    def deliver(self, trainer: Trainer, command: Command, offset: int = 0) -> bool:
+        return trainer.take(command, Place(0, offset))
+
+    def _start(self, job: Job) -> FakeFit:
+        self.fits.append(FakeFit(job))
+        return self.fits[-1]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Log]:
+    settings = Settings(registry_url=f"sqlite:///{tmp_path}/r.db", artefact_url=f"file:{tmp_path}")
+    with Registry(settings.registry_url) as registry:
+        registry.upgrade()
+        registry.add_model(CHURN, who="test")
+        version = register(registry)
+        registry.promote("churn", version, who="test")
+        yield Log(settings, registry)
+
+
+def command(log: Log, kind: str, command_id: str = "c1", **more: object) -> Command:
+    state = log.registry.live("churn")
+    assert state is not None
+    fields = {"generation": state.generation, "reason": "harm", "issued_ms": 1, "model": "churn"}
+    return Command(command_id=command_id, kind=kind, **(fields | more))  # type: ignore[arg-type]
+
+
+def live(log: Log) -> tuple[int | None, list[int]]:
+    state = log.registry.live("churn")
+    assert state is not None
+    return state.champion, state.challengers
+
+
+def test_a_retrain_ends_as_a_challenger_and_its_offset_is_done_only_then(log: Log) -> None:
+    trainer = log.trainer()
+    assert not log.deliver(trainer, command(log, "retrain"), 7)
+    assert trainer.collect() == []
+    log.fits[0].result = ACCEPTED
+    assert trainer.collect() == [Place(0, 7)]
+    assert live(log) == (1, [2])
+    (run,) = log.registry.runs("churn")
+    assert (run.verdict, run.version, run.cause) == ("accepted", 2, "harm")
+
+
+def test_a_rollback_does_not_wait_behind_a_fit(log: Log) -> None:
+    log.registry.promote("churn", register(log.registry), who="test")
+    trainer = log.trainer()
+    assert not log.deliver(trainer, command(log, "retrain"))
+    assert log.deliver(trainer, command(log, "rollback", "c2", version=1))
+    assert live(log)[0] == 1
+    assert trainer.collect() == []
+
+
+def test_a_refused_retrain_is_recorded_with_its_reason_and_changes_nothing(log: Log) -> None:
+    trainer = log.trainer()
+    log.deliver(trainer, command(log, "retrain"))
+    log.fits[0].result = Fitted(verdict="refused", reason="3 labelled examples, at least 200")
+    assert trainer.collect() == [Place(0, 0)]
+    (run,) = log.registry.runs("churn")
+    assert (run.verdict, run.reason) == ("refused", "3 labelled examples, at least 200")
+    assert live(log) == (1, [])
+
+
+def test_a_retrain_decided_on_an_old_generation_is_void_and_not_fitted(log: Log) -> None:
+    assert log.deliver(log.trainer(), command(log, "retrain", generation=1))
+    assert log.registry.runs("churn")[0].verdict == "void"
+    assert log.fits == []
+
+
+def test_a_decision_on_an_old_generation_changes_nothing(log: Log) -> None:
+    register(log.registry)
+    log.registry.challenge("churn", 2, who="test")
+    stale = command(log, "promote", version=2, generation=1)
+    assert log.deliver(log.trainer(), stale)
+    assert live(log) == (1, [2])
+
+
+def test_every_command_is_carried_out_once_however_often_it_comes(log: Log) -> None:
+    register(log.registry)
+    log.registry.challenge("churn", 2, who="test")
+    promote = command(log, "promote", version=2)
+    trainers = log.trainer(), log.trainer()
+    for trainer in (*trainers, *trainers):
+        assert log.deliver(trainer, promote)
+    assert [e.action for e in log.registry.history("churn")].count("promote") == 2
+    assert live(log) == (2, [])
+
+
+def test_a_retrain_that_comes_again_after_its_verdict_is_not_fitted_again(log: Log) -> None:
+    retrain = command(log, "retrain")
+    trainer = log.trainer()
+    log.deliver(trainer, retrain)
+    log.fits[0].result = ACCEPTED
+    trainer.collect()
+    assert log.deliver(log.trainer(), retrain)
+    assert len(log.fits) == 1
+    assert live(log) == (1, [2])
+
+
+def test_after_a_crash_the_same_run_begins_again_on_the_same_examples(log: Log) -> None:
+    retrain = command(log, "retrain")
+    log.deliver(log.trainer(), retrain)  # and this trainer dies
+    log.end = 99
+    second = log.trainer()
+    assert not log.deliver(second, retrain)
+    assert log.fits[1].job.examples == log.fits[0].job.examples == [Span(0, 0, 10)]
+    log.fits[1].result = ACCEPTED
+    second.collect()
+    (run,) = log.registry.runs("churn")
+    assert (run.attempts, run.verdict, run.version) == (2, "accepted", 2)
+
+
+def test_two_trainers_with_one_retrain_yield_one_version_and_one_challenger(log: Log) -> None:
+    retrain = command(log, "retrain")
+    trainers = [log.trainer(), log.trainer()]
+    for trainer in trainers:
+        log.deliver(trainer, retrain)
+    for fit, trainer in zip(log.fits, trainers, strict=True):
+        fit.result = ACCEPTED
+        trainer.collect()
+    assert live(log) == (1, [2])
+    assert len(log.registry.versions("churn")) == 2
+    assert log.registry.runs("churn")[0].verdict == "accepted"
+
+
+def test_a_crash_between_challenge_and_verdict_is_healed_by_the_next_delivery(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retrain = command(log, "retrain")
+    first = log.trainer()
+    log.deliver(first, retrain)
+    log.fits[0].result = ACCEPTED
+    with monkeypatch.context() as broken:
+        broken.setattr(Registry, "finish_run", lambda *_a, **_k: False)
+        first.collect()
+    assert log.registry.runs("churn")[0].verdict == "running"
+    second = log.trainer()
+    log.deliver(second, retrain)
+    log.fits[1].result = ACCEPTED
+    assert second.collect() == [Place(0, 0)]
+    (run,) = log.registry.runs("churn")
+    assert (run.verdict, run.version) == ("accepted", 2)
+    assert live(log) == (1, [2])
+
+
+def test_a_fit_of_a_partition_that_went_away_is_ended_and_leaves_its_run_open(log: Log) -> None:
+    trainer = log.trainer()
+    trainer.take(command(log, "retrain"), Place(3, 0))
+    trainer.lose(2)
+    assert not log.fits[0].cancelled
+    trainer.lose(3)
+    assert log.fits[0].cancelled
+    assert trainer.collect() == []
+    assert log.registry.runs("churn")[0].verdict == "running"
+
+
+def test_fits_wait_for_each_other_when_only_one_may_run(log: Log) -> None:
+    trainer = log.trainer()
+    first = command(log, "retrain")
+    log.deliver(trainer, first, 0)
+    log.deliver(trainer, command(log, "retrain", "c2"), 1)
+    assert len(log.fits) == 1
+    log.fits[0].result = Fitted(verdict="failed", reason="broke")
+    assert trainer.collect() == [Place(0, 0)]
+    assert len(log.fits) == 2
+
+
+def test_a_retrain_of_an_unknown_model_is_done_and_leaves_no_run(log: Log) -> None:
+    assert log.deliver(log.trainer(), command(log, "retrain", model="nobody"))
+    assert log.registry.runs() == []
+
+
+def test_a_version_that_may_not_challenge_is_a_refused_run(log: Log) -> None:
+    for _ in range(8):
+        log.registry.challenge("churn", register(log.registry), who="test")
+    trainer = log.trainer()
+    log.deliver(trainer, command(log, "retrain"))
+    log.fits[0].result = ACCEPTED
+    trainer.collect()
+    run = log.registry.runs("churn")[0]
+    assert run.verdict == "refused"
+    assert "version 10 does not challenge" in run.reason
+
+
+def record(value: bytes | None) -> Record:
+    return Record(0, 0, b"churn", value)
+
+
+def test_what_is_no_command_is_passed_over() -> None:
+    good = Command(
+        command_id="c", kind="promote", model="m", generation=1, reason="r", issued_ms=1, version=2
+    )
+    fields = {"id": "c", "source": "evaluate", "time_ms": 1}
+    right = write("driftline.command.promote.v1", good, **fields)  # type: ignore[arg-type]
+    other = write("driftline.command.rollback.v1", good, **fields)  # type: ignore[arg-type]
+    for value, expected in (
+        (right, good),
+        (other, None),
+        (b"{", None),
+        (b"{}", None),
+        (None, None),
+    ):
+        assert decode(Delivered(Place(0, 0), record(value)), 10_000) == expected
