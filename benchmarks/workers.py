@@ -93,10 +93,8 @@ class Progress:
         """Offsets to the end. The last one of each partition is a commit marker: not counted."""
         committed = self._reader.committed(places, timeout=30)
         ends = [self._reader.get_watermark_offsets(place, timeout=30)[1] for place in places]
-        return sum(
-            max(0, end - max(0, place.offset) - 1)
-            for place, end in zip(committed, ends, strict=True)
-        )
+        pairs = zip(committed, ends, strict=True)
+        return sum(max(0, end - max(0, place.offset) - 1) for place, end in pairs)
 
 
 def release(

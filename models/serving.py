@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 import zipfile
 from collections.abc import Sequence
 from typing import Any, Final
@@ -17,11 +16,11 @@ from typing import Any, Final
 import numpy as np
 import skops.io
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from models.additive import additive
 from models.features import Coder, Row
 from models.spec import ModelSpec
+from models.threads import one_thread
 
 #: Types that artefacts may hold beside those that skops trusts. Fixed here, by name, for good.
 ALLOWED: Final = (
@@ -55,7 +54,7 @@ class ServingModel:
         """Shape (rows, spec.outputs): P(positive class), one P per class, or the value."""
         if not rows:
             return np.empty((0, self.spec.outputs))
-        _one_thread()
+        one_thread()
         return self._predict(self._predictor, rows)
 
     def _predict(self, predictor: Any, rows: Sequence[Row]) -> NDArray[np.float64]:
@@ -95,7 +94,11 @@ class ServingModel:
 
 
 def dump(model: ServingModel) -> bytes:
-    """The artefact's bytes; the same for the same fit."""
+    """The artefact's bytes: the same for the same numbers.
+
+    The numbers of a linear fit may differ in their last bits between kinds of processor, as BLAS
+    picks its kernels by them.
+    """
     state = {
         "categories": [None if known is None else list(known) for known in model.coder.categories],
         "pipeline": model.pipeline,
@@ -122,20 +125,6 @@ def load(data: bytes, spec: ModelSpec) -> ServingModel:
     if kinds != tuple(feature.type for feature in spec.features) or width != len(kinds):
         raise BadArtefact(f"made for {width} features ({', '.join(kinds)[:200]}), not this spec's")
     return model
-
-
-_THREAD = threading.local()
-
-
-def _one_thread() -> None:
-    """Keep this thread's predictions on one core: OpenMP holds that number for each thread apart.
-
-    Micro-batches are small, so a team of threads costs more than it gives, many times more where
-    other processes want the cores; workers scale by processes.
-    """
-    if not getattr(_THREAD, "limited", False):
-        ThreadpoolController().limit(limits=1)
-        _THREAD.limited = True
 
 
 def _check_archive(data: bytes) -> None:

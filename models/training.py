@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from models import serving
 from models.features import Coder, Row
@@ -23,6 +22,7 @@ from models.profile import ReferenceProfile, Validation
 from models.profiling import build_profile, deflation
 from models.serving import ServingModel
 from models.spec import ModelSpec
+from models.threads import one_thread
 
 Floats = NDArray[np.float64]
 
@@ -111,8 +111,8 @@ def fit(spec: ModelSpec, examples: Examples, seed: int) -> Trained:
     older, newest = _split(spec, examples)
     scale = loss_scale(spec, older.labels)
     coder = Coder.fit(spec, older.rows)
-    with threadpool_limits(limits=1):  # small fits are slower with more
-        tried = [_try(spec, name, coder, older, newest, scale, seed) for name in _names(spec)]
+    one_thread()
+    tried = [_try(spec, name, coder, older, newest, scale, seed) for name in _names(spec)]
     fits = [t for t in tried if isinstance(t, _Fit)]
     if not fits:
         raise TrainingRefused("; ".join(f"{c.algorithm}: {c.notes[0]}" for c in tried))  # type: ignore[union-attr]

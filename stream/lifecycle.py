@@ -339,9 +339,16 @@ def build(
     tell: Callable[[Alert], None],
     on_failure: Callable[[BaseException], None],
 ) -> Lifecycle:
-    from models import artefacts, serving  # scikit-learn takes a second; only score's load needs it
+    """The lifecycle of a stage; artefacts come through `models.artefacts`, by digest."""
 
     def fetch(url: str, digest: str) -> bytes:
+        from models import artefacts
+
         return artefacts.fetch(url, digest, settings.max_artefact_bytes)
 
-    return Lifecycle(source, Loader(stage, fetch, serving.load), tell, on_failure)
+    def load(data: bytes, spec: ModelSpec) -> Serving:
+        from models import serving  # brings scikit-learn, which only score needs
+
+        return serving.load(data, spec)
+
+    return Lifecycle(source, Loader(stage, fetch, load), tell, on_failure)

@@ -136,13 +136,14 @@ def consumer(settings: Settings, group: str, isolation: str) -> Consumer:
         "isolation.level": isolation,
         "fetch.wait.max.ms": 50,
         "check.crcs": not settings.embedded_broker,
+        "allow.auto.create.topics": settings.embedded_broker,
         "log_level": 3,
     }
     return Consumer(settings.client(**properties))
 
 
 def partition_counts(client: Any, topics: Iterable[str]) -> dict[str, int]:
-    """Asked one by one, which makes an embedded broker create them."""
+    """Asked one by one, which makes the embedded broker create them."""
     counts = {}
     for topic in topics:
         row = _retried(lambda topic=topic: client.list_topics(topic, timeout=TIMEOUT_SECONDS))

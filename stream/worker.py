@@ -68,30 +68,38 @@ class _Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         self._loop = loop
+        connecting = asyncio.create_task(asyncio.to_thread(self._connect))
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not connecting.done():
+            return self._exit(OK)  # nothing is held yet
         try:
-            reader, lifecycle = await asyncio.to_thread(self._connect)
+            world, lifecycle = connecting.result()
         except DriftlineError:
             raise
         except Exception as error:
             self._fail(error)
             return self._die()
-        runtime, app = self._build(reader, lifecycle)
+        runtime, app = self._build(world)
         lifecycle.start()
         starting = asyncio.create_task(app.start())
         await self._watch(app, starting)
         if self._failure is not None:
             runtime.drop_all()
-            with suppress(Exception):
-                await asyncio.wait_for(app.stop(), LEAVE_SECONDS)
+            await _stop(app, LEAVE_SECONDS)
             return self._die()
-        return await self._drain(runtime, app, lifecycle, starting)
+        return await self._drain(runtime, app, lifecycle)
 
-    def _connect(self) -> tuple[LogReader, Lifecycle]:
+    def _connect(self) -> tuple[World, Lifecycle]:
+        """All that waits for the broker or imports for long; not on the event loop."""
+        from stream import app as apps
         from stream.lifecycle import alert_record, build
         from stream.reading import LogReader, Tail
         from stream.transactions import Announcer
 
         settings, names = self._settings, self._settings.names
+        reader = LogReader(settings, names.group(self._stage))
+        counts = _counts(self._stage, settings, reader)
         announcer = Announcer(settings)
         lifecycle = build(
             self._stage,
@@ -100,17 +108,16 @@ class _Worker:
             lambda alert: announcer.send(names.topic("alerts"), *alert_record(alert)),
             self._fail,
         )
-        return LogReader(settings, names.group(self._stage)), lifecycle
+        factory = self._factory or apps.factory(self._stage)
+        return _world(self._stage, settings, factory, counts, reader, lifecycle), lifecycle
 
-    def _build(self, reader: LogReader, lifecycle: Lifecycle) -> tuple[Runtime, StageApp]:
+    def _build(self, world: World) -> tuple[Runtime, StageApp]:
         from stream import app as apps
         from stream import metrics
         from stream.runtime import Runtime
         from stream.transport import Intake
 
         settings = self._settings
-        factory = self._factory or apps.factory(self._stage)
-        world = _world(self._stage, settings, factory, reader, lifecycle)
         runtime = Runtime(world, Intake(settings.queue_batches), self._fail)
         app = apps.build(self._stage, settings, runtime, self._fail)
         if settings.metrics_port is not None:
@@ -130,9 +137,7 @@ class _Worker:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), WATCH_SECONDS)
 
-    async def _drain(
-        self, runtime: Runtime, app: StageApp, lifecycle: Lifecycle, starting: asyncio.Task[None]
-    ) -> int:
+    async def _drain(self, runtime: Runtime, app: StageApp, lifecycle: Lifecycle) -> int:
         """Flush everything and leave the group, within `drain_seconds`."""
         total = self._settings.drain_seconds
         deadline = self._loop.time() + total
@@ -140,9 +145,7 @@ class _Worker:
         flushed = await runtime.revoke(total * 0.6)
         runtime.drop_all()
         lifecycle.stop()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(app.stop(), max(0.1, deadline - self._loop.time()))
-        starting.cancel()
+        await _stop(app, max(0.1, deadline - self._loop.time()))
         log.info("drained" if flushed else "not drained in time")
         return self._exit(OK if flushed and self._failure is None else FAILED)
 
@@ -165,16 +168,18 @@ class _Worker:
         os._exit(code)
 
 
-def _world(
-    stage: Stage, settings: Settings, factory: Factory, reader: LogReader, lifecycle: Lifecycle
-) -> World:
-    """
+async def _stop(app: StageApp, timeout_seconds: float) -> None:
+    """Leave the group, if that is possible in time; Faust may swallow a cancellation."""
+    await asyncio.wait({asyncio.create_task(app.stop())}, timeout=timeout_seconds)
+
+
+def _counts(stage: Stage, settings: Settings, reader: LogReader) -> dict[str, int]:
+    """Partition counts by entity.
+
     Raises:
         ConfigurationError: topics are missing or do not fit together.
     """
-    from stream.partitions import World
     from stream.reading import same_counts
-    from stream.transactions import Transactor
 
     names = settings.names
     entities = {names.topic(entity): entity for entity in BY_ENTITY}
@@ -186,11 +191,25 @@ def _world(
             "make them by `driftline topics apply`"
         )
     same_counts(counts, (*names.inputs(stage), names.checkpoints(stage)))
+    return {entities[topic]: count for topic, count in counts.items()}
+
+
+def _world(
+    stage: Stage,
+    settings: Settings,
+    factory: Factory,
+    counts: dict[str, int],
+    reader: LogReader,
+    lifecycle: Lifecycle,
+) -> World:
+    from stream.partitions import World
+    from stream.transactions import Transactor
+
     return World(
         stage=stage,
         settings=settings,
         factory=factory,
-        counts={entities[topic]: count for topic, count in counts.items()},
+        counts=counts,
         reader=reader,
         writer=lambda transactional_id: Transactor(settings, transactional_id),
         fleets=lifecycle,

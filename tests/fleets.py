@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.profile import ReferenceProfile
 from models.spec import Feature, ModelSpec
-from stream.events import LifecycleChanged
+from stream.events import FeatureValue, LifecycleChanged
 
 Predict = Callable[[int, Sequence[Sequence[object]]], NDArray[np.float64]]
 
@@ -24,7 +24,7 @@ CHURN = ModelSpec(
         Feature(name="plan", type="categorical"),
     ),
 )
-GOOD_FEATURES = {"age": 41, "visits per day": 0.5, "plan": "gold"}
+GOOD_FEATURES: dict[str, FeatureValue] = {"age": 41, "visits per day": 0.5, "plan": "gold"}
 
 
 class FakeLive:

@@ -39,6 +39,13 @@ def numeric(rows: int, rng: np.random.Generator, **more: Any) -> SignalProfile:
     )
 
 
+def ideal(rows: int, **more: Any) -> SignalProfile:
+    """Reference whose counts are as expected of a standard normal feature."""
+    edges = tuple(norm.ppf(np.linspace(0.5 / rows, 1 - 0.5 / rows, 11)).tolist())
+    counts = (0, *[rows // 10] * 10, 0, 0)
+    return SignalProfile(name="x", kind="numeric", counts=counts, edges=edges, **more)
+
+
 def truth(signal: SignalProfile, mean: float = 0.0, spread: float = 1.0) -> Array:
     """Shares of the signal's bins under a normal law; the null bin's is 0."""
     below = norm.cdf((np.array(signal.edges) - mean) / spread)
@@ -166,6 +173,15 @@ def test_shifts_and_changed_spreads_win_either_way(mean: float, spread: float) -
     assert wealth(table, truth(signal, mean, spread)) > 0.005
 
 
+@pytest.mark.parametrize("change", [(0.2, 1.0), (0.0, 1.2)])
+def test_a_change_wins_as_much_as_its_mirror_image(change: tuple[float, float]) -> None:
+    signal = ideal(5000)
+    table = distribution_table(signal, tolerance_psi=0.0, delta=DELTA)
+    q = truth(signal, *change)
+    mirrored = np.r_[q[:-1][::-1], q[-1]]
+    assert np.sort(worth(table, q)) == pytest.approx(np.sort(worth(table, mirrored)))
+
+
 def test_new_nulls_and_new_categories_win() -> None:
     signal = categorical(3000, 2000, 0, 0)
     table = distribution_table(signal, tolerance_psi=0.01, delta=DELTA)
@@ -186,9 +202,7 @@ def test_broken_bets_see_nulls_and_unseen_categories_and_nothing_else() -> None:
 
 def test_a_smaller_or_dependent_reference_asks_for_a_larger_change() -> None:
     def slowest_win(rows: int, **more: Any) -> float:
-        edges = tuple(norm.ppf(np.linspace(0.5 / rows, 1 - 0.5 / rows, 11)).tolist())
-        counts = (0, *[rows // 10] * 10, 0, 0)
-        signal = SignalProfile(name="x", kind="numeric", counts=counts, edges=edges, **more)
+        signal = ideal(rows, **more)
         table = distribution_table(signal, tolerance_psi=0.0, delta=DELTA)
         return wealth(table, truth(signal, 0.3))
 

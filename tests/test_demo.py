@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from typing import Literal, get_args
 
 import pytest
 
@@ -44,10 +45,13 @@ def made(
     )
 
 
-def command(kind: str, generation: int = 1) -> Command:
+Kind = Literal["retrain", "promote", "rollback"]
+
+
+def command(kind: Kind, generation: int = 1) -> Command:
     return Command(
         command_id=f"{kind}-{generation}",
-        kind=kind,  # type: ignore[arg-type]  each test names a real kind
+        kind=kind,
         model="bikes",
         generation=generation,
         reason="a test says so",
@@ -64,7 +68,7 @@ def closed_ledger() -> Ledger:
         ledger.take(made(i, 1, 0.1 if i % 2 else 0.9, {}))
     for i in range(50, 100):
         ledger.take(made(i, 2, 0.9 if i % 2 else 0.1, {"1": 0.1 if i % 2 else 0.9}))
-    for kind in ("retrain", "promote", "rollback"):
+    for kind in get_args(Kind):
         ledger.take(command(kind))
     return ledger
 
@@ -107,7 +111,7 @@ def test_loop_counts_as_closed_when_it_acted_and_the_new_version_is_better() -> 
     assert figures["versions"] == [1, 2]
 
 
-@pytest.mark.parametrize("kind", ["retrain", "promote", "rollback"])
+@pytest.mark.parametrize("kind", get_args(Kind))
 def test_loop_is_not_closed_when_something_never_happened(kind: str) -> None:
     ledger = closed_ledger()
     del ledger.commands[f"{kind}-1"]

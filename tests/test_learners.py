@@ -1,15 +1,13 @@
 """The algorithms, and the short form of the linear one."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
 
 from models.additive import additive
 from models.features import Coder, Row
 from models.learners import LEARNERS
 from models.spec import ModelSpec, Task
+from models.threads import one_thread
 from models.training import Examples
 from tests.streams import examples, spec
 
@@ -17,10 +15,9 @@ TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
+def _one_thread() -> None:
     """As in `models.training.fit`: a team of threads makes small fits many times slower."""
-    with threadpool_limits(limits=1):
-        yield
+    one_thread()
 
 
 ODD: list[Row] = [

@@ -104,6 +104,15 @@ def test_the_interval_and_the_e_value_agree() -> None:
         assert edge.e_value == pytest.approx(2 / ALPHA, rel=1e-3)
 
 
+def test_a_tick_is_judged_by_what_was_known_before_it() -> None:
+    """The second sum is of squared distances to the mean before the tick: 0, then 0.5."""
+    test = PairedTest()
+    test.update(10, 5.0, 3.0)
+    assert test.snapshot() == [10, 5.0, 3.0]
+    test.update(4, 1.0, 2.0)
+    assert test.snapshot() == [14, 6.0, 3.0 + 2.0 - 2 * 0.5 * 1.0 + 4 * 0.25]
+
+
 def test_before_the_first_pair_nothing_is_known() -> None:
     test = PairedTest()
     assert (test.n, test.mean) == (0, 0.0)

@@ -20,7 +20,7 @@ def summary(
 
     before: version 1 in its first four weeks, or until the first alarm of harm. degraded: its
     last four weeks. after: the first promoted version's first four weeks. The two losses "on same
-    events" are of all labelled events that the promoted version scored while version 1 still shadowed it.
+    events" are of all labelled events that the promoted version scored while version 1 shadowed it.
     """
     spans = ledger.reign()
     first = spans[0] if spans else (0, 0, 0)

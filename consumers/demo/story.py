@@ -47,7 +47,9 @@ class Story:
     def line(self, text: str) -> None:
         self._lines += 1
         when = f"{day(self.now_ms)}  " if self.now_ms else ""
-        self._console.print(f"{self._lines:>2}  {when}{text}", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(
+            f"{self._lines:>2}  {when}{text}", markup=False, highlight=False, soft_wrap=True
+        )
 
     def hear(self, event: object) -> None:
         """Tell what is new in an event; most are only counted."""

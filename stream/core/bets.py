@@ -65,9 +65,6 @@ class HarmBound(NamedTuple):
         return self.upper - self.mean
 
 
-# --- loss -------------------------------------------------------------------------------------
-
-
 def harm_bound(validation: Validation, *, tolerance: float, delta: float) -> HarmBound:
     """The validated mean loss, and the most it may be: its upper bound at delta plus the tolerance.
 
@@ -108,9 +105,6 @@ def recovery_table(
     edge = min(max((bound.mean + level) / 2, bound.upper), 1 - 1e-6)
     rows = mean_bets(-LOSS_VALUES, -edge, LOSS_STAKES / (1 - edge))
     return _table(name, [(1.0, [rows])], validation.deflation)
-
-
-# --- distributions ------------------------------------------------------------------------------
 
 
 def distribution_table(signal: SignalProfile, *, tolerance_psi: float, delta: float) -> BetTable:
@@ -168,17 +162,12 @@ def signal_recovery_table(signal: SignalProfile, counts: ArrayLike) -> BetTable:
     return _table(signal.name, [(1.0, [rows])], signal.deflation, bins=len(p))
 
 
-# --- the two kinds of bets ------------------------------------------------------------------------
-
-
 def mean_bets(values: Array, edge: float, stakes: Array) -> Array:
     """Bets against "the mean of `values` is at most `edge`": log(1 + stake (value - edge)).
 
-    Stakes are capped so that no event takes more than `BOLDEST` of the capital.
-
     Args:
         values: score of each bin, shape (B,).
-        stakes: shape (K,), positive.
+        stakes: shape (K,), positive; capped so that no event takes more than `BOLDEST`.
 
     Returns:
         Shape (K, B); (0, B) if no value exceeds the edge, for then there is nothing to win.
@@ -187,8 +176,7 @@ def mean_bets(values: Array, edge: float, stakes: Array) -> Array:
     if gains.max() <= 0:
         return np.empty((0, len(values)))
     worst = max(1e-12, float(-gains.min()))
-    capped: Array = np.minimum(stakes, BOLDEST / worst)
-    rows: Array = np.log1p(capped[:, None] * gains)
+    rows: Array = np.log1p(np.minimum(stakes, BOLDEST / worst)[:, None] * gains)
     return rows
 
 
@@ -241,9 +229,6 @@ def _scores(p: Array) -> tuple[Array, Array]:
     return np.append(z, 0.0), np.append(square, 0.0)
 
 
-# --- small things -------------------------------------------------------------------------------
-
-
 def _smoothed(counts: Array) -> Array:
     """Shares with half a row added to each bin (Jeffreys' prior)."""
     smoothed: Array = (counts + 0.5) / (counts.sum() + len(counts) / 2)
@@ -263,12 +248,8 @@ def _table(
     """Stack directions. A group's weight is split evenly over directions, then over their bets."""
     rows, weights = [np.empty((0, bins))], [np.empty(0)]
     for weight, directions in groups:
-        open_ones = [bets for bets in directions if len(bets)]
-        for bets in open_ones:
-            rows.append(bets)
-            weights.append(np.full(len(bets), weight / len(open_ones) / len(bets)))
-    weight_row = np.concatenate(weights)
-    total = weight_row.sum()
-    return BetTable(
-        name, np.vstack(rows), weight_row / (total if total else 1.0), _deflation(inflation)
-    )
+        winnable = [bets for bets in directions if len(bets)]
+        rows += winnable
+        weights += [np.full(len(bets), weight / len(winnable) / len(bets)) for bets in winnable]
+    column = np.concatenate(weights)
+    return BetTable(name, np.vstack(rows), column / (column.sum() or 1.0), _deflation(inflation))

@@ -167,7 +167,10 @@ class _Reader:
         except _BROKEN:
             return None
         if data.model != known.name:
-            return None
+            other = self._lookup(data.model)
+            if other is None or other.shape is not known.shape:
+                return None
+            known = other  # of the same features: what was decoded holds
         return self._checked(record, time_ms, data, known, traceparent)
 
     def exact(self, record: Record) -> Event | int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -54,9 +54,9 @@ class Deltas:
         return delta
 
     def take(self, partition: int) -> list[SummaryComputed]:
-        """All deltas, in order of their places; none are left."""
+        """All deltas, in order of their places, names in order too; none are left."""
         taken = [
-            SummaryComputed(**place._asdict(), **msgspec.structs.asdict(delta), partition=partition)
+            SummaryComputed(**place._asdict(), **_ordered(delta), partition=partition)
             for place, delta in sorted(self._deltas.items())
         ]
         self._changed |= bool(taken)
@@ -84,6 +84,12 @@ class Deltas:
 
 
 _CODEC = msgspec.msgpack.Decoder(list[tuple[Place, Delta]])
+
+
+def _ordered(delta: Delta) -> dict[str, Any]:
+    """Fields of a delta; in what order names came depends on how events were cut into batches."""
+    fields = msgspec.structs.asdict(delta)
+    return {k: dict(sorted(v.items())) if isinstance(v, dict) else v for k, v in fields.items()}
 
 
 def add_counts(into: list[int], more: list[int]) -> list[int]:

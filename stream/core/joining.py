@@ -126,7 +126,8 @@ class Join:
         self._rows.put(key, made.time_ms + kind.horizon_ms, packer.pending(made))
         if len(self._early):
             for label in unpack_labels(made.id, self._early.pop(key) or b""):
-                self.label(kind.model, label)
+                floor_ms = max(label.floor_ms, made.floor_ms)
+                self.label(kind.model, label._replace(floor_ms=floor_ms))
         return True
 
     def label(self, model: str, label: Label) -> None:
@@ -204,7 +205,7 @@ class Join:
 
     def _again(self, key: str, due_ms: int, packer: Packer, row: Finished, label: Label) -> None:
         kind = packer.kind
-        arrived_ms = max(label.time_ms, label.floor_ms)
+        arrived_ms = max(row.predicted_ms, label.time_ms, label.floor_ms)
         if (label.label, label.weight) == (row.label, row.weight):
             self._count(kind, "duplicates", arrived_ms)
             return

@@ -9,10 +9,11 @@ Checkpoint parts: `state`, `deltas`, `join.*`, `early.*`, `parked.*`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 
 from stream.core.clocks import Clocks
@@ -29,7 +30,7 @@ from stream.core.processor import Batch, Context, Fleet, Output, Parts, Record
 from stream.core.reporting import example, progress, summaries
 from stream.core.sources import Source, Sources
 from stream.errors import Refused
-from stream.events import FeedbackReceived, PredictionMade, ProgressReported
+from stream.events import PredictionMade, ProgressReported
 from stream.topics import HEADER_REROUTED, INPUTS
 
 STATE: Final = "state"
@@ -64,7 +65,7 @@ class MonitorProcessor:
         self._parking = Parking(context.settings.unknown_model_wait_ms)
         self._fleet: Fleet = {}
         self._sources = Sources({})
-        self._lines: dict[int, _Line] = {}  # by identity of the source
+        self._lines: dict[tuple[str, int, tuple[str, ...]], _Line] = {}
         self._joined: list[Joined] = []  # to be folded
         self._counters: Counter[str] = Counter()
 
@@ -135,68 +136,74 @@ class MonitorProcessor:
                 self._counters["parked"] += 1
             else:
                 outputs.append(self._refuse(entity, record, refused))
-        outputs += self._rerouted(entity, decoded.events)
-        self._counters[entity] += len(decoded.events)
+        events = decoded.events
+        self._counters[entity] += len(events)
+        misplaced = self._misplaced(entity, events)
+        if misplaced:
+            outputs += [self._reroute(entity, events[i], right) for i, right in misplaced.items()]
+            events = [event for i, event in enumerate(events) if i not in misplaced]
+        if entity == "predictions":
+            self._predict(events)
+        else:
+            self._label(events)
         return outputs + self._examples()
 
-    def _rerouted(self, entity: str, events: Sequence[Event]) -> list[Output]:
-        """Join the events that belong here; send the others where they do, once."""
-        outputs = []
-        for event, right in zip(events, self._partitions(entity, events), strict=True):
-            record = event.record
-            if right == self._context.partition or _was_rerouted(record):
-                self._joins(event)
-            else:
-                self._counters[f"rerouted:{entity}"] += 1
-                mark = (HEADER_REROUTED, str(self._context.partition).encode())
-                stamp_ms = None if self._by_broker else record.timestamp_ms
-                outputs.append(
-                    Output(
-                        entity, record.key, record.value, right, (*record.headers, mark), stamp_ms
-                    )
-                )
-        return outputs
-
-    def _partitions(self, entity: str, events: Sequence[Event]) -> Sequence[int]:
-        count = self._context.partitions[entity]
+    def _misplaced(self, entity: str, events: Sequence[Event]) -> dict[int, int]:
+        """Indices of events that belong to another partition, with that; each is sent on once."""
+        count, here = self._context.partitions[entity], self._context.partition
         if count == 1:
-            return [0] * len(events)
+            return {}
         keys = [event.data.prediction_id.encode() for event in events]
-        partitions: list[int] = partitions_of(keys, count, self._settings.partitioner).tolist()
-        return partitions
+        right = partitions_of(keys, count, self._settings.partitioner)
+        return {
+            i: int(right[i])
+            for i in np.flatnonzero(right != here).tolist()
+            if not _was_rerouted(events[i].record)
+        }
 
-    def _joins(self, event: Event) -> None:
-        data, stamp_ms = event.data, event.record.timestamp_ms
-        floor_ms = max(stamp_ms - self._sources.lateness_ms, self._state.clocks.watermark_ms)
-        version = None
-        if isinstance(data, PredictionMade):
-            version = data.version
-            self._predict(event, data, floor_ms)
-        elif isinstance(data, FeedbackReceived):
-            due_ms = event.time_ms + self._sources.early_ms[data.model]
-            said = event.values[0]
-            label = Label(data.prediction_id, event.time_ms, floor_ms, due_ms, said, data.weight)
-            self._join.label(data.model, label)
-        if self._sources.is_late(data.model, event.time_ms, stamp_ms):
-            self._join.counted.append(Counted(data.model, version, "late", floor_ms))
+    def _reroute(self, entity: str, event: Event, right: int) -> Output:
+        self._counters[f"rerouted:{entity}"] += 1
+        record = event.record
+        headers = (*record.headers, (HEADER_REROUTED, str(self._context.partition).encode()))
+        stamp_ms = None if self._by_broker else record.timestamp_ms
+        return Output(entity, record.key, record.value, right, headers, stamp_ms)
 
-    def _predict(self, event: Event, data: PredictionMade, floor_ms: int) -> None:
-        source, packer, made = self._line(data)
-        codes = source.codes(event.row) if source.segments else b""
-        values = event.values
-        for output in data.shadow.values():
-            values += tuple(output) if isinstance(output, list) else (output,)
-        prediction = Prediction(
-            data.prediction_id, event.time_ms, floor_ms, event.record.offset, codes, values
-        )
-        if self._join.predict(packer, prediction, self._state.clocks.watermark_ms):
-            made.append(Made(event.time_ms, codes, event.row, event.values))
+    def _predict(self, events: Iterable[Event]) -> None:
+        join, watermark_ms = self._join, self._state.clocks.watermark_ms
+        lateness_ms, is_late = self._sources.lateness_ms, self._sources.is_late
+        for event in events:
+            data: Any = event.data
+            id_, time_ms, record = data.prediction_id, event.time_ms, event.record
+            floor_ms = max(record.timestamp_ms - lateness_ms, watermark_ms)
+            if time_ms < floor_ms and is_late(data.model, time_ms, record.timestamp_ms):
+                join.counted.append(Counted(data.model, data.version, "late", floor_ms))
+            source, packer, made = self._line(data)
+            codes = source.codes(event.row) if source.segments else b""
+            values = event.values + _flat(data.shadow) if data.shadow else event.values
+            prediction = Prediction(id_, time_ms, floor_ms, record.offset, codes, values)
+            if join.predict(packer, prediction, watermark_ms):
+                made.append(Made(time_ms, codes, event.row, event.values))
+
+    def _label(self, events: Iterable[Event]) -> None:
+        join, watermark_ms = self._join, self._state.clocks.watermark_ms
+        lateness_ms, is_late = self._sources.lateness_ms, self._sources.is_late
+        early_ms = self._sources.early_ms
+        for event in events:
+            data: Any = event.data
+            model, time_ms, stamp_ms = data.model, event.time_ms, event.record.timestamp_ms
+            floor_ms = max(stamp_ms - lateness_ms, watermark_ms)
+            if time_ms < floor_ms and is_late(model, time_ms, stamp_ms):
+                join.counted.append(Counted(model, None, "late", floor_ms))
+            due_ms, said = time_ms + early_ms[model], event.values[0]
+            label = Label(data.prediction_id, time_ms, floor_ms, due_ms, said, data.weight)
+            join.label(model, label)
 
     def _line(self, data: PredictionMade) -> _Line:
-        source = self._sources.of(data)
-        line = self._lines.get(id(source))
+        key = (data.model, data.version, tuple(data.shadow) if data.shadow else ())
+        line = self._lines.get(key)
         if line is None:
-            line = self._lines[id(source)] = _Line(source, self._join.packer(source.kind), [])
+            source = self._sources.of(*key)
+            line = self._lines[key] = _Line(source, self._join.packer(source.kind), [])
         return line
 
     def _examples(self) -> list[Output]:
@@ -259,6 +266,14 @@ class MonitorProcessor:
                 place = self._sources.place(counted.model, counted.version, counted.time_ms)
                 add_named(self._deltas.at(place).counters, counted.name, 1)
         self._join.counted.clear()
+
+
+def _flat(shadow: Mapping[str, object]) -> tuple[float, ...]:
+    """Outputs of the shadows, one after the other."""
+    outputs: Any = shadow.values()
+    return tuple(
+        x for output in outputs for x in (output if isinstance(output, list) else [output])
+    )
 
 
 def _was_rerouted(record: Record) -> bool:

@@ -14,6 +14,8 @@ from msgspec import Struct
 from models.spec import ModelSpec
 
 _FINISHED: Final = 0x8000_0000  # beside the number of the kind: the row has its label
+_LATE: Final = 0x4000_0000  # it has a floor that is later than its time
+_FLAGS: Final = _FINISHED | _LATE
 _MAX_U32: Final = 0xFFFF_FFFF
 _NUMBER: Final = Layout("<I")
 _WAITING: Final = Layout("<qqqdd")  # a Label without its id
@@ -106,18 +108,26 @@ class Packer:
     def __init__(self, kind: Kind, number: int) -> None:
         self.kind = kind
         self.number = number
-        codes, values = len(kind.segments), kind.outputs * (1 + len(kind.shadows))
-        self._codes = codes
-        self._pending = Layout(f"<IIQ{codes}B{values}d")
-        self._finished = Layout(f"<IIQqdd{codes}B{kind.outputs}d")
+        self._codes = len(kind.segments)
+        values = f"{self._codes}B{kind.outputs * (1 + len(kind.shadows))}d"
+        self._pending = Layout(f"<IQ{values}")
+        self._late = Layout(f"<IQI{values}")
+        self._finished = Layout(f"<IIQqdd{self._codes}B{kind.outputs}d")
 
     def pending(self, made: Prediction) -> bytes:
         """A row that waits for its label. Its time is the row's due time less the horizon."""
-        late_ms = min(_MAX_U32, max(0, made.floor_ms - made.time_ms))
-        return self._pending.pack(self.number, late_ms, made.offset, *made.codes, *made.values)
+        _, time_ms, floor_ms, offset, codes, values = made
+        if floor_ms <= time_ms:
+            return self._pending.pack(self.number, offset, *codes, *values)
+        late_ms = min(_MAX_U32, floor_ms - time_ms)
+        return self._late.pack(self.number | _LATE, offset, late_ms, *codes, *values)
 
     def read_pending(self, id_: str, body: bytes, due_ms: int) -> Prediction:
-        _, late_ms, offset, *rest = self._pending.unpack(body)
+        late_ms = 0
+        if body[3] & 0x40:
+            _, offset, late_ms, *rest = self._late.unpack(body)
+        else:
+            _, offset, *rest = self._pending.unpack(body)
         time_ms = due_ms - self.kind.horizon_ms
         codes, values = bytes(rest[: self._codes]), tuple(rest[self._codes :])
         return Prediction(id_, time_ms, time_ms + late_ms, offset, codes, values)
@@ -142,7 +152,7 @@ class Packer:
 def number_of(body: bytes) -> int:
     """The number of a row's kind."""
     number: int = _NUMBER.unpack_from(body)[0]
-    return number & ~_FINISHED
+    return number & ~_FLAGS
 
 
 def is_finished(body: bytes) -> bool:

@@ -10,7 +10,7 @@ proportion to what is live, whatever has passed through (a log-structured merge 
 
 So each row is written a few times at most, and there are a few parts for every power of eight.
 
-Memory for each row: its bytes (33 + 16 + the body), its place in the dict (22 to 44 bytes) and a
+Memory for each row: its bytes (33 + 16 + the body), its place in the dict (24 to 64 bytes) and a
 pointer in its part (8, for each row that is live and at most one that is gone). Keys come on top.
 """
 
@@ -32,6 +32,7 @@ _HEAD: Final = Layout("<Qq")  # serial number, due time in ms
 _SERIAL: Final = Layout("<Q")
 _DUE: Final = Layout("<q")
 _NEVER: Final = 2**63 - 1
+_OVERHEAD: Final = _HEAD.size + 8  # bytes that a part has for a row, beside its key and body
 
 
 class Row(NamedTuple):
@@ -47,28 +48,45 @@ class _Part:
 
     Attributes:
         slots: keys of live rows; None where the row has gone.
-        gone: bitmap of the slots that were written and have gone since.
+        size: bytes of all rows, gone ones included.
         due_ms: no row is due before.
+        name: empty until it is written.
+        gone: bitmap of the slots that were written and have gone since.
+        stale: the bitmap differs from the written one.
     """
 
-    __slots__ = ("due_ms", "first", "gone", "live", "name", "size", "slots", "stale")
+    __slots__ = ("dead", "due_ms", "first", "gone", "name", "size", "slots", "stale")
 
     def __init__(self, first: int) -> None:
         self.first = first
         self.slots: list[str | None] = []
-        self.live = 0
+        self.dead = 0
         self.size = 0
         self.due_ms = _NEVER
-        self.name = ""  # until it is written
+        self.name = ""
         self.gone = bytearray()
-        self.stale = False  # the bitmap differs from the written one
+        self.stale = False
 
-    def drop(self, slot: int) -> None:
+    def drop(self, serial: int) -> None:
+        slot = serial - self.first
         self.slots[slot] = None
-        self.live -= 1
+        self.dead += 1
         if self.name:
             self.gone[slot >> 3] |= 1 << (slot & 7)
             self.stale = True
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the live rows."""
+        return [key for key in self.slots if key is not None]
+
+    @property
+    def live(self) -> int:
+        return len(self.slots) - self.dead
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.slots)
 
     @property
     def level(self) -> int:
@@ -100,8 +118,9 @@ class RowLog:
         self._rows: dict[str, bytes] = {}
         self._parts: list[_Part] = []  # by `first`; the last ones may not be written yet
         self._firsts: list[int] = []
-        self._serial = 0
-        self._sequence = 0
+        self._tail: _Part | None = None  # the last part, while it takes rows
+        self._serial = 0  # where the next part begins
+        self._sequence = 0  # of the next part's name
         self._erased: set[str] = set()
 
     def __len__(self) -> int:
@@ -117,7 +136,7 @@ class RowLog:
         old = self._rows.get(key)
         if old is not None:
             self._drop(old)
-        self._append(key, due_ms, _HEAD.pack(self._serial, due_ms) + body)
+        self._append(key, due_ms, body)
 
     def pop(self, key: str) -> bytes | None:
         """Take a row out and return its body."""
@@ -147,10 +166,11 @@ class RowLog:
             self._rebuild()
         else:
             self._merge()
+        self._close()
         written: Parts = dict.fromkeys(self._erased)
         self._erased = set()
         for part in self._parts:
-            if not part.name and part.live:
+            if not part.name:
                 written |= self._write(part)
             elif part.stale:
                 written[f"{part.name}.gone"] = bytes(part.gone)
@@ -167,46 +187,50 @@ class RowLog:
         self._sequence, self._serial = msgspec.msgpack.decode(parts[f"{ours}head"])
         names = [name for name in parts if name.startswith(ours) and name[len(ours) :].isdecimal()]
         loaded = [self._read(name, parts[name], parts.get(f"{name}.gone")) for name in names]
-        self._parts = sorted(loaded, key=lambda part: part.first)
-        self._firsts = [part.first for part in self._parts]
+        self._hold(sorted(loaded, key=lambda part: part.first))
 
-    def _append(self, key: str, due_ms: int, row: bytes) -> None:
-        part = self._tail()
-        part.slots.append(key)
-        part.live += 1
-        part.size += len(key) + len(row) + 8
+    def _hold(self, parts: list[_Part]) -> None:
+        self._parts = parts
+        self._firsts = [part.first for part in parts]
+
+    def _open(self) -> _Part:
+        """Begin a part for rows to come."""
+        self._tail = _Part(self._serial)
+        self._hold([*self._parts, self._tail])
+        return self._tail
+
+    def _append(self, key: str, due_ms: int, body: bytes) -> None:
+        part = self._tail or self._open()
+        slots = part.slots
+        self._rows[key] = _HEAD.pack(part.first + len(slots), due_ms) + body
+        slots.append(key)
         if due_ms < part.due_ms:
             part.due_ms = due_ms
-        self._rows[key] = row
-        self._serial += 1
+        part.size += len(key) + len(body) + _OVERHEAD
+        if part.size > MAX_BYTES:
+            self._close()
 
-    def _tail(self) -> _Part:
-        """The part for rows to come."""
-        part = self._parts[-1] if self._parts else None
-        if part is None or part.name or part.size > MAX_BYTES:
-            part = _Part(self._serial)
-            self._parts.append(part)
-            self._firsts.append(part.first)
-        return part
+    def _close(self) -> None:
+        if self._tail:
+            self._serial = self._tail.end
+            self._tail = None
 
     def _drop(self, row: bytes) -> None:
         serial: int = _SERIAL.unpack_from(row)[0]
         part = self._parts[-1]
         if serial < part.first:
             part = self._parts[bisect_right(self._firsts, serial) - 1]
-        part.drop(serial - part.first)
+        part.drop(serial)
 
     def _due_of(self, part: _Part, before_ms: int) -> list[Row]:
-        due, later = [], _NEVER
-        for key in part.slots:
-            if key is not None:
-                row = self._rows[key]
-                due_ms: int = _DUE.unpack_from(row, 8)[0]
-                if due_ms < before_ms:
-                    due.append(Row(key, due_ms, row[16:]))
-                elif due_ms < later:
-                    later = due_ms
-        part.due_ms = later
+        due, part.due_ms = [], _NEVER
+        for key in part.keys:
+            row = self._rows[key]
+            due_ms: int = _DUE.unpack_from(row, 8)[0]
+            if due_ms < before_ms:
+                due.append(Row(key, due_ms, row[16:]))
+            elif due_ms < part.due_ms:
+                part.due_ms = due_ms
         return due
 
     def _merge(self) -> None:
@@ -222,34 +246,30 @@ class RowLog:
                 break
 
     def _carry(self, parts: list[_Part]) -> None:
-        if not parts:
-            return
         gone = set(map(id, parts))
-        self._parts = [part for part in self._parts if id(part) not in gone]
-        self._firsts = [part.first for part in self._parts]
+        self._hold([part for part in self._parts if id(part) not in gone])
         for part in parts:
             self._erase(part)
-            for key in part.slots:
-                if key is not None:
-                    row = self._rows[key]
-                    due_ms: int = _DUE.unpack_from(row, 8)[0]
-                    self._append(key, due_ms, _SERIAL.pack(self._serial) + row[8:])
+            self._move(part.keys)
+
+    def _move(self, keys: list[str]) -> None:
+        """Put rows to the end, whose parts are not held any more."""
+        for key in keys:
+            row = self._rows[key]
+            self._append(key, _DUE.unpack_from(row, 8)[0], row[16:])
 
     def _tidy(self) -> None:
         """Forget unwritten parts whose rows have all gone again, as if they had never come."""
-        while self._parts and not self._parts[-1].name and not self._parts[-1].live:
-            self._serial = self._parts.pop().first
-        self._parts = [part for part in self._parts if part.name or part.live]
-        self._firsts = [part.first for part in self._parts]
+        if self._tail and not self._tail.live:
+            self._tail = None
+        self._hold([part for part in self._parts if part.name or part.live])
 
     def _rebuild(self) -> None:
         for part in self._parts:
             self._erase(part)
-        self._parts, self._firsts = [], []
-        self._serial = self._sequence = 0
-        for key in sorted(self._rows):
-            row = self._rows[key]
-            self._append(key, _DUE.unpack_from(row, 8)[0], _SERIAL.pack(self._serial) + row[8:])
+        self._hold([])
+        self._tail, self._serial, self._sequence = None, 0, 0
+        self._move(sorted(self._rows))
 
     def _erase(self, part: _Part) -> None:
         if part.name:
@@ -257,25 +277,24 @@ class RowLog:
 
     def _write(self, part: _Part) -> Parts:
         part.name = f"{self._prefix}.{self._sequence}"
-        self._sequence += 1
         part.gone = bytearray((len(part.slots) + 7) // 8)
-        keys = [key for key in part.slots if key is not None]
-        rows = [self._rows[key] for key in keys]
-        return {part.name: msgspec.msgpack.encode([part.first, len(part.slots), keys, rows])}
+        self._sequence += 1
+        rows = [self._rows[key] for key in part.keys]
+        return {part.name: msgspec.msgpack.encode([part.first, len(part.slots), part.keys, rows])}
 
     def _read(self, name: str, data: bytes, gone: bytes | None) -> _Part:
         first, count, keys, rows = _CODEC.decode(data)
         part = _Part(first)
         part.name = name
-        part.slots = [None] * count
+        part.slots, part.dead = [None] * count, count
         part.gone = bytearray(gone or (count + 7) // 8)
         for key, row in zip(keys, rows, strict=True):
             serial, due_ms = _HEAD.unpack_from(row)
             slot = serial - first
-            part.size += len(key) + len(row) + 8
+            part.size += len(key) + len(row) - 16 + _OVERHEAD
             if not part.gone[slot >> 3] & 1 << (slot & 7):
                 part.slots[slot] = key
-                part.live += 1
+                part.dead -= 1
                 part.due_ms = min(part.due_ms, due_ms)
                 self._rows[key] = row
         return part

@@ -43,9 +43,9 @@ class _Prediction(Struct, frozen=True, gc=False, omit_defaults=True):
     version: int
     output: Said
     features: Any
-    shadow: dict[str, Said]
     spec_revision: int
     generation: int
+    shadow: dict[str, Said] = {}
 
 
 class _Envelope(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -162,9 +162,9 @@ class ScoreProcessor:
                         lifecycle.champion,
                         output,
                         event.data.features,  # type: ignore[union-attr]
-                        beside,
                         lifecycle.spec_revision,
                         lifecycle.generation,
+                        beside,
                     ),
                     event.traceparent,
                 )

@@ -57,7 +57,31 @@ class Shape(NamedTuple):
 
 
 def shape_of(entity: str, spec: ModelSpec) -> Shape:
-    """The shape of an entity that producers write: requests, predictions or feedback."""
+    """The shape of an entity that producers write: requests, predictions or feedback.
+
+    Models with the same features and outputs have the same shape, the very object.
+    """
+    return _remembered(entity, _Same(spec))
+
+
+class _Same:
+    """A spec as a key by identity: hashing its fields would take longer than decoding a record."""
+
+    __slots__ = ("spec",)
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+
+    def __hash__(self) -> int:
+        return id(self.spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.spec is other.spec
+
+
+@lru_cache(maxsize=4096)
+def _remembered(entity: str, same: _Same) -> Shape:
+    spec = same.spec
     if entity == "feedback":
         return _shape(entity, "binary", (), 1)
     return _shape(entity, spec.task, spec.features, spec.outputs)

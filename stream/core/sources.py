@@ -14,7 +14,6 @@ from stream.core.clocks import lateness_ms
 from stream.core.deltas import Place
 from stream.core.packing import Kind, early_ms, kind_of
 from stream.core.processor import Fleet
-from stream.events import PredictionMade
 
 MAX_VALUES: Final = 50  # of a segment's feature that are told apart
 OTHER: Final = 254
@@ -64,7 +63,7 @@ class Source:
 
 
 class Sources:
-    """The sources of one fleet, each made when it is first asked for.
+    """The sources of one fleet.
 
     Attributes:
         lateness_ms: the largest allowed lateness of any model.
@@ -77,20 +76,14 @@ class Sources:
         self.early_ms = {spec.name: early_ms(spec) for spec in specs}
         self._allowed_ms = {spec.name: lateness_ms([spec]) for spec in specs}
         self._fleet = fleet
-        self._made: dict[tuple[str, int, tuple[str, ...]], Source] = {}
         self._again: dict[Kind, Source] = {}
 
-    def of(self, data: PredictionMade) -> Source:
-        """The source of a prediction that came now."""
-        key = (data.model, data.version, tuple(data.shadow))
-        source = self._made.get(key)
-        if source is None:
-            live = self._fleet[data.model]
-            spec, profile = live.lifecycle.spec, live.profile(data.version)
-            scale = profile.validation.loss_scale if profile else LOG_LOSS_SCALE
-            kind = kind_of(spec, data.version, tuple(map(int, data.shadow)), scale)
-            source = self._made[key] = Source(kind, spec, profile)
-        return source
+    def of(self, model: str, version: int, shadows: tuple[str, ...]) -> Source:
+        """The source of predictions that come now."""
+        live = self._fleet[model]
+        spec, profile = live.lifecycle.spec, live.profile(version)
+        scale = profile.validation.loss_scale if profile else LOG_LOSS_SCALE
+        return Source(kind_of(spec, version, tuple(map(int, shadows)), scale), spec, profile)
 
     def again(self, kind: Kind) -> Source:
         """The source of a prediction that came earlier; what has been forgotten is left out."""

@@ -61,7 +61,7 @@ class Pending(Struct, omit_defaults=True):
     def add(self, delta: SummaryComputed, closed: int) -> None:
         """Take a delta in; ticks below number `closed` are closed."""
         late = delta.tick < closed
-        if late and not (delta.bets or delta.pairs):
+        if not (delta.bets or delta.pairs or (delta.predictions and not late)):
             return
         tick = self.open.setdefault(max(delta.tick, closed), Tick())
         if late:

@@ -82,6 +82,8 @@ class Series(Struct, omit_defaults=True):
         """Take a delta in; what is older than the cells held changes nothing."""
         if delta.tick < closed - plan.keep - plan.length:
             return
+        if not (delta.predictions or delta.sums or delta.labelled or delta.bets):
+            return
         index = self._place(delta.tick, plan)
         self.cells[index].add(delta, signals=signals)
         if delta.predictions or delta.labelled or delta.sums:

@@ -23,8 +23,8 @@ STAGE_OF = {"requests": "score", "predictions": "monitor", "feedback": "monitor"
 class Copying:
     """Copies every record; its state is how many there were and the sum of their values."""
 
-    generations: Mapping[str, int] = {}  # noqa: RUF012  a protocol's property
-    counters: Mapping[str, int] = {}  # noqa: RUF012
+    generations: Mapping[str, int] = {}
+    counters: Mapping[str, int] = {}
 
     def __init__(self, context: Context) -> None:
         self.partition = context.partition

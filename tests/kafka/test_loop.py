@@ -1,0 +1,304 @@
+"""The whole loop on the real broker: whatever happens to its processes, every event counts once.
+
+Parameters of the first test: LOOP_REQUESTS, LOOP_KILLS, LOOP_SEED.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from consumers.relay import Relay
+from models.artefacts import open_store
+from models.registry import Registry
+from stream.settings import Settings
+from stream.topics import HEADER_REROUTED
+from tests.kafka import oracle
+from tests.kafka.logs import Logs
+from tests.kafka.loop import Offsets, Stages, drain, until
+from tests.kafka.traffic import SPEC, Event, Sender, Traffic, launch, some_features, train
+from tests.topics import make_topics
+
+REQUESTS = int(os.environ.get("LOOP_REQUESTS", "200000"))
+KILLS = int(os.environ.get("LOOP_KILLS", "20"))
+SEED = int(os.environ.get("LOOP_SEED", "7"))
+BETWEEN_KILLS_SECONDS = 4.0  # on average
+DRAIN_SECONDS = 300.0
+FIRST_MS = 1_700_000_000_000  # of a replayed run
+LONG_MS = 10 * 3_600_000  # past every horizon
+
+Start = Callable[..., Stages]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts stage processes, as many of each as are asked for; they end with the test."""
+    started: list[Stages] = []
+
+    def begin(settings: Settings, **numbers: int) -> Stages:
+        (tmp_path / "logs").mkdir()
+        stages = Stages(settings, tmp_path / "logs", **numbers)
+        started.append(stages)
+        stages.start()
+        return stages
+
+    yield begin
+    for stages in started:
+        stages.end()
+
+
+@pytest.fixture
+def settings(kafka_settings: Settings) -> Settings:
+    chosen = kafka_settings.model_copy(update={"log_format": "json"})
+    make_topics(chosen)
+    return chosen
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Iterator[Registry]:
+    """With version 1 of the model live."""
+    one = launch(settings)
+    yield one
+    one.close()
+
+
+@pytest.mark.timeout(900)
+def test_loop_survives_kills(settings: Settings, registry: Registry, start: Start) -> None:
+    """SIGKILLs of random stage processes at random moments: nothing lost, doubled or mis-folded."""
+    begun = time.monotonic()
+    dice = random.Random(SEED)
+    traffic = Traffic(REQUESTS, pieces=max(10, 10 * KILLS), seed=SEED)
+    stages = start(settings, score=2, monitor=2, evaluate=2)
+    sender = Sender(settings)
+    kill_after = sorted(dice.sample(range(len(traffic.pieces)), KILLS))
+    pace = BETWEEN_KILLS_SECONDS * KILLS / len(traffic.pieces)
+    for number, piece in enumerate(traffic.pieces):
+        sent = time.monotonic()
+        sender.send(piece)
+        stages.tend()
+        if number in kill_after:
+            time.sleep(dice.uniform(0, pace))
+            stages.kill(*dice.choice(sorted(stages.running)))
+        time.sleep(max(0.0, pace - (time.monotonic() - sent)))
+    published = time.monotonic()
+    drain(stages, DRAIN_SECONDS)
+    drained = time.monotonic()
+
+    logs = Logs(settings)
+    naive = oracle.check_all(logs, traffic.ids, lateless=False)
+
+    assert {id_ for id_, revision, _ in naive.examples if revision == 0} == traffic.labelled
+    assert len(naive.examples) == len(traffic.labelled) + traffic.counts["corrections"]
+    for name in ("duplicates", "corrections", "orphans"):
+        assert naive.counters[name] == traffic.counts[name]
+    opened = [data["problem"] for data in logs.data("alerts") if data.get("revision", 0) == 0]
+    commands = [data["kind"] for data in logs.data("commands")]
+    assert "harm" in opened
+    assert commands == ["retrain"]
+    last = oracle.last_accuracy(logs)
+    assert last.labelled > 0
+    counted = {
+        "requests": len(traffic.ids),
+        "feedback": len(logs.of("feedback")),
+        "predictions": len(logs.of("predictions")),
+        "examples": len(logs.of("examples")),
+        "counters": dict(naive.counters),
+        "kills": dict(stages.kills),
+        "ended_by_themselves": dict(stages.failures),
+        "restores": stages.count("restored"),
+        "fenced": stages.count("fenced"),
+        "alerts": opened,
+        "last_accuracy": [last.predictions, last.labelled, last.metrics["accuracy"].value],
+        "publish_seconds": round(published - begun),
+        "drain_seconds": round(drained - published),
+        "check_seconds": round(time.monotonic() - drained),
+    }
+    print(json.dumps(counted))
+
+
+@pytest.mark.timeout(600)
+def test_three_stages_in_a_chain_with_sigstop_zombie(
+    kafka_settings: Settings, start: Start
+) -> None:
+    """One process of each stage stands still past the session timeout and wakes: no effect.
+
+    Event time is a replayer's here, so even the ticks in which labels arrive are known.
+    """
+    update = {"log_format": "json", "clock": "event"}
+    settings = kafka_settings.model_copy(update=update)
+    make_topics(settings)
+    launch(settings).close()
+    traffic = Traffic(12_000, pieces=120, seed=SEED)
+    stages = start(settings, score=2, monitor=2, evaluate=2)
+    sender = Sender(settings, FIRST_MS)
+    victims = [stages.running["score", 0], stages.running["monitor", 1]]
+    victims.append(stages.running["evaluate", 0])
+    for number, piece in enumerate(traffic.pieces):
+        sender.send(piece)
+        stages.tend()
+        if number == 30:
+            _send_signal(victims, signal.SIGSTOP)
+        if number == 100:
+            _send_signal(victims, signal.SIGCONT)
+        time.sleep(0.2)
+    sender.tell_clock(sender.clock_ms + LONG_MS)
+    drain(stages, DRAIN_SECONDS)
+
+    naive = oracle.check_all(Logs(settings), traffic.ids, lateless=True)
+
+    assert naive.counters["orphans"] == traffic.counts["orphans"]
+    assert naive.counters["expired"] == len(traffic.ids) - len(traffic.labelled)
+    print(dict(naive.counters), dict(stages.failures), "fenced:", stages.count("fenced"))
+
+
+def _send_signal(victims: list[subprocess.Popen[bytes]], number: int) -> None:
+    for victim in victims:
+        if victim.poll() is None:
+            victim.send_signal(number)
+
+
+@pytest.mark.timeout(600)
+def test_version_swaps_between_two_events(
+    settings: Settings, registry: Registry, start: Start
+) -> None:
+    """A promotion under load while a partition moves; a broken version after it is refused."""
+    stages = start(settings, score=1, monitor=1, evaluate=1)
+    traffic = Traffic(12_000, pieces=120, seed=SEED)
+    sender = Sender(settings)
+    relay = Relay(registry, settings)
+    before = registry.live(SPEC.name)
+    for number, piece in enumerate(traffic.pieces):
+        sender.send(piece)
+        stages.tend()
+        if number == 20:
+            _until_scored(stages)
+        if number == 40:
+            stages.start_one("score", 1)
+            assert train(registry, settings, seed=2) == 2
+            relay.pump()
+        if number == 80:
+            _promote_corrupt(registry, settings)
+            relay.pump()
+        time.sleep(0.1)
+    until(lambda: _alerts(settings) != [], 60, stages)
+    drain(stages, DRAIN_SECONDS)
+
+    logs = Logs(settings)
+    oracle.check_predictions(logs, traffic.ids)
+    seen = oracle.check_generations(logs)
+    oracle.check_progress(logs)
+    oracle.check_replay(logs)
+    oracle.check_naive(logs, lateless=False)
+    oracle.check_offsets(logs)
+    after = registry.live(SPEC.name)
+    assert before is not None
+    assert after is not None
+    for partition, counts in seen.items():
+        versions = {version for _, version in counts}
+        assert versions == {1, 2}, f"partition {partition}: {counts}"
+        generations = {version: generation for generation, version in counts}
+        assert len(counts) == 2
+        assert before.generation <= generations[1] < generations[2] < after.generation
+    (alert,) = {data["alert_id"]: data for data in _alerts(settings)}.values()
+    assert (alert["problem"], alert["verdict"]) == ("bad-artefact:3", "operation failed")
+    assert after.champion == 3
+    print(seen)
+
+
+def _until_scored(stages: Stages) -> None:
+    offsets = Offsets(stages.settings, "score")
+    until(lambda: sum(offsets.committed().values()) > 0, 60, stages)
+    offsets.close()
+
+
+def _promote_corrupt(registry: Registry, settings: Settings) -> None:
+    """Version 3: its bytes are other ones than its digest says."""
+    live = registry.live(SPEC.name)
+    assert live is not None
+    good = live.versions[-1]
+    store = open_store(settings.artefact_url)
+    digest = store.put(b"was a model once")
+    url = store.url(digest)
+    Path(urlsplit(url).path).write_bytes(b"and is something else now")
+    version = registry.register_version(
+        SPEC.name,
+        run_id=None,
+        artefact_url=url,
+        artefact_digest=digest,
+        profile_url=good.profile_url,
+        profile_digest=good.profile_digest,
+        metrics={},
+    )
+    assert registry.promote(SPEC.name, version, who="test").applied
+
+
+def _alerts(settings: Settings) -> list[dict[str, Any]]:
+    found = list(Logs(settings).data("alerts"))
+    return [data for data in found if data["problem"].startswith("bad-artefact")]
+
+
+@pytest.mark.timeout(300)
+def test_misrouted_events_are_rerouted_and_join(
+    settings: Settings, registry: Registry, start: Start
+) -> None:
+    """Predictions made elsewhere and feedback, by whatever partitioner, meet all the same."""
+    dice = random.Random(SEED)
+    ids = [f"m{number:05}" for number in range(4_000)]
+    predictions = [
+        Event("predictions", id_, _prediction(id_, dice), dice.randrange(settings.partitions))
+        for id_ in ids
+    ]
+    feedback = [
+        Event("feedback", id_, _said(id_, dice), dice.randrange(settings.partitions)) for id_ in ids
+    ]
+    stages = start(settings, monitor=2)
+    sender = Sender(settings)
+    for first in range(0, len(ids), 500):
+        sender.send(feedback[first : first + 250])
+        sender.send(predictions[first : first + 500])
+        sender.send(feedback[first + 250 : first + 500])
+        time.sleep(0.3)
+    drain(stages, DRAIN_SECONDS)
+
+    logs = Logs(settings)
+    oracle.check_progress(logs)
+    oracle.check_replay(logs)
+    naive = oracle.check_naive(logs, lateless=False)
+    assert sorted(id_ for id_, _, _ in naive.examples) == ids
+    for entity, sent in (("predictions", predictions), ("feedback", feedback)):
+        _check_sent_on(logs, entity, sent)
+
+
+def _check_sent_on(logs: Logs, entity: str, sent: list[Event]) -> None:
+    """Each record that lay in a wrong partition was copied to the right one, once, with a mark."""
+    landed = Counter(
+        (record.key, record.partition)
+        for record in logs.of(entity)
+        if any(name == HEADER_REROUTED for name, _ in record.headers)
+    )
+    right = {event.key: logs.right_partition(event.key.encode()) for event in sent}
+    astray = [event.key for event in sent if event.partition != right[event.key]]
+    assert len(astray) > len(sent) / 2
+    assert landed == Counter((key.encode(), right[key]) for key in astray)
+
+
+def _prediction(id_: str, dice: random.Random) -> dict[str, Any]:
+    features = some_features(dice)
+    output = round(dice.random(), 3)
+    said = {"prediction_id": id_, "model": SPEC.name, "version": 1}
+    return {**said, "output": output, "features": features}
+
+
+def _said(id_: str, dice: random.Random) -> dict[str, Any]:
+    return {"prediction_id": id_, "model": SPEC.name, "label": dice.choice(SPEC.classes)}

@@ -1,0 +1,237 @@
+"""The command line as a user and a script meet it."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from models.registry import Registry
+from tests.commands import SPEC, registry_here, run, settle_in
+from tests.registries import register
+
+COMMANDS = [
+    [],
+    *([name] for name in ("demo", "worker", "trainer", "migrate", "publish", "tail", "status")),
+    ["doctor"],
+    *(["topics", name] for name in ("apply", "list")),
+    *(["models", name] for name in ("add", "list", "show", "history", "live-at", "republish")),
+    *(["models", name] for name in ("promote", "rollback", "pin", "unpin")),
+    *(["runs", name] for name in ("list", "show", "compare")),
+    *(["dlq", name] for name in ("list", "show", "replay")),
+    *(["config", name] for name in ("show", "check")),
+]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    settle_in(tmp_path, monkeypatch)
+    return tmp_path
+
+
+@pytest.fixture
+def registry(place: Path) -> Iterator[Registry]:
+    with registry_here() as opened:
+        yield opened
+
+
+# --- help and errors ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(command: list[str]) -> None:
+    for flag in ("--help", "-h"):
+        result = run(*command, flag)
+        assert result.exit_code == 0
+        assert "Usage: " in result.stdout
+    if command:
+        assert "Example: " in result.stdout or command == ["models"]
+
+
+def test_help_costs_half_a_second_of_cpu_at_most() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "consumers", "--help"], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime <= 0.5
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = "{'numpy', 'sklearn', 'sqlalchemy', 'confluent_kafka', 'pydantic_settings', 'rich'}"
+    program = f"import sys, consumers.cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert done.stdout.strip() == b"[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nonsense"], 2, "No such command"),
+        (["models", "list"], 2, "run `driftline migrate`"),
+        (["topics", "list"], 1, "name another with --bootstrap"),
+        (["worker", "--stages", "score,bake"], 2, "score, monitor, evaluate"),
+        (["tail", "gossip"], 2, "no stream 'gossip'"),
+        (["models", "add", "missing.toml"], 2, "does not exist"),
+        (["publish", "gossip", "x.csv", "--model", "m"], 2, "does not exist"),
+        (["--registry-url", "mysql://x", "models", "list"], 2, "must begin with sqlite"),
+    ],
+)
+def test_errors_say_what_to_do_and_have_their_exit_code(
+    arguments: list[str], code: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRIFTLINE_REGISTRY_URL", "sqlite:///driftline.db")
+    result = run(*arguments)
+    assert result.exit_code == code, result.output
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_wrong_setting_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("config", "check").exit_code == 0
+    monkeypatch.setenv("DRIFTLINE_PARTITIONS", "many")
+    result = run("config", "check")
+    assert result.exit_code == 2
+    assert "DRIFTLINE_PARTITIONS" in result.stderr or "partitions" in result.stderr
+
+
+def test_config_show_tells_the_origin_and_masks_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTLINE_REGISTRY_URL", "postgresql://ann:hush@db/driftline")
+    monkeypatch.setenv("DRIFTLINE_KAFKA", '{"sasl.password": "hush"}')
+    Path("driftline.toml").write_text("partitions = 8\n")
+    result = run("config", "show", "--json")
+    rows = {row["name"]: row for row in json.loads(result.stdout)}
+    assert (rows["partitions"]["value"], rows["partitions"]["origin"]) == (8, "driftline.toml")
+    assert rows["registry_url"]["origin"] == "DRIFTLINE_REGISTRY_URL"
+    assert rows["drain_seconds"]["origin"] == "default"
+    assert "hush" not in result.stdout + run("config", "show").stdout
+
+
+def test_nothing_is_coloured_where_colour_is_not_wanted(registry: Registry) -> None:
+    environment = {**os.environ, "NO_COLOR": "1"}
+    for command in (["models", "list"], ["--help"], ["config", "show"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "consumers", *command],
+            env={**environment, "PYTHONPATH": os.path.dirname(os.path.dirname(__file__))},
+            check=True,
+            capture_output=True,
+        )
+        assert b"\x1b" not in done.stdout + done.stderr
+
+
+# --- models and runs ------------------------------------------------------------------------------
+
+
+def history(path: Path, rows: int = 400) -> Path:
+    lines = ["time,age,plan,label"]
+    for n in range(rows):
+        age = n * 37 % 80
+        label = "yes" if age + n * 13 % 30 > 55 else "no"
+        lines.append(f"{1_700_000_000_000 + n * 60_000},{age or ''},{'ab'[n % 2]},{label}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_model_is_added_trained_from_a_file_and_live(place: Path) -> None:
+    (place / "churn.toml").write_text(SPEC)
+    assert run("migrate").exit_code == 0
+    added = run("models", "add", "churn.toml", "--data", history(place / "h.csv"), "--json")
+    assert added.exit_code == 0, added.output
+    assert json.loads(added.stdout)["live"]["champion"] == 1
+    assert "A running trainer publishes it" in added.stderr
+    (listed,) = json.loads(run("runs", "list", "--json").stdout)
+    assert (listed["verdict"], listed["version"], listed["data"]["rows"]) == ("accepted", 1, 400)
+    shown = run("runs", "show", 1).stdout
+    assert "logistic_regression (chosen)" in shown
+    again = run("models", "add", "churn.toml", "--data", "h.csv")
+    assert "version 2 is trained" in again.stderr
+    compared = run("runs", "compare", 1, 2)
+    assert "outcome" in compared.stdout
+    assert "data" in compared.stderr  # the same in both
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("label", "outcome"), "--label-column"),
+        (lambda text: text.replace("time", "when"), "--time-column"),
+        (lambda text: text.replace("age", "years"), "h.csv:2: feature 'age' is missing"),
+        (lambda text: text + "1,2,a,perhaps\n", "h.csv:402"),
+        (lambda text: text + "soon,2,a,yes\n", "h.csv:402: 'soon' is no time"),
+        (lambda text: text + "1,old,a,yes\n", "h.csv:402: feature 'age': 'old' is no number"),
+        (lambda text: text + "1,2\n", "not as many cells"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_with_its_line(
+    place: Path, change: object, message: str
+) -> None:
+    (place / "churn.toml").write_text(SPEC)
+    run("migrate")
+    file = history(place / "h.csv")
+    file.write_text(change(file.read_text()))  # type: ignore[operator]
+    result = run("models", "add", "churn.toml", "--data", file)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+
+
+def test_too_little_history_is_a_recorded_refusal(place: Path) -> None:
+    (place / "churn.toml").write_text(SPEC)
+    run("migrate")
+    result = run("models", "add", "churn.toml", "--data", history(place / "h.csv", 20))
+    assert result.exit_code == 1
+    assert "20 labelled examples, at least 100" in result.stderr
+    assert json.loads(run("runs", "list", "--json").stdout)[0]["verdict"] == "refused"
+
+
+def test_promotion_by_hand_shows_its_effect_and_asks_first(registry: Registry) -> None:
+    register(registry)
+    untried = run("models", "promote", "churn", 2, "--yes")
+    assert (untried.exit_code, "--force" in untried.stderr) == (1, True)
+    asked = run("models", "promote", "churn", 2, "--force")
+    assert (asked.exit_code, "--yes" in asked.stderr) == (2, True)
+    assert "champion of churn: 1 -> 2, version 1 stays in shadow" in asked.stderr
+    done = run("models", "promote", "churn", 2, "--force", "--yes", "--json", "--reason", "why not")
+    assert json.loads(done.stdout)["live"]["champion"] == 2
+    assert "why not" in run("models", "history", "churn").stdout
+
+
+def test_rollback_pin_and_unpin_by_hand(registry: Registry) -> None:
+    register(registry)
+    run("models", "promote", "churn", 2, "--force", "--yes")
+    assert run("models", "rollback", "churn", "--yes").exit_code == 0
+    assert run("models", "pin", "churn", "--yes").exit_code == 0
+    pinned = run("models", "promote", "churn", 2, "--force", "--yes")
+    assert (pinned.exit_code, "pinned" in pinned.stderr) == (1, True)
+    assert run("models", "unpin", "churn", "--yes").exit_code == 0
+    state = registry.live("churn")
+    assert state is not None
+    assert (state.champion, state.pinned) == (1, False)
+
+
+def test_what_was_live_at_a_time(registry: Registry) -> None:
+    state = registry.live("churn")
+    assert state is not None
+    now = run("models", "live-at", "churn", state.changed_ms, "--json")
+    assert json.loads(now.stdout)["champion"] == 1
+    before = run("models", "live-at", "churn", "2001-01-01")
+    assert (before.exit_code, "not registered yet" in before.stderr) == (1, True)
+    assert run("models", "live-at", "churn", "yesterday").exit_code == 2
+
+
+def test_unknown_models_and_runs_are_said_so(registry: Registry) -> None:
+    for command in (["show"], ["history"], ["republish"], ["pin", "--yes"]):
+        result = run("models", command[0], "nobody", *command[1:])
+        assert (result.exit_code, "no model 'nobody'" in result.stderr) == (2, True)
+    assert run("runs", "show", 7).exit_code == 1
+    assert run("runs", "compare", 7, 8).exit_code == 2
+
+
+def test_doctor_goes_on_without_a_broker_or_a_registry() -> None:
+    result = run("doctor", "--json")
+    found = {check["what"]: check["state"] for check in json.loads(result.stdout)}
+    assert (result.exit_code, found["broker"], found["registry"]) == (3, "bad", "bad")
+    assert "driftline migrate" in result.stdout

@@ -1,0 +1,173 @@
+"""Commands that read and write Kafka, on the embedded broker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from consumers import relay
+from consumers.demo.embedded import EmbeddedBroker
+from consumers.loop import RangeReader
+from consumers.producing import Publisher
+from models.registry import Registry
+from models.spec import read_spec
+from stream.core.deadletters import dead_letter
+from stream.core.processor import Record
+from stream.envelope import open_record, read, write
+from stream.errors import Refused
+from stream.events import Alert, FeedbackReceived, PredictionMade, PredictionRequested
+from stream.settings import Settings
+from tests.commands import SPEC, registry_here, run, settle_in
+
+
+@pytest.fixture(autouse=True)
+def kafka(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """The embedded broker, with every topic."""
+    settle_in(tmp_path, monkeypatch)
+    broker = EmbeddedBroker()
+    monkeypatch.setenv("DRIFTLINE_BOOTSTRAP_SERVERS", broker.bootstrap_servers)
+    monkeypatch.setenv("DRIFTLINE_EMBEDDED_BROKER", "true")
+    settings = Settings()
+    broker.touch(settings.names)
+    yield settings
+    del broker
+
+
+@pytest.fixture
+def registry(kafka: Settings) -> Iterator[Registry]:
+    with registry_here() as opened:
+        yield opened
+
+
+def values(settings: Settings, entity: str) -> list[Record]:
+    with RangeReader(settings) as reader:
+        return [came.record for came in reader.read(entity, reader.bounds(entity))]
+
+
+@pytest.fixture
+def model(registry: Registry) -> Registry:
+    registry.add_model(read_spec(SPEC.replace("churn", "loans"), toml=True), who="test")
+    return registry
+
+
+def test_requests_from_a_csv_file_are_keyed_typed_and_the_same_each_time(
+    model: Registry, kafka: Settings
+) -> None:
+    Path("today.csv").write_text("prediction_id,time,age,plan\np1,1700000000000,41,7\np2,,,b\n")
+    for _ in range(2):
+        result = run("publish", "requests", "today.csv", "--model", "loans")
+        assert result.exit_code == 0, result.output
+    records = {record.key: record for record in values(kafka, "requests")}
+    opened = open_record("requests", records[b"p1"], max_bytes=10_000)
+    data = read(opened, PredictionRequested)
+    assert (data.features, opened.time_ms) == ({"age": 41.0, "plan": "7"}, 1_700_000_000_000)
+    missing = read(open_record("requests", records[b"p2"], max_bytes=10_000), PredictionRequested)
+    assert missing.features == {"age": None, "plan": "b"}
+    assert (
+        len({open_record("requests", r, max_bytes=10_000).id for r in values(kafka, "requests")})
+        == 2
+    )
+
+
+def test_predictions_and_feedback_from_json_lines(model: Registry, kafka: Settings) -> None:
+    Path("p.jsonl").write_text(
+        '{"prediction_id": "p1", "version": 3, "output": 0.25, '
+        '"features": {"age": 1, "plan": null}}\n'
+    )
+    Path("f.jsonl").write_text('{"prediction_id": "p1", "label": "yes"}\n')
+    assert run("publish", "predictions", "p.jsonl", "--model", "loans").exit_code == 0
+    assert run("publish", "feedback", "f.jsonl", "--model", "loans").exit_code == 0
+    (made,) = values(kafka, "predictions")
+    prediction = read(open_record("predictions", made, max_bytes=10_000), PredictionMade)
+    assert (prediction.version, prediction.output) == (3, 0.25)
+    (told,) = values(kafka, "feedback")
+    assert read(open_record("feedback", told, max_bytes=10_000), FeedbackReceived).label == "yes"
+    Path("f.jsonl").write_text('{"prediction_id": "p1"}\n')
+    result = run("publish", "feedback", "f.jsonl", "--model", "loans")
+    assert (result.exit_code, "f.jsonl:1: the label is missing" in result.stderr) == (2, True)
+
+
+def test_tail_prints_what_lies_there_as_lines_or_json(kafka: Settings) -> None:
+    send_alert(kafka, "open")
+    text = run("tail", "alerts", "--no-follow")
+    assert "churn open critical does worse" in text.stdout.replace("severity=", "").replace(
+        "verdict=performance harmed ", ""
+    )
+    whole = json.loads(run("tail", "alerts", "--no-follow", "--json").stdout)
+    assert (whole["data"]["alert_id"], whole["offset"]) == ("a1", 0)
+    assert run("tail", "alerts", "--no-follow", "--model", "other").stdout == ""
+    followed = run("tail", "alerts", "--beginning", "--seconds", "3", "--json")
+    assert json.loads(followed.stdout)["data"]["alert_id"] == "a1"
+
+
+def send_alert(settings: Settings, state: str, revision: int = 0) -> None:
+    alert = Alert(
+        alert_id="a1",
+        model="churn",
+        problem="harm",
+        verdict="performance harmed",
+        state=state,  # type: ignore[arg-type]
+        severity="critical",
+        sentence="does worse",
+        opened_ms=1,
+        updated_ms=1,
+        revision=revision,
+    )
+    kind = "driftline.alert.opened.v1" if state == "open" else "driftline.alert.resolved.v1"
+    publisher = Publisher(settings)
+    publisher.send("alerts", b"a1", write(kind, alert, id="e", source="test", time_ms=1))
+    publisher.flush()
+
+
+def test_status_fails_its_check_while_an_alert_is_open(registry: Registry, kafka: Settings) -> None:
+    relay.Relay(registry, kafka).pump()
+    assert run("status", "--check").exit_code == 0
+    send_alert(kafka, "open")
+    result = run("status", "--check")
+    assert (result.exit_code, "breach: churn: does worse" in result.stderr) == (3, True)
+    assert json.loads(run("status", "--json").stdout)["breaches"] == ["churn: does worse"]
+    send_alert(kafka, "resolved", revision=1)
+    assert run("status", "--check").exit_code == 0
+
+
+def test_dead_letters_are_listed_shown_and_sent_again_as_they_were(kafka: Settings) -> None:
+    headers = (("traceparent", b"t"), ("raw", b"\xff"))
+    record = Record(17, 5, b"key\x00", b"\xffvalue", headers)
+    letter = dead_letter("requests", record, Refused("bad-json", "not\x1b JSON"), "score", 2)
+    publisher = Publisher(kafka)
+    publisher.send(letter.entity, letter.key, letter.value, headers=letter.headers)
+    publisher.flush()
+    listed = run("dlq", "list")
+    assert "requests: 1 bad-json" in listed.stderr
+    assert "\x1b" not in listed.stdout
+    (plain,) = json.loads(run("dlq", "list", "requests", "--json").stdout)
+    assert plain["origin"] == "2/17"
+    shown = run("dlq", "show", "requests", *plain["place"].values())
+    assert "bad-json" in shown.stdout
+    assert run("dlq", "show", "requests", 0, 99).exit_code == 2
+    assert run("dlq", "replay", "requests").exit_code == 2
+    assert run("dlq", "replay", "requests", "--reason", "other", "--yes").exit_code == 0
+    assert values(kafka, "requests") == []
+    assert run("dlq", "replay", "requests", "--yes").exit_code == 0
+    (again,) = values(kafka, "requests")
+    assert (again.key, again.value, again.headers) == (b"key\x00", b"\xffvalue", headers)
+
+
+def test_topics_on_the_embedded_broker_are_left_to_it_aloud(kafka: Settings) -> None:
+    result = run("topics", "apply")
+    assert result.exit_code == 0
+    assert "nothing to apply" in result.stderr
+
+
+def test_doctor_finds_what_is_wrong_and_says_what_to_do(
+    registry: Registry, kafka: Settings
+) -> None:
+    sick = run("doctor", "--json")
+    assert sick.exit_code == 3
+    found = {check["what"]: check for check in json.loads(sick.stdout)}
+    assert found["outbox"]["state"] == "bad"
+    assert found["churn version 1"]["state"] == "bad"  # its artefact is no file
+    assert found["broker"]["state"] == found["registry"]["state"] == "ok"
