@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from consumers.commands import config, dlq, events, health, models, runs, services, topics
+from consumers.commands import (
+    config,
+    dlq,
+    events,
+    health,
+    promotions,
+    runs,
+    services,
+    topics,
+)
 from consumers.commands.common import group
 
 app = group(
@@ -17,7 +26,7 @@ app = group(
 )
 for name, subject in (
     ("topics", topics.app),
-    ("models", models.app),
+    ("models", promotions.app),
     ("runs", runs.app),
     ("dlq", dlq.app),
     ("config", config.app),

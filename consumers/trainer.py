@@ -156,31 +156,10 @@ class Trainer:
             self._fitting.append((retrain, self._start(retrain.job)))
 
     def _conclude(self, retrain: Retrain, fitted: Fitted) -> None:
-        """Register what was fitted and let it challenge; the verdict comes last."""
+        """Propose what was fitted; the verdict comes last, so a crash before it repeats this."""
         verdict, reason = fitted.verdict, fitted.reason
-        if verdict == "accepted":
-            version = self._registry.register_version(
-                retrain.command.model,
-                run_id=retrain.run_id,
-                artefact_url=fitted.artefact_url,
-                artefact_digest=fitted.artefact_digest,
-                profile_url=fitted.profile_url,
-                profile_digest=fitted.profile_digest,
-                metrics=fitted.metrics,
-                who=WHO,
-            )
-            outcome = self._registry.challenge(
-                retrain.command.model,
-                version,
-                command_id=retrain.command.command_id,
-                who=WHO,
-                reason=f"run {retrain.run_id}: {retrain.command.reason}",
-            )
-            if not outcome.applied:
-                verdict, reason = (
-                    "refused",
-                    f"version {version} does not challenge: {outcome.reason}",
-                )
+        if verdict == "accepted" and (refusal := self._propose(retrain, fitted)):
+            verdict, reason = "refused", refusal
         self._registry.finish_run(
             retrain.run_id,
             verdict,
@@ -191,13 +170,30 @@ class Trainer:
             artefact_digest=fitted.artefact_digest,
             profile_digest=fitted.profile_digest,
         )
-        log.info(
-            "retrain ended",
-            model=retrain.command.model,
-            run=retrain.run_id,
-            verdict=verdict,
-            reason=reason,
+        model = retrain.command.model
+        log.info("retrain ended", model=model, run=retrain.run_id, verdict=verdict, reason=reason)
+
+    def _propose(self, retrain: Retrain, fitted: Fitted) -> str:
+        """Register a version and let it challenge; why it may not, or nothing."""
+        command = retrain.command
+        version = self._registry.register_version(
+            command.model,
+            run_id=retrain.run_id,
+            artefact_url=fitted.artefact_url,
+            artefact_digest=fitted.artefact_digest,
+            profile_url=fitted.profile_url,
+            profile_digest=fitted.profile_digest,
+            metrics=fitted.metrics,
+            who=WHO,
         )
+        outcome = self._registry.challenge(
+            command.model,
+            version,
+            command_id=command.command_id,
+            who=WHO,
+            reason=f"run {retrain.run_id}: {command.reason}",
+        )
+        return "" if outcome.applied else f"version {version} does not challenge: {outcome.reason}"
 
     def _drop(self, which: Callable[[Retrain], bool]) -> None:
         for retrain, fit in list(self._fitting):

@@ -157,8 +157,8 @@ class Partition:
         latest = reader.latest(self._checkpoint_topic, self.number, end)
         checkpoint = checkpoints.parse(latest, self.world.stage, self.number)
         self._resume(checkpoint.manifest if checkpoint else None)
+        self._await_fleet(checkpoint.manifest.generations if checkpoint else {}, current)
         if checkpoint:
-            self._await_fleet(checkpoint.manifest.generations, current)
             self.processor.restore(checkpoint.parts)
             self._digests = dict(checkpoint.manifest.parts)
         self._committed = dict(self.positions)
@@ -181,7 +181,8 @@ class Partition:
             )
 
     def _await_fleet(self, generations: Mapping[str, int], current: Callable[[], bool]) -> None:
-        """State that has seen a generation must not meet an older one."""
+        """State that has seen a generation must not meet an older one, and no state an empty fleet:
+        what this process has not read of lifecycle yet is not unknown."""
         while not self.world.fleets.reached(generations):
             _demand(current)
             time.sleep(0.02)

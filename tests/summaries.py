@@ -162,6 +162,7 @@ class Monitor:
             seed
         )  # apart, so that more partitions see the same events
         self._open: dict[tuple[int, int, int], SummaryComputed] = {}
+        self._later: list[tuple[int, int, int, int, dict[str, Any]]] = []
 
     def day(
         self,
@@ -184,13 +185,31 @@ class Monitor:
             )
             if labelled:
                 is_bad = bool(self._draw.random() < bad)
-                sums, squares = _sums(is_bad)
-                self._add(partition, version, tick, labelled=1, sums=sums, squares=squares)
-                arrival = tick if label_tick is None else label_tick
                 pairs = {str(v): self._pair(is_bad, its) for v, its in (shadows or {}).items()}
-                bets = _one(LOSS_BINS, BAD if is_bad else GOOD)
-                self._add(partition, version, arrival, bets=bets, pairs=pairs)
+                self._label(partition, version, tick, label_tick or tick, is_bad, pairs)
         self._flush()
+
+    def _label(
+        self,
+        partition: int,
+        version: int,
+        tick: int,
+        label_tick: int,
+        is_bad: bool,
+        pairs: dict[str, Pairs],
+    ) -> None:
+        """A label: sums go to its prediction's tick, bets and pairs to that in which it comes."""
+        sums, squares = _sums(is_bad)
+        bets = _one(LOSS_BINS, BAD if is_bad else GOOD)
+        parts: list[tuple[int, dict[str, Any]]] = [
+            (tick, {"labelled": 1, "sums": sums, "squares": squares}),
+            (label_tick, {"bets": bets, "pairs": pairs}),
+        ]
+        if label_tick > tick:
+            self._later += [(label_tick, partition, version, *part) for part in parts]
+        else:
+            for at, fields in parts:
+                self._add(partition, version, at, **fields)
 
     def _signals(self, shift: int, missing: float) -> dict[str, list[int]]:
         draw = self._draw
@@ -228,7 +247,12 @@ class Monitor:
         self._open.clear()
 
     def progress(self, tick: int, *, only: int | None = None) -> None:
-        """Every partition has passed the beginning of a tick."""
+        """Every partition has passed the beginning of a tick; labels due before it have come."""
+        for label_tick, partition, version, at, fields in self._later:
+            if label_tick < tick:
+                self._add(partition, version, at, **fields)
+        self._later = [label for label in self._later if label[0] >= tick]
+        self._flush()
         for partition, log in enumerate(self.logs):
             if only in (None, partition):
                 log.append(

@@ -348,6 +348,20 @@ def test_broken_binary_mode_headers_are_refused(
     assert reason("requests", REQUEST, headers=headers) == expected
 
 
+def test_a_cloud_event_in_disguise_is_one_all_the_same() -> None:
+    """Its attribute's name in escapes must not make it plain data."""
+    attributes = {"specversion": "1.0", "id": "1", "source": "s", "type": "other.v1"}
+    disguised = json.dumps(REQUEST | attributes).replace("specversion", "\\u0073pecversion")
+
+    assert reason("requests", disguised.encode()) == "bad-envelope"
+
+
+def test_text_that_is_not_utf8_is_refused_where_an_attribute_may_stand() -> None:
+    value = json.dumps(REQUEST | {"id": "?"}).encode().replace(b"?", b"\xff")
+
+    assert reason("requests", value) == "bad-json"
+
+
 def test_foreign_headers_change_nothing() -> None:
     assert one("requests", REQUEST, headers=[("b3", b"\xff"), ("x", None)]).events
 

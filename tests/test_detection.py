@@ -110,7 +110,8 @@ def test_at_the_exact_edge_of_the_null_about_half_the_budget_is_used() -> None:
     runs, ticks = 40, 2000
     bets = mean_bets(np.array([0.0, 1.0]), 0.1, LOSS_STAKES / 0.1)
     names = [str(i) for i in range(runs)]
-    tables = [BetTable(name, bets, np.full(len(bets), 1 / len(bets))) for name in names]
+    weights = loss_table(validated(np.random.default_rng(3), 100), tolerance=0, delta=0.1).weights
+    tables = [BetTable(name, bets, weights) for name in names]
     watch = Bank(
         tables,
         dict.fromkeys(names, 1 / runs),

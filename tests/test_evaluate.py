@@ -262,3 +262,16 @@ def test_shadows_and_champion_are_measured_on_the_same_events() -> None:
     ]
     assert pair[0].labelled == pair[1].labelled == 120
     assert pair[0].metrics["log_loss"].value > pair[1].metrics["log_loss"].value
+
+
+def test_a_challenger_that_stays_begins_a_new_trial_beside_a_new_champion() -> None:
+    world = World()
+    world.days(5)
+    world.trainer.challenge()
+    world.trainer.challenge()
+    world.days(7, v1=0.6, v2=0.05, v3=0.6)
+    assert world.commands == ["promote"]
+    world.facts.clear()
+    world.days(1, v1=0.6, v2=0.05, v3=0.6)
+    beside = [f for f in world.facts if getattr(f, "window", "") == "paired with 3"]
+    assert [(f.version, f.labelled) for f in beside] == [(2, 24)]

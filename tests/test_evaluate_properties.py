@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.core.processor import Batch, Fleet, Output
-from stream.events import AccuracyMeasured, DriftMeasured
+from stream.events import AccuracyMeasured, DriftMeasured, ProgressReported
 from tests.summaries import Monitor, Trainer, batch, facts, processor, verdicts
 
 Events = list[msgspec.Struct]
@@ -25,7 +25,7 @@ def stories() -> st.SearchStrategy[list[dict[str, Any]]]:
             "shift": st.sampled_from([0, 0, 4]),
             "missing": st.sampled_from([0.0, 0.0, 0.6]),
             "labelled": st.sampled_from([True, True, False]),
-            "delay": st.integers(0, 3),
+            "delay": st.integers(0, 2),
             "gap": st.sampled_from([1, 1, 1, 30]),
         }
     )
@@ -37,14 +37,12 @@ def stories() -> st.SearchStrategy[list[dict[str, Any]]]:
 def logs(story: Sequence[dict[str, Any]], seed: int, partitions: int) -> list[Events]:
     """Each partition's log: the days in order, labels of a day in the ticks in which they come."""
     monitor = Monitor(partitions, seed)
-    tick, closed = 100, 0
+    tick = 100
     for day in story:
         traffic = {k: day[k] for k in ("n", "bad", "shift", "missing", "labelled")}
         monitor.day(tick, 1, shadows={2: 0.05}, label_tick=tick + day["delay"], **traffic)
         tick += day["gap"]
-        if tick - 4 > closed:  # labels of the last days may still come
-            closed = tick - 4
-            monitor.progress(closed)
+        monitor.progress(tick)
     for end in (tick + 40, tick + 400):  # restatements come when cells end
         monitor.progress(end)
     return monitor.logs
@@ -57,14 +55,25 @@ def fleet() -> Fleet:
 
 
 def interleaved(parts: list[Events], choices: Iterator[int]) -> Events:
-    """One order in which the partitions' logs may lie in `summaries`."""
-    rest = [list(reversed(part)) for part in parts]
+    """One order in which the partitions' logs may lie in `summaries`; some report more often."""
+    rest = [list(reversed(_reported(part, 1 + next(choices) % 5, choices))) for part in parts]
     merged = []
     while any(rest):
         open_ones = [part for part in rest if part]
         run = open_ones[next(choices) % len(open_ones)]
         merged += [run.pop() for _ in range(min(len(run), 1 + next(choices) % 40))]
     return merged
+
+
+def _reported(log: Events, every: int, choices: Iterator[int]) -> Events:
+    """A log with about one of `every` progress reports left, and the last ones."""
+    return [
+        event
+        for event in log
+        if not isinstance(event, ProgressReported)
+        or any(event is last for last in log[-2:])
+        or next(choices) % every == 0
+    ]
 
 
 def split(events: Events, choices: Iterator[int]) -> list[Batch]:
@@ -85,15 +94,18 @@ def choices(seed: int) -> Iterator[int]:
 
 
 def final_windows(outputs: list[Output]) -> dict[tuple[Any, ...], bytes]:
-    """The last word on every window, without how often and with what evidence it was said."""
+    """The last word on every window; the evidence is that of the first, before any restatement."""
     last: dict[tuple[Any, ...], bytes] = {}
+    evidence: dict[tuple[Any, ...], float] = {}
     for fact in facts(outputs):
         if isinstance(fact, AccuracyMeasured) and not fact.window.startswith("paired"):
             key: tuple[Any, ...] = (fact.version, fact.segment, fact.window, fact.end_ms)
             last[key] = msgspec.json.encode(msgspec.structs.replace(fact, revision=0))
         elif isinstance(fact, DriftMeasured):
             key = (fact.version, fact.signal, fact.window, fact.end_ms)
-            last[key] = msgspec.json.encode(msgspec.structs.replace(fact, revision=0, evidence=0.0))
+            first = evidence.setdefault(key, fact.evidence)
+            same = msgspec.structs.replace(fact, revision=0, evidence=first)
+            last[key] = msgspec.json.encode(same)
     return last
 
 

@@ -85,6 +85,16 @@ def test_labels_that_wait_are_taken_in_the_order_in_which_they_came() -> None:
     assert story.counted == {"corrections": 1, "duplicates": 1}
 
 
+def test_labels_that_waited_are_counted_no_earlier_than_a_late_prediction_allows() -> None:
+    story = Story()
+    for label in (1.0, 0.0, 0.0):
+        story.label(300, label)
+    story.pass_to(2_000)
+    story.predict(100, floor=2_000)
+    assert [one.arrived_ms for one in story.join.joined] == [2_000, 2_000]
+    assert [one.time_ms for one in story.join.counted] == [2_000, 2_000]
+
+
 def test_a_second_prediction_is_a_duplicate_or_a_conflict_and_the_first_counts() -> None:
     story = Story()
     assert story.predict(100, 0.5)

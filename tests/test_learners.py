@@ -6,7 +6,7 @@ import pytest
 from models.additive import additive
 from models.features import Coder, Row
 from models.learners import LEARNERS
-from models.spec import ModelSpec, Task
+from models.spec import Feature, ModelSpec, Task
 from models.threads import one_thread
 from models.training import Examples
 from tests.streams import examples, spec
@@ -42,13 +42,20 @@ def test_a_learner_fits_nulls_and_categories_of_every_task(name: str, task: Task
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("gaps", ["both", "numbers", "categories", "empty column", "no nulls"])
+@pytest.mark.parametrize(
+    "gaps", ["both", "two of each", "numbers", "categories", "empty column", "no nulls"]
+)
 def test_the_short_form_gives_what_the_pipeline_gives(task: Task, gaps: str) -> None:
     """Imputing, indicators, scaling, one-hot and the estimator, on all kinds of columns."""
     model, known, odd = spec(task), examples(task), ODD
     if gaps == "numbers":
         model, known = _only(model, known, (0, 2))
         odd = [_at(row, (0, 2)) for row in ODD]
+    elif gaps == "two of each":
+        model, known = _only(model, known, (0, 1, 2, 1))
+        shifted = zip(known.rows, known.rows[1:] + known.rows[:1], strict=True)
+        known = known._replace(rows=[(*row[:3], other[1]) for row, other in shifted])
+        odd = [_at(row, (0, 1, 2, 1)) for row in ODD]
     elif gaps == "categories":
         model, known = _only(model, known, (1,))
         odd = [_at(row, (1,)) for row in ODD]
@@ -81,7 +88,9 @@ def test_other_pipelines_have_no_short_form() -> None:
 
 
 def _only(model: ModelSpec, known: Examples, places: tuple[int, ...]) -> tuple[ModelSpec, Examples]:
-    features = tuple(model.features[place] for place in places)
+    features = tuple(
+        Feature(name=f"f{i}", type=model.features[place].type) for i, place in enumerate(places)
+    )
     kept = ModelSpec(name="m", task=model.task, classes=model.classes, features=features)
     return kept, known._replace(rows=[_at(row, places) for row in known.rows])
 

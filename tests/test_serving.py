@@ -67,6 +67,8 @@ def test_the_same_fit_has_the_same_digest_in_every_process() -> None:
     )
 
     assert child.stdout.split() == digests()
+    with zipfile.ZipFile(io.BytesIO(dump(fitted()))) as archive:
+        assert {info.date_time[0] for info in archive.infolist()} == {1980}
 
 
 def digests() -> list[str]:

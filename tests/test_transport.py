@@ -68,7 +68,7 @@ def test_aiokafka_makes_our_records() -> None:
 
 def test_faust_never_has_an_offset_to_commit() -> None:
     """Acknowledged offsets do not pile up, and none is ever committed."""
-    consumer = SimpleNamespace(_acked={A: [1, 2, 3]}, _acked_index={A: {1, 2, 3}})
+    consumer: Any = SimpleNamespace(_acked={A: [1, 2, 3]}, _acked_index={A: {1, 2, 3}})
 
     assert BatchConsumer._new_offset(consumer, A) is None
     assert consumer._acked == {A: []}

@@ -60,6 +60,7 @@ def test_a_signal_that_stays_bad_stays_open_and_one_that_is_good_again_starts_af
     for number in range(60):
         observe(watch, KIT, day(number, bad=60))
     assert alarmed(watch) == ["harm/loss"]
+    assert (watch.open("harm")["loss"].opened_ms or 0) <= 3 * DAY_MS
     for number in range(60, 70):
         observe(watch, KIT, day(number))
     assert alarmed(watch) == []
@@ -75,6 +76,17 @@ def test_recovery_takes_some_groups_however_clear_it_is() -> None:
         open_groups += 1
         observe(watch, KIT, day(open_groups, n=1000, bad=50))
     assert open_groups == 3
+
+
+def test_recovery_adds_up_over_groups_that_are_too_small_to_show_it() -> None:
+    watch = Watch(version=1)
+    observe(watch, KIT, day(0, bad=60))
+    for number in range(1, 6):
+        observe(watch, KIT, day(number, n=2, bad=0))
+        assert alarmed(watch) == ["harm/loss"]
+    for number in range(6, 80):
+        observe(watch, KIT, day(number, n=2, bad=0))
+    assert alarmed(watch) == []
 
 
 def test_broken_data_is_told_apart_from_drift() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from consumers.commands.common import (
     FAILURE,
     Json,
     Model,
-    Reason,
-    Yes,
-    confirm,
     group,
     load_settings,
     parse_time,
@@ -32,8 +29,6 @@ if TYPE_CHECKING:
     from stream.settings import Settings
 
 app = group("Models: what is registered, what is live, and what was.")
-
-Version = Annotated[int | None, typer.Argument(help="A registered version.", show_default=False)]
 
 
 @app.command()
@@ -64,8 +59,8 @@ def add(
             dataset = read_history(wanted, data, Columns(time_column, label_column))
             version = train_first(opened, settings, wanted, dataset, who())
             say(f"version {version} is trained and live")
-        _published(opened, settings)
-        _show(opened, wanted.name, json=json)
+        publish_changes(opened, settings)
+        show_model(opened, wanted.name, json=json)
 
 
 @app.command("list")
@@ -105,7 +100,7 @@ def show(model: Model, *, json: Json = False) -> None:
     Example: driftline models show churn --json
     """
     with registry(load_settings()) as opened:
-        _show(opened, model, json=json)
+        show_model(opened, model, json=json)
 
 
 @app.command()
@@ -115,7 +110,7 @@ def history(model: Model, *, json: Json = False) -> None:
     Example: driftline models history churn
     """
     with registry(load_settings()) as opened:
-        _known(opened, model)
+        known_model(opened, model)
         entries = opened.history(model)
     if json:
         print_json(entries)
@@ -151,82 +146,12 @@ def live_at(
     """
     time_ms = parse_time(time)
     with registry(load_settings()) as opened:
-        _known(opened, model)
+        known_model(opened, model)
         state = opened.live_at(model, time_ms)
     if state is None:
         say(f"error: {model} was not registered yet at {show_time(time_ms)}")
         raise typer.Exit(FAILURE)
     _print_state(state, json=json)
-
-
-@app.command()
-def promote(
-    model: Model,
-    version: Version = None,
-    reason: Reason = "promoted by hand",
-    *,
-    force: Annotated[
-        bool, typer.Option("--force", help="Also a version that is not on trial.")
-    ] = False,
-    yes: Yes = False,
-    json: Json = False,
-) -> None:
-    """Make a version the champion: the only challenger, or the one that is named.
-
-    The champion before it stays in shadow, and comes back if the new one does worse.
-
-    Example: driftline models promote churn 4 --reason "checked with sales"
-    """
-    with registry(load_settings()) as opened:
-        challengers = _known(opened, model).challengers
-        if version is not None and version not in challengers and not force:
-            say(
-                f"error: version {version} of {model} is not on trial, so nothing shows that it is "
-                "better; --force promotes it all the same"
-            )
-            raise typer.Exit(FAILURE)
-        _change(opened, "promote", model, version, reason, yes=yes, json=json)
-
-
-@app.command()
-def rollback(
-    model: Model,
-    version: Version = None,
-    reason: Reason = "rolled back by hand",
-    *,
-    yes: Yes = False,
-    json: Json = False,
-) -> None:
-    """Go back to a former champion: the last healthy one, or the one that is named.
-
-    Example: driftline models rollback churn --yes --reason "complaints since noon"
-    """
-    with registry(load_settings()) as opened:
-        _change(opened, "rollback", model, version, reason, yes=yes, json=json)
-
-
-@app.command()
-def pin(
-    model: Model, reason: Reason = "pinned by hand", *, yes: Yes = False, json: Json = False
-) -> None:
-    """Keep the champion until it is unpinned, whatever the evidence says.
-
-    Example: driftline models pin churn --yes --reason "audit this week"
-    """
-    with registry(load_settings()) as opened:
-        _change(opened, "pin", model, None, reason, yes=yes, json=json)
-
-
-@app.command()
-def unpin(
-    model: Model, reason: Reason = "unpinned by hand", *, yes: Yes = False, json: Json = False
-) -> None:
-    """Let the champion be replaced again.
-
-    Example: driftline models unpin churn --yes
-    """
-    with registry(load_settings()) as opened:
-        _change(opened, "unpin", model, None, reason, yes=yes, json=json)
 
 
 @app.command()
@@ -237,9 +162,9 @@ def republish(model: Model) -> None:
     """
     settings = load_settings()
     with registry(settings) as opened:
-        _known(opened, model)
+        known_model(opened, model)
         opened.republish(model)
-        _published(opened, settings)
+        publish_changes(opened, settings)
 
 
 def describe(state: LiveState) -> str:
@@ -250,36 +175,6 @@ def describe(state: LiveState) -> str:
         *(["trial"] if state.challengers else []),
     ]
     return " ".join(words) or ("serving" if state.champion else "no version yet")
-
-
-def _change(
-    opened: Registry,
-    action: Literal["promote", "rollback", "pin", "unpin"],
-    model: str,
-    version: int | None,
-    reason: str,
-    *,
-    yes: bool,
-    json: bool,
-) -> None:
-    """Say what will happen, ask, do it, publish it."""
-    from models.registry import Refusal
-
-    before = _known(opened, model)
-    after = opened.preview(action, model, version)
-    if isinstance(after, Refusal):
-        say(f"error: {action} {model}: {after.reason}")
-        raise typer.Exit(FAILURE)
-    if after.champion != before.champion:
-        effect = f"champion of {model}: {before.champion or 'none'} -> {after.champion}"
-        previous = f", version {after.previous} stays in shadow" if after.previous else ""
-        say(f"{effect}{previous}")
-    else:
-        say(f"{action} version {after.champion} of {model}")
-    confirm("Go ahead?", yes=yes)
-    _require(getattr(opened, action)(model, version, who=who(), reason=reason))
-    _published(opened, load_settings())
-    _show(opened, model, json=json)
 
 
 def _read_spec(path: Path) -> ModelSpec:
@@ -295,16 +190,16 @@ def _read_spec(path: Path) -> ModelSpec:
 def _register(opened: Registry, spec: ModelSpec, source: str) -> None:
     known = opened.live(spec.name)
     if known is None:
-        _require(opened.add_model(spec, who=who(), reason=f"added {source}"))
+        require(opened.add_model(spec, who=who(), reason=f"added {source}"))
         say(f"model {spec.name} is registered")
     elif known.spec != spec:
-        _require(opened.revise_spec(spec, who=who(), reason=f"revised {source}"))
+        require(opened.revise_spec(spec, who=who(), reason=f"revised {source}"))
         say(f"the spec of {spec.name} is revised")
     else:
         say(f"model {spec.name} is registered already, with this spec")
 
 
-def _known(opened: Registry, model: str) -> LiveState:
+def known_model(opened: Registry, model: str) -> LiveState:
     from models.registry import UnknownModel
 
     state = opened.live(model)
@@ -313,20 +208,20 @@ def _known(opened: Registry, model: str) -> LiveState:
     return state
 
 
-def _require(outcome: Outcome) -> None:
+def require(outcome: Outcome) -> None:
     if not outcome.applied:
         say(f"error: {outcome.reason}")
         raise typer.Exit(FAILURE)
 
 
-def _published(opened: Registry, settings: Settings) -> None:
+def publish_changes(opened: Registry, settings: Settings) -> None:
     from consumers.relay import pump_once
 
     say(pump_once(opened, settings))
 
 
-def _show(opened: Registry, model: str, *, json: bool) -> None:
-    state = _known(opened, model)
+def show_model(opened: Registry, model: str, *, json: bool) -> None:
+    state = known_model(opened, model)
     versions = opened.versions(model)
     if json:
         print_json({"live": state, "versions": versions})

@@ -91,7 +91,7 @@ def loss_table(
     """
     bound = harm_bound(validation, tolerance=tolerance, delta=delta)
     rows = mean_bets(LOSS_VALUES, bound.upper, LOSS_STAKES / bound.upper)
-    return _table(name, [(1.0, [rows])], validation.deflation)
+    return _table(name, _staked(rows), validation.deflation)
 
 
 def recovery_table(
@@ -104,7 +104,7 @@ def recovery_table(
     bound = harm_bound(validation, tolerance=tolerance, delta=delta)
     edge = min(max((bound.mean + level) / 2, bound.upper), 1 - 1e-6)
     rows = mean_bets(-LOSS_VALUES, -edge, LOSS_STAKES / (1 - edge))
-    return _table(name, [(1.0, [rows])], validation.deflation)
+    return _table(name, _staked(rows), validation.deflation)
 
 
 def distribution_table(signal: SignalProfile, *, tolerance_psi: float, delta: float) -> BetTable:
@@ -237,6 +237,12 @@ def _smoothed(counts: Array) -> Array:
 
 def _deflation(inflation: float) -> float:
     return inflation if inflation > DEFLATE_FROM else 1.0
+
+
+def _staked(rows: Array) -> list[tuple[float, list[Array]]]:
+    """Low stakes weigh more: what they are for is slow to show, what high ones are for is not."""
+    weights = LOSS_STAKES**-0.5
+    return [(float(weight), [row[None]]) for weight, row in zip(weights, rows, strict=False)]
 
 
 def _table(

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from stream.core.processor import Parts
+from stream.core.ticks import added_pairs
 from stream.events import Pairs, SummaryComputed
 
 PART: Final = "deltas"
@@ -35,6 +36,13 @@ class Delta(Struct, omit_defaults=True):
     pairs: dict[str, Pairs] = {}
     delays: dict[str, int] = {}
     counters: dict[str, int] = {}
+
+    def add_signal(self, name: str, index: int, size: int, count: int) -> None:
+        """Add a count to one of a signal's `size` bins."""
+        counts = self.signals.get(name)
+        if counts is None:
+            counts = self.signals[name] = [0] * size
+        counts[index] += count
 
 
 class Deltas:
@@ -92,15 +100,12 @@ def _ordered(delta: Delta) -> dict[str, Any]:
     return {k: dict(sorted(v.items())) if isinstance(v, dict) else v for k, v in fields.items()}
 
 
-def add_counts(into: list[int], more: list[int]) -> list[int]:
-    """
-    >>> add_counts([], [1, 2]), add_counts([1, 2], [1, 1])
-    ([1, 2], [2, 3])
-    """
-    return [a + b for a, b in zip(into, more, strict=True)] if into else more
-
-
 def add_named(into: dict[str, int], name: str, count: int) -> None:
     """Add a count under a name; nothing where it is 0."""
     if count:
         into[name] = into.get(name, 0) + count
+
+
+def add_pairs(into: dict[str, Pairs], version: str, more: Pairs) -> None:
+    """Add outcomes against a shadow version."""
+    into[version] = added_pairs(into[version], more) if version in into else more

@@ -1,12 +1,13 @@
 """Predictions and labels to counts, many at a time.
 
 Everything here is a sum of integers over events, each of which depends on its own event alone, so
-that it does not matter how events are cut into batches or spread over partitions.
+that it does not matter how events are cut into batches or spread over partitions. Models are folded
+together, so that many models with few events cost about as much as one with many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 
 from models import losses
 from models.features import Row
-from stream.core.deltas import Deltas, Place, add_counts, add_named
+from stream.core.deltas import Deltas, Place, add_named, add_pairs
 from stream.core.joining import Joined
-from stream.core.sources import OTHER, Source
+from stream.core.sources import Source
 from stream.events import LOSS_BINS, MICRO, Pairs
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+FEW = 8  # predictions of one source that are faster counted one by one
 _EXACT = 2.0**53  # sums of integers below it are exact in float64
 
 
@@ -33,140 +35,180 @@ class Made(NamedTuple):
     output: tuple[float, ...]
 
 
+class Labelled(NamedTuple):
+    """A label with the source of its prediction."""
+
+    source: Source
+    joined: Joined
+
+
 class _Groups(NamedTuple):
-    """Events by place: `of[i]` is the index in `places` of event i's place."""
+    """Events by place: each in the place that is all, and in one for each of its segments.
+
+    Attributes:
+        whole: shape (n,): index of the first of these in `places`.
+        places: the places, and for each whether it is all.
+        of, who: shape (n + segments,): index of a place, and of an event that belongs there.
+    """
 
     places: list[Place]
+    whole: Ints
     of: Ints
+    who: Ints
 
-    def number(self, chosen: NDArray[np.bool_] | None = None) -> list[int]:
-        return self.sums(np.ones(len(self.of)) if chosen is None else chosen.astype(np.float64))
+    @property
+    def segments(self) -> _Groups:
+        """The places that are not all."""
+        return self._replace(of=self.of[len(self.whole) :], who=self.who[len(self.whole) :])
 
-    def sums(self, values: Floats) -> list[int]:
-        """Sums of whole numbers by place, exact."""
-        if np.abs(values).sum() < _EXACT:
-            totals = np.bincount(self.of, weights=values, minlength=len(self.places))
-            return [int(total) for total in totals]
-        exact = [0] * len(self.places)
-        for index, value in zip(self.of.tolist(), values.tolist(), strict=True):
-            exact[index] += int(value)
-        return exact
+    def sums(self, values: Floats) -> Iterable[tuple[Place, int]]:
+        """Sums of whole numbers, shape (n,), by place; exact."""
+        return zip(self.places, _sums(self.of, values[self.who], len(self.places)), strict=True)
 
-    def table(self, columns: Ints, width: int) -> list[list[int]]:
-        """Counts by place and column. Args: columns: shape (n,) or (n, k), each below `width`."""
-        cells = self.of.reshape(-1, *[1] * (columns.ndim - 1)) * width + columns
-        counts = np.bincount(cells.ravel(), minlength=len(self.places) * width)
-        rows: list[list[int]] = counts.reshape(len(self.places), width).tolist()
-        return rows
+    def cells(self, columns: Ints, width: int) -> Iterable[tuple[Place, int, int]]:
+        """Counts by place and column (n,), below `width`, where they are not zero."""
+        return self._cells(self.of * width + columns[self.who], width)
+
+    def whole_cells(self, columns: Ints, width: int) -> Iterable[tuple[Place, int, int]]:
+        """Counts by place and columns (n, k), of places that are all."""
+        return self._cells((self.whole[:, None] * width + columns).ravel(), width)
+
+    def _cells(self, cells: Ints, width: int) -> Iterable[tuple[Place, int, int]]:
+        counts = np.bincount(cells)
+        for cell in np.flatnonzero(counts).tolist():
+            place, column = divmod(cell, width)
+            yield self.places[place], column, int(counts[cell])
 
 
 def fold_predictions(source: Source, made: Sequence[Made], deltas: Deltas) -> None:
-    """Count predictions and their signals in the ticks of their event times.
+    """Count predictions of one source and their signals in the ticks of their event times.
 
     Segments get the prediction's signals only: inputs are judged for the model as a whole.
     """
-    ticks = np.array([m.time_ms for m in made], dtype=np.int64) // source.tick_ms
-    codes = _codes(source, [m.codes for m in made])
-    binner = source.binner
-    bins = np.empty((len(made), 0), dtype=np.int64)
-    if binner:
-        bins = binner.codes([m.row for m in made], np.array([m.output for m in made]))
-    features = len(source.spec.features)
-    for segment, groups in enumerate(_groups(source, ticks, codes)):
-        for place, count in zip(groups.places, groups.number(), strict=True):
-            deltas.at(place).predictions += count
-        if binner:
-            chosen = bins[:, features:] if segment else bins
-            names = binner.names[features:] if segment else binner.names
-            rows = groups.table(chosen, binner.size)
-            for place, row in zip(groups.places, rows, strict=True):
-                signals = deltas.at(place).signals
-                split = binner.split(np.array(row))
-                for name in names:
-                    signals[name] = add_counts(signals.get(name, []), split[name].tolist())
+    if len(made) > FEW:
+        _count_together(source, made, deltas)
+    else:
+        for one in made:
+            _count_one(source, one, deltas)
 
 
-def fold_labels(source: Source, joined: Sequence[Joined], deltas: Deltas) -> None:
+def _count_together(source: Source, made: Sequence[Made], deltas: Deltas) -> None:
+    groups = _groups((source, m.time_ms, m.codes) for m in made)
+    for place, count in groups.sums(np.ones(len(made))):
+        deltas.at(place).predictions += count
+    if source.binner is None:
+        return
+    outputs = np.array([m.output for m in made], dtype=np.float64)
+    bins = source.binner.codes([m.row for m in made], outputs)
+    for place, cell, count in groups.whole_cells(bins, source.binner.size):
+        deltas.at(place).add_signal(*source.signal(cell), count)
+    segments = groups.segments
+    for column in range(len(source.spec.features), bins.shape[1]):
+        for place, cell, count in segments.cells(bins[:, column], source.binner.size):
+            deltas.at(place).add_signal(*source.signal(cell), count)
+
+
+def _count_one(source: Source, made: Made, deltas: Deltas) -> None:
+    kind, tick = source.kind, made.time_ms // source.tick_ms
+    cells = source.bins(made.row, made.output)
+    which = [-1, *(segment << 8 | code for segment, code in enumerate(made.codes))]
+    for number, segment in enumerate(which):
+        delta = deltas.at(Place(kind.model, kind.version, source.segment_name(segment), tick))
+        delta.predictions += 1
+        for cell in cells[len(source.spec.features) :] if number else cells:
+            delta.add_signal(*source.signal(cell), 1)
+
+
+def fold_labels(labelled: Sequence[Labelled], deltas: Deltas) -> None:
     """Count labels: sums in the ticks of the predictions, bets in the ticks of the arrivals."""
-    first = [j for j in joined if j.before is None]
-    corrected = [j for j in joined if j.before is not None]
-    _restate(source, first + corrected, len(first), deltas)
-    if first:
-        _bet(source, first, deltas)
+    alike: dict[tuple[str, int], list[Labelled]] = {}
+    for one in labelled:
+        kind = (one.source.spec.task, one.source.kind.outputs)
+        alike.setdefault(kind, []).append(one)
+    for some in alike.values():
+        first = [one for one in some if one.joined.before is None]
+        _restate(some, first, deltas)
+        if first:
+            _bet(first, deltas)
 
 
-def _restate(source: Source, joined: Sequence[Joined], first: int, deltas: Deltas) -> None:
-    """Add what the labels say and, for corrections (from index `first` on), take away the old."""
-    corrected = joined[first:]
-    rows = [*joined, *corrected]
-    k = source.kind.outputs
-    outputs = np.array([j.values[:k] for j in rows], dtype=np.float64)
-    labels = np.array([j.label for j in joined] + [j.before for j in corrected], dtype=np.float64)
+class _Judged(NamedTuple):
+    """Outputs of versions (n, k), with the labels (n,) and the scale of each loss (n,)."""
+
+    outputs: Floats
+    labels: Floats
+    scales: Floats
+
+
+def _restate(some: Sequence[Labelled], first: Sequence[Labelled], deltas: Deltas) -> None:
+    """Add what the labels say; where they are corrections, take away what the old ones said."""
+    corrected = [one for one in some if one.joined.before is not None]
+    rows = [*first, *corrected, *corrected]
     signs = np.ones(len(rows))
-    signs[len(joined) :] = -1.0
-    ticks = np.array([j.predicted_ms for j in rows], dtype=np.int64) // source.tick_ms
-    codes = _codes(source, [j.codes for j in rows])
-    measures = losses.measures(source.spec, outputs, labels, source.kind.loss_scale)
-    for groups in _groups(source, ticks, codes):
-        labelled = groups.number(np.arange(len(rows)) < first)
-        for place, count in zip(groups.places, labelled, strict=True):
-            deltas.at(place).labelled += count
-        for name, values in measures.items():
-            sums = groups.sums(signs * micro(values))
-            squares = groups.sums(signs * micro(values**2))
-            for place, total, square in zip(groups.places, sums, squares, strict=True):
-                delta = deltas.at(place)
-                delta.sums[name] = delta.sums.get(name, 0) + total
-                delta.squares[name] = delta.squares.get(name, 0) + square
+    signs[len(some) :] = -1.0
+    labels = [one.joined.label for one in rows[: len(some)]]
+    judged = _judged(rows, [*labels, *(one.joined.before or 0.0 for one in corrected)])
+    spec, scales = rows[0].source.spec, judged.scales
+    measures = losses.measures(spec, judged.outputs, judged.labels, 1.0)
+    measures["loss"] = _bounded(losses.losses(spec, judged.outputs, judged.labels), scales)
+    groups = _groups((one.source, one.joined.predicted_ms, one.joined.codes) for one in rows)
+    for place, count in groups.sums((np.arange(len(rows)) < len(first)).astype(np.float64)):
+        deltas.at(place).labelled += count
+    for name, values in measures.items():
+        for place, total in groups.sums(signs * micro(values)):
+            sums = deltas.at(place).sums
+            sums[name] = sums.get(name, 0) + total
+        for place, total in groups.sums(signs * micro(values**2)):
+            squares = deltas.at(place).squares
+            squares[name] = squares.get(name, 0) + total
 
 
-def _bet(source: Source, first: Sequence[Joined], deltas: Deltas) -> None:
+def _bet(first: Sequence[Labelled], deltas: Deltas) -> None:
     """Labels that came for the first time: each is judged once, in the tick of its arrival."""
-    spec, kind = source.spec, source.kind
-    outputs = np.array([j.values for j in first], dtype=np.float64)
-    labels = np.array([j.label for j in first], dtype=np.float64)
-    ticks = np.array([j.arrived_ms for j in first], dtype=np.int64) // source.tick_ms
-    codes = _codes(source, [j.codes for j in first])
-    raw = losses.losses(spec, outputs[:, : kind.outputs], labels)
-    bounded = losses.bounded(raw, kind.loss_scale)
-    bins = losses.loss_bin(bounded, [j.id for j in first])
-    delays = delay_bin(np.array([j.labelled_ms - j.predicted_ms for j in first]))
-    for segment, groups in enumerate(_groups(source, ticks, codes)):
-        for place, row in zip(groups.places, groups.table(bins, LOSS_BINS), strict=True):
-            delta = deltas.at(place)
-            delta.bets = add_counts(delta.bets, row)
-        for place, row in zip(groups.places, groups.table(delays, 64), strict=True):
-            for delay, count in enumerate(row):
-                add_named(deltas.at(place).delays, str(delay), count)
-        if not segment:
-            for i, version in enumerate(kind.shadows, start=1):
-                theirs = outputs[:, i * kind.outputs : (i + 1) * kind.outputs]
-                shadow = losses.losses(spec, theirs, labels)
-                difference = bounded - losses.bounded(shadow, kind.loss_scale)
-                _pair(groups, str(version), difference, raw, shadow, deltas)
+    joined = [one.joined for one in first]
+    judged = _judged(first, [j.label for j in joined])
+    raw = losses.losses(first[0].source.spec, judged.outputs, judged.labels)
+    bounded = _bounded(raw, judged.scales)
+    groups = _groups((one.source, one.joined.arrived_ms, one.joined.codes) for one in first)
+    bins = losses.loss_bin(bounded, [j.id for j in joined])
+    for place, column, count in groups.cells(bins, LOSS_BINS):
+        delta = deltas.at(place)
+        delta.bets = delta.bets or [0] * LOSS_BINS
+        delta.bets[column] += count
+    delays = delay_bin(np.array([j.labelled_ms - j.predicted_ms for j in joined]))
+    for place, column, count in groups.cells(delays, 64):
+        add_named(deltas.at(place).delays, str(column), count)
+    _pair(first, judged, raw, groups, deltas)
 
 
 def _pair(
-    groups: _Groups, version: str, difference: Floats, raw: Floats, shadow: Floats, deltas: Deltas
+    first: Sequence[Labelled], judged: _Judged, raw: Floats, groups: _Groups, deltas: Deltas
 ) -> None:
-    columns = [
-        np.ones(len(raw)),
-        micro(difference),
-        micro(difference**2),
-        micro(raw),
-        micro(shadow),
+    """The version against each of its shadows, in places that are all."""
+    beside = [
+        (i, version, at)
+        for i, one in enumerate(first)
+        for at, version in enumerate(one.source.kind.shadows, start=1)
     ]
-    totals = zip(*[groups.sums(column) for column in columns], strict=True)
-    for place, (n, d_sum, d_squares, own, theirs) in zip(groups.places, totals, strict=True):
-        pairs = deltas.at(place).pairs
-        known = pairs.get(version, Pairs())
-        pairs[version] = Pairs(
-            n=known.n + n,
-            d_sum=known.d_sum + d_sum,
-            d_squares=known.d_squares + d_squares,
-            losses=known.losses + own,
-            shadow_losses=known.shadow_losses + theirs,
-        )
+    if not beside:
+        return
+    k = judged.outputs.shape[1]
+    who = np.array([i for i, _, _ in beside])
+    outputs = np.array([first[i].joined.values[at * k : (at + 1) * k] for i, _, at in beside])
+    labels, scales, own = judged.labels[who], judged.scales[who], raw[who]
+    shadow = losses.losses(first[0].source.spec, outputs, labels)
+    difference = _bounded(own, scales) - _bounded(shadow, scales)
+    index: dict[tuple[int, int], int] = {}
+    keys = zip(groups.whole[who].tolist(), [version for _, version, _ in beside], strict=True)
+    of = np.array([index.setdefault(key, len(index)) for key in keys])
+    columns = (difference, difference**2, own, shadow)
+    totals = zip(*[_sums(of, micro(column), len(index)) for column in columns], strict=True)
+    counts = np.bincount(of).tolist()
+    for (place, version), n, (d_sum, d_squares, mine, theirs) in zip(
+        index, counts, totals, strict=True
+    ):
+        pairs = Pairs(n=n, d_sum=d_sum, d_squares=d_squares, losses=mine, shadow_losses=theirs)
+        add_pairs(deltas.at(groups.places[place]).pairs, str(version), pairs)
 
 
 def micro(values: Floats) -> Floats:
@@ -184,23 +226,49 @@ def delay_bin(delays_ms: Ints) -> Ints:
     return np.frexp(seconds.astype(np.float64))[1].astype(np.int64) - 1
 
 
-def _codes(source: Source, codes: Sequence[bytes]) -> Ints:
-    """Shape (n, segments)."""
-    flat = np.frombuffer(b"".join(codes), dtype=np.uint8)
-    return flat.reshape(len(codes), len(source.segments)).astype(np.int64)
+def _judged(rows: Sequence[Labelled], labels: Sequence[float]) -> _Judged:
+    k = rows[0].source.kind.outputs
+    return _Judged(
+        np.array([one.joined.values[:k] for one in rows], dtype=np.float64),
+        np.array(labels, dtype=np.float64),
+        np.array([one.source.kind.loss_scale for one in rows], dtype=np.float64),
+    )
 
 
-def _groups(source: Source, ticks: Ints, codes: Ints) -> Iterator[_Groups]:
-    """Events by tick: first all of them, then by the value of each segment's feature."""
-    kind = source.kind
-    numbers, of = np.unique(ticks, return_inverse=True)
-    yield _Groups([Place(kind.model, kind.version, "", tick) for tick in numbers.tolist()], of)
-    for i, segment in enumerate(source.segments):
-        cells, of = np.unique(ticks * 256 + codes[:, i], return_inverse=True)
-        ticks_and_codes = [divmod(cell, 256) for cell in cells.tolist()]
-        other = segment.names[OTHER]
-        places = [
-            Place(kind.model, kind.version, segment.names.get(code, other), tick)
-            for tick, code in ticks_and_codes
-        ]
-        yield _Groups(places, of)
+def _bounded(values: Floats, scales: Floats) -> Floats:
+    """As `losses.bounded`, each by its own scale."""
+    return np.minimum(values, scales) / scales
+
+
+def _sums(of: Ints, values: Floats, count: int) -> list[int]:
+    """Exact sums of whole numbers by index."""
+    if np.abs(values).sum() < _EXACT:
+        return [int(total) for total in np.bincount(of, weights=values, minlength=count).tolist()]
+    exact = [0] * count
+    for index, value in zip(of.tolist(), values.tolist(), strict=True):
+        exact[index] += int(value)
+    return exact
+
+
+def _groups(events: Iterable[tuple[Source, int, bytes]]) -> _Groups:
+    """Group events, given as source, time in ms and segment codes."""
+    index: dict[tuple[Source, int, int], int] = {}
+    whole: list[int] = []
+    of: list[int] = []
+    who: list[int] = []
+    for i, (source, time_ms, codes) in enumerate(events):
+        tick = time_ms // source.tick_ms
+        whole.append(index.setdefault((source, -1, tick), len(index)))
+        for segment, code in enumerate(codes):
+            of.append(index.setdefault((source, segment << 8 | code, tick), len(index)))
+            who.append(i)
+    places = [
+        Place(source.kind.model, source.kind.version, source.segment_name(which), tick)
+        for source, which, tick in index
+    ]
+    return _Groups(
+        places,
+        np.array(whole, dtype=np.int64),
+        np.array(whole + of, dtype=np.int64),
+        np.array([*range(len(whole)), *who], dtype=np.int64),
+    )

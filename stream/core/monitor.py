@@ -9,29 +9,28 @@ Checkpoint parts: `state`, `deltas`, `join.*`, `early.*`, `parked.*`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
-import numpy as np
 from msgspec import Struct
 
 from stream.core.clocks import Clocks
 from stream.core.deadletters import dead_letter
 from stream.core.decoding import Decoded, Event, decode
 from stream.core.deltas import Deltas, add_named
-from stream.core.folding import Made, fold_labels, fold_predictions
+from stream.core.folding import Labelled, Made, fold_labels, fold_predictions
 from stream.core.joining import Counted, Join, Joined
 from stream.core.journal import Journal
-from stream.core.packing import Kind, Label, Packer, Prediction
+from stream.core.packing import Label, Packer, Prediction
 from stream.core.parking import Parking
-from stream.core.partitioning import partitions_of
 from stream.core.processor import Batch, Context, Fleet, Output, Parts, Record
 from stream.core.reporting import example, progress, summaries
+from stream.core.rerouting import misplaced, sent_on
 from stream.core.sources import Source, Sources
 from stream.errors import Refused
 from stream.events import PredictionMade, ProgressReported
-from stream.topics import HEADER_REROUTED, INPUTS
+from stream.topics import INPUTS
 
 STATE: Final = "state"
 
@@ -138,35 +137,19 @@ class MonitorProcessor:
                 outputs.append(self._refuse(entity, record, refused))
         events = decoded.events
         self._counters[entity] += len(events)
-        misplaced = self._misplaced(entity, events)
-        if misplaced:
-            outputs += [self._reroute(entity, events[i], right) for i, right in misplaced.items()]
-            events = [event for i, event in enumerate(events) if i not in misplaced]
+        elsewhere = misplaced(entity, events, self._context)
+        if elsewhere:
+            self._counters[f"rerouted:{entity}"] += len(elsewhere)
+            outputs += [
+                sent_on(entity, events[i].record, right, self._context)
+                for i, right in elsewhere.items()
+            ]
+            events = [event for i, event in enumerate(events) if i not in elsewhere]
         if entity == "predictions":
             self._predict(events)
         else:
             self._label(events)
         return outputs + self._examples()
-
-    def _misplaced(self, entity: str, events: Sequence[Event]) -> dict[int, int]:
-        """Indices of events that belong to another partition, with that; each is sent on once."""
-        count, here = self._context.partitions[entity], self._context.partition
-        if count == 1:
-            return {}
-        keys = [event.data.prediction_id.encode() for event in events]
-        right = partitions_of(keys, count, self._settings.partitioner)
-        return {
-            i: int(right[i])
-            for i in np.flatnonzero(right != here).tolist()
-            if not _was_rerouted(events[i].record)
-        }
-
-    def _reroute(self, entity: str, event: Event, right: int) -> Output:
-        self._counters[f"rerouted:{entity}"] += 1
-        record = event.record
-        headers = (*record.headers, (HEADER_REROUTED, str(self._context.partition).encode()))
-        stamp_ms = None if self._by_broker else record.timestamp_ms
-        return Output(entity, record.key, record.value, right, headers, stamp_ms)
 
     def _predict(self, events: Iterable[Event]) -> None:
         join, watermark_ms = self._join, self._state.clocks.watermark_ms
@@ -179,7 +162,9 @@ class MonitorProcessor:
                 join.counted.append(Counted(data.model, data.version, "late", floor_ms))
             source, packer, made = self._line(data)
             codes = source.codes(event.row) if source.segments else b""
-            values = event.values + _flat(data.shadow) if data.shadow else event.values
+            values = event.values
+            for output in data.shadow.values():
+                values += tuple(output) if type(output) is list else (output,)
             prediction = Prediction(id_, time_ms, floor_ms, record.offset, codes, values)
             if join.predict(packer, prediction, watermark_ms):
                 made.append(Made(time_ms, codes, event.row, event.values))
@@ -254,11 +239,8 @@ class MonitorProcessor:
             if made:
                 fold_predictions(source, made, self._deltas)
                 made.clear()
-        by_kind: dict[Kind, list[Joined]] = {}
-        for one in self._joined:
-            by_kind.setdefault(one.kind, []).append(one)
-        for kind, joined in by_kind.items():
-            fold_labels(self._sources.again(kind), joined, self._deltas)
+        again = self._sources.again
+        fold_labels([Labelled(again(one.kind), one) for one in self._joined], self._deltas)
         self._joined.clear()
         for counted in self._join.counted:
             self._counters[counted.name] += 1
@@ -266,15 +248,3 @@ class MonitorProcessor:
                 place = self._sources.place(counted.model, counted.version, counted.time_ms)
                 add_named(self._deltas.at(place).counters, counted.name, 1)
         self._join.counted.clear()
-
-
-def _flat(shadow: Mapping[str, object]) -> tuple[float, ...]:
-    """Outputs of the shadows, one after the other."""
-    outputs: Any = shadow.values()
-    return tuple(
-        x for output in outputs for x in (output if isinstance(output, list) else [output])
-    )
-
-
-def _was_rerouted(record: Record) -> bool:
-    return any(name == HEADER_REROUTED for name, _ in record.headers)

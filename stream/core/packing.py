@@ -21,7 +21,7 @@ _NUMBER: Final = Layout("<I")
 _WAITING: Final = Layout("<qqqdd")  # a Label without its id
 
 
-class Kind(Struct, frozen=True, array_like=True):
+class Kind(Struct, frozen=True, array_like=True, cache_hash=True):
     """What all predictions made alike have in common, pinned when they are made.
 
     Attributes:

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Final
+
+import msgspec
+from msgspec import Struct
 
 from models.spec import ModelSpec
 from stream.core.joining import Joined
 from stream.core.partitioning import partition_of
 from stream.core.processor import Output
-from stream.envelope import derived_id, write
+from stream.envelope import SPEC_VERSION, derived_id, from_ms, write
 from stream.events import ExampleLabelled, ProgressReported, SummaryComputed
 
 SOURCE: Final = "driftline/monitor"
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+class _Envelope(Struct, frozen=True, gc=False):
+    """`stream.envelope.Envelope` with an example inside, so that one pass encodes both."""
+
+    specversion: str
+    id: str
+    source: str
+    type: str
+    time: datetime
+    datacontenttype: str
+    data: ExampleLabelled
 
 
 def example(joined: Joined, spec: ModelSpec, partition: int) -> Output:
@@ -30,14 +47,16 @@ def example(joined: Joined, spec: ModelSpec, partition: int) -> Output:
         weight=joined.weight,
         revision=joined.revision,
     )
-    value = write(
-        "driftline.example.labelled.v1",
-        data,
+    envelope = _Envelope(
+        specversion=SPEC_VERSION,
         id=derived_id("example", kind.model, joined.id, joined.revision),
         source=SOURCE,
-        time_ms=joined.labelled_ms,
+        type="driftline.example.labelled.v1",
+        time=from_ms(joined.labelled_ms),
+        datacontenttype="application/json",
+        data=data,
     )
-    return Output("examples", joined.id.encode(), value, partition)
+    return Output("examples", joined.id.encode(), _ENCODER.encode(envelope), partition)
 
 
 def summaries(

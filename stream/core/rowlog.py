@@ -24,15 +24,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from stream.core.processor import Parts
+from stream.core.rowparts import HEAD, NEVER, OVERHEAD, SERIAL, Part, fitting, read_part
 
 FAN: Final = 8
 MAX_BYTES: Final = 917_504  # at which a part is closed, so that it fits a broker's default of 1 MiB
 
-_HEAD: Final = Layout("<Qq")  # serial number, due time in ms
-_SERIAL: Final = Layout("<Q")
 _DUE: Final = Layout("<q")
-_NEVER: Final = 2**63 - 1
-_OVERHEAD: Final = _HEAD.size + 8  # bytes that a part has for a row, beside its key and body
 
 
 class Row(NamedTuple):
@@ -41,62 +38,6 @@ class Row(NamedTuple):
     key: str
     due_ms: int
     body: bytes
-
-
-class _Part:
-    """Rows with serial numbers from `first` on, one slot each.
-
-    Attributes:
-        slots: keys of live rows; None where the row has gone.
-        size: bytes of all rows, gone ones included.
-        due_ms: no row is due before.
-        name: empty until it is written.
-        gone: bitmap of the slots that were written and have gone since.
-        stale: the bitmap differs from the written one.
-    """
-
-    __slots__ = ("dead", "due_ms", "first", "gone", "name", "size", "slots", "stale")
-
-    def __init__(self, first: int) -> None:
-        self.first = first
-        self.slots: list[str | None] = []
-        self.dead = 0
-        self.size = 0
-        self.due_ms = _NEVER
-        self.name = ""
-        self.gone = bytearray()
-        self.stale = False
-
-    def drop(self, serial: int) -> None:
-        slot = serial - self.first
-        self.slots[slot] = None
-        self.dead += 1
-        if self.name:
-            self.gone[slot >> 3] |= 1 << (slot & 7)
-            self.stale = True
-
-    @property
-    def keys(self) -> list[str]:
-        """Of the live rows."""
-        return [key for key in self.slots if key is not None]
-
-    @property
-    def live(self) -> int:
-        return len(self.slots) - self.dead
-
-    @property
-    def end(self) -> int:
-        return self.first + len(self.slots)
-
-    @property
-    def level(self) -> int:
-        """0 for up to 3 rows, then one more for every factor of eight."""
-        return self.live.bit_length() // 3
-
-    @property
-    def live_size(self) -> int:
-        """Bytes of the live rows, estimated."""
-        return self.size * self.live // max(1, len(self.slots))
 
 
 class RowLog:
@@ -116,9 +57,9 @@ class RowLog:
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
         self._rows: dict[str, bytes] = {}
-        self._parts: list[_Part] = []  # by `first`; the last ones may not be written yet
+        self._parts: list[Part] = []  # by `first`; the last ones may not be written yet
         self._firsts: list[int] = []
-        self._tail: _Part | None = None  # the last part, while it takes rows
+        self._tail: Part | None = None  # the last part, while it takes rows
         self._serial = 0  # where the next part begins
         self._sequence = 0  # of the next part's name
         self._erased: set[str] = set()
@@ -186,27 +127,31 @@ class RowLog:
             return
         self._sequence, self._serial = msgspec.msgpack.decode(parts[f"{ours}head"])
         names = [name for name in parts if name.startswith(ours) and name[len(ours) :].isdecimal()]
-        loaded = [self._read(name, parts[name], parts.get(f"{name}.gone")) for name in names]
+        loaded = []
+        for name in names:
+            part, live = read_part(name, parts[name], parts.get(f"{name}.gone"))
+            self._rows.update(live)
+            loaded.append(part)
         self._hold(sorted(loaded, key=lambda part: part.first))
 
-    def _hold(self, parts: list[_Part]) -> None:
+    def _hold(self, parts: list[Part]) -> None:
         self._parts = parts
         self._firsts = [part.first for part in parts]
 
-    def _open(self) -> _Part:
+    def _open(self) -> Part:
         """Begin a part for rows to come."""
-        self._tail = _Part(self._serial)
+        self._tail = Part(self._serial)
         self._hold([*self._parts, self._tail])
         return self._tail
 
     def _append(self, key: str, due_ms: int, body: bytes) -> None:
         part = self._tail or self._open()
         slots = part.slots
-        self._rows[key] = _HEAD.pack(part.first + len(slots), due_ms) + body
+        self._rows[key] = HEAD.pack(part.first + len(slots), due_ms) + body
         slots.append(key)
         if due_ms < part.due_ms:
             part.due_ms = due_ms
-        part.size += len(key) + len(body) + _OVERHEAD
+        part.size += len(key) + len(body) + OVERHEAD
         if part.size > MAX_BYTES:
             self._close()
 
@@ -216,14 +161,14 @@ class RowLog:
             self._tail = None
 
     def _drop(self, row: bytes) -> None:
-        serial: int = _SERIAL.unpack_from(row)[0]
+        serial: int = SERIAL.unpack_from(row)[0]
         part = self._parts[-1]
         if serial < part.first:
             part = self._parts[bisect_right(self._firsts, serial) - 1]
         part.drop(serial)
 
-    def _due_of(self, part: _Part, before_ms: int) -> list[Row]:
-        due, part.due_ms = [], _NEVER
+    def _due_of(self, part: Part, before_ms: int) -> list[Row]:
+        due, part.due_ms = [], NEVER
         for key in part.keys:
             row = self._rows[key]
             due_ms: int = _DUE.unpack_from(row, 8)[0]
@@ -236,16 +181,16 @@ class RowLog:
     def _merge(self) -> None:
         """Move survivors of poor parts, and of parts whose size is common, to the end."""
         self._carry([part for part in self._parts if part.name and 2 * part.live < len(part.slots)])
-        levels: dict[int, list[_Part]] = {}
+        levels: dict[int, list[Part]] = {}
         for part in self._parts:
             levels.setdefault(part.level, []).append(part)
         for _, alike in sorted(levels.items()):
-            fitting = _fitting([part for part in alike if part.name])
-            if len(alike) >= FAN and len(fitting) >= FAN // 2:
-                self._carry(fitting)
+            chosen = fitting([part for part in alike if part.name], MAX_BYTES)
+            if len(alike) >= FAN and len(chosen) >= FAN // 2:
+                self._carry(chosen)
                 break
 
-    def _carry(self, parts: list[_Part]) -> None:
+    def _carry(self, parts: list[Part]) -> None:
         gone = set(map(id, parts))
         self._hold([part for part in self._parts if id(part) not in gone])
         for part in parts:
@@ -271,44 +216,12 @@ class RowLog:
         self._tail, self._serial, self._sequence = None, 0, 0
         self._move(sorted(self._rows))
 
-    def _erase(self, part: _Part) -> None:
+    def _erase(self, part: Part) -> None:
         if part.name:
             self._erased |= {part.name, f"{part.name}.gone"} if any(part.gone) else {part.name}
 
-    def _write(self, part: _Part) -> Parts:
+    def _write(self, part: Part) -> Parts:
         part.name = f"{self._prefix}.{self._sequence}"
         part.gone = bytearray((len(part.slots) + 7) // 8)
         self._sequence += 1
-        rows = [self._rows[key] for key in part.keys]
-        return {part.name: msgspec.msgpack.encode([part.first, len(part.slots), part.keys, rows])}
-
-    def _read(self, name: str, data: bytes, gone: bytes | None) -> _Part:
-        first, count, keys, rows = _CODEC.decode(data)
-        part = _Part(first)
-        part.name = name
-        part.slots, part.dead = [None] * count, count
-        part.gone = bytearray(gone or (count + 7) // 8)
-        for key, row in zip(keys, rows, strict=True):
-            serial, due_ms = _HEAD.unpack_from(row)
-            slot = serial - first
-            part.size += len(key) + len(row) - 16 + _OVERHEAD
-            if not part.gone[slot >> 3] & 1 << (slot & 7):
-                part.slots[slot] = key
-                part.dead -= 1
-                part.due_ms = min(part.due_ms, due_ms)
-                self._rows[key] = row
-        return part
-
-
-def _fitting(parts: list[_Part]) -> list[_Part]:
-    """As many of the parts, smallest first, as fit one."""
-    total, fitting = 0, []
-    for part in sorted(parts, key=lambda part: (part.live_size, part.first)):
-        total += part.live_size
-        if total > MAX_BYTES:
-            break
-        fitting.append(part)
-    return fitting
-
-
-_CODEC = msgspec.msgpack.Decoder(tuple[int, int, list[str], list[bytes]])
+        return {part.name: part.encode(self._rows[key] for key in part.keys)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Final
+from itertools import accumulate
+from typing import Any, Final
 
 from models.features import Row
 from models.losses import LOG_LOSS_SCALE
-from models.profile import ReferenceProfile
+from models.profile import ReferenceProfile, SignalProfile
 from models.profiling import Binner
 from models.spec import ModelSpec
 from stream.core.clocks import lateness_ms
@@ -43,6 +45,30 @@ class Segment:
         return self._codes.get(value, OTHER)
 
 
+class Ruler:
+    """Puts one value on the bins of a signal: `models.profiling.numeric_bins` without numpy."""
+
+    def __init__(self, signal: SignalProfile) -> None:
+        self.name = signal.name
+        self.size = len(signal.counts)
+        self._edges = signal.edges
+        self._places: dict[object, int] = {v: i for i, v in enumerate(signal.categories)}
+
+    def bin(self, value: Any) -> int:
+        """
+        >>> ruler = Ruler(SignalProfile(name="x", kind="numeric", counts=(0,) * 5, edges=(1, 2, 3)))
+        >>> [ruler.bin(value) for value in (0.0, 1.0, 2.0, 3.0, 9.0, None)]
+        [0, 1, 2, 2, 3, 4]
+        """
+        if value is None:
+            return self.size - 1
+        if not self._edges:
+            return self._places.get(value, self.size - 2)
+        if value == self._edges[-1]:
+            return len(self._edges) - 1
+        return bisect_right(self._edges, value)
+
+
 class Source:
     """One version of a model with its spec, profile and shadows.
 
@@ -54,12 +80,32 @@ class Source:
         self.kind = kind
         self.spec = spec
         self.tick_ms = spec.tick_ms
-        self.binner = _binner(spec, profile)
         self.segments = tuple(_segment(name, spec, profile) for name in kind.segments)
+        self.binner = _binner(spec, profile)
+        self._rulers = _rulers(self.binner, profile)
+        self._cells = [(r.name, i, r.size) for r in self._rulers for i in range(r.size)]
+        self._starts = [0, *accumulate(ruler.size for ruler in self._rulers)]
 
     def codes(self, row: Row) -> bytes:
         """The codes of a prediction's segments."""
         return bytes([segment.code(row[segment.place]) for segment in self.segments])
+
+    def segment_name(self, which: int) -> str:
+        """`which`: place of the segment * 256 + code of the value; -1 is all."""
+        if which < 0:
+            return ""
+        names = self.segments[which >> 8].names
+        return names.get(which & 255, names[OTHER])
+
+    def bins(self, row: Row, output: Sequence[float]) -> list[int]:
+        """As `Binner.codes`, for one event."""
+        values = (*row, *output)
+        rulers = zip(self._starts, self._rulers, values, strict=False)
+        return [start + ruler.bin(value) for start, ruler, value in rulers]
+
+    def signal(self, cell: int) -> tuple[str, int, int]:
+        """Of a bin among all signals' bins: the signal's name, the bin in it, and its bins."""
+        return self._cells[cell]
 
 
 class Sources:
@@ -112,6 +158,13 @@ def _binner(spec: ModelSpec, profile: ReferenceProfile | None) -> Binner | None:
         return Binner(profile, spec)
     except KeyError:  # the spec has gained a feature that this version never saw
         return None
+
+
+def _rulers(binner: Binner | None, profile: ReferenceProfile | None) -> list[Ruler]:
+    if binner is None or profile is None:
+        return []
+    signals = {signal.name: signal for signal in profile.signals}
+    return [Ruler(signals[name]) for name in binner.names]
 
 
 def _segment(name: str, spec: ModelSpec, profile: ReferenceProfile | None) -> Segment:

@@ -42,9 +42,10 @@ class Copying:
         for record in batch.records:
             if record.value == b"poison":
                 raise RuntimeError("a bug, as far as the runtime can know")
+            number = int((record.value or b"").partition(b":")[0])
             self.count += 1
-            self.sum += int(record.value or 0)
-            value = b"%s:%d:%d" % (record.value, self.partition, self.count)
+            self.sum += number
+            value = b"%d:%d:%d" % (number, self.partition, self.count)
             entity = OUTPUT[STAGE_OF.get(batch.entity, "evaluate")]
             outputs.append(Output(entity, record.key, value, self.partition))
             time.sleep(self._pace)

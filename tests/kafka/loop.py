@@ -134,6 +134,7 @@ class Offsets:
             (tp.topic, tp.partition): self._client.get_watermark_offsets(tp, timeout=30)[1]
             for tp in self._places
         }
+        print(committed, ends)
         return int(sum(ends.values()) - sum(committed.values()))
 
     def close(self) -> None:

@@ -34,7 +34,7 @@ REQUESTS = int(os.environ.get("LOOP_REQUESTS", "200000"))
 KILLS = int(os.environ.get("LOOP_KILLS", "20"))
 SEED = int(os.environ.get("LOOP_SEED", "7"))
 BETWEEN_KILLS_SECONDS = 4.0  # on average
-DRAIN_SECONDS = 300.0
+DRAIN_SECONDS = float(os.environ.get("LOOP_DRAIN", "300"))
 FIRST_MS = 1_700_000_000_000  # of a replayed run
 LONG_MS = 10 * 3_600_000  # past every horizon
 

@@ -152,7 +152,7 @@ def test_a_stopped_worker_comes_back_fenced(workers: Workers) -> None:
     """SIGSTOP past the session timeout: another goes on, and the zombie can't write on waking."""
     send(workers.settings, 0, 4000)
     zombie = workers.start(COPY_PACE_SECONDS="0.002")
-    until(lambda: 0 < state(workers.settings)[0], 60, workers)
+    until(lambda: state(workers.settings)[0] > 0, 60, workers)
     zombie.send_signal(signal.SIGSTOP)  # in mid-stream, with records applied and not committed
     workers.start()
     until(lambda: state(workers.settings)[0] == 4000, 60, workers)
@@ -191,13 +191,13 @@ def test_a_rebalance_in_the_moment_of_a_commit_is_exact(workers: Workers) -> Non
     """Members come and go while every commit takes long, so rebalances find one under way."""
     slow = {"DRIFTLINE_FAILPOINT": "before_commit:1:0.5", "COPY_PACE_SECONDS": "0.0005"}
     send(workers.settings, 0, 6000)
-    first = workers.start(**slow)
+    first = workers.start("score", **slow)
     workers.until_log("restored", 4)
-    second = workers.start(**slow)
+    second = workers.start("score", **slow)
     workers.until_log("assigned", 3)
     send(workers.settings, 6000, 2000)
     assert workers.end(first) == 0, workers.logs
-    third = workers.start(**slow)
+    third = workers.start("score", **slow)
     workers.until_log("assigned", 6)
     workers.end(second, signal.SIGKILL)
     exact(workers, 8000, 90)
