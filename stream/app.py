@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -63,6 +65,7 @@ def build(
         broker_max_poll_interval=300.0,
         store="memory://",
         web_enabled=False,
+        datadir=Path(tempfile.gettempdir()) / "driftline",  # made by Faust, used by nobody
         topic_allow_declare=False,
         topic_disable_leader=True,
         stream_wait_empty=False,

@@ -40,7 +40,8 @@ class Writer(Protocol):
     def init(self) -> None: ...
     def commit(
         self,
-        outputs: list[tuple[str, Output]],
+        outputs: list[Output],
+        topics: Mapping[str, str],
         checkpoint: tuple[str, int, Mapping[str, bytes | None]],
         offsets: Mapping[tuple[str, int], int],
         group_metadata: object,
@@ -254,9 +255,9 @@ class Partition:
             generations=dict(self.processor.generations),
             parts=self._digests,
         )
-        topics = world.topics
         self._writer.commit(
-            [(topics[output[0]], output) for output in outputs],
+            outputs,
+            world.topics,
             (self._checkpoint_topic, self.number, checkpoints.records(manifest, parts)),
             {place: self.positions[entity] for entity, place in world.inputs(self.number).items()},
             world.reader.group_metadata(),

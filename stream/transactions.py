@@ -13,7 +13,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from stream.core.processor import Output
+from stream.core.processor import Headers, Output
 from stream.errors import Fenced
 from stream.failpoints import failpoint
 from stream.settings import Settings
@@ -62,7 +62,8 @@ class Transactor:
 
     def commit(
         self,
-        outputs: Iterable[tuple[str, Output]],
+        outputs: Iterable[Output],
+        topics: Mapping[str, str],
         checkpoint: tuple[str, int, Mapping[str, bytes | None]],
         offsets: Mapping[tuple[str, int], int],
         group_metadata: object,
@@ -70,14 +71,15 @@ class Transactor:
         """Write all of this, or nothing.
 
         Args:
-            outputs: (topic, output) in the order in which they are to lie in each partition.
+            outputs: in the order in which they are to lie in each partition.
+            topics: full name by entity.
             checkpoint: topic, partition, and records by key, in order.
             offsets: next offsets by (topic, partition).
         """
         failpoint("begin")
         try:
             self._producer.begin_transaction()
-            self._produce(outputs)
+            self._produce(outputs, topics)
             failpoint("produce")
             topic, partition, records = checkpoint
             for key, value in records.items():
@@ -95,19 +97,18 @@ class Transactor:
         self._retried(self._producer.commit_transaction)
         failpoint("after_commit")
 
-    def _produce(self, outputs: Iterable[tuple[str, Output]]) -> None:
+    def _produce(self, outputs: Iterable[Output], topics: Mapping[str, str]) -> None:
         produce = self._producer.produce
-        for topic, (_, key, value, partition, headers, timestamp_ms) in outputs:
+        for entity, key, value, partition, headers, timestamp_ms in outputs:
             where = -1 if partition is None else partition
-            more: dict[str, Any] = {}
-            if headers:
-                more["headers"] = list(headers)
-            if timestamp_ms is not None:
-                more["timestamp"] = timestamp_ms
             try:
-                produce(topic, value, key, where, **more)
+                if headers or timestamp_ms is not None:
+                    more = _more(headers, timestamp_ms)
+                    produce(topics[entity], value, key, where, **more)
+                else:
+                    produce(topics[entity], value, key, where)
             except BufferError:
-                self._put(topic, value, key, where, more)
+                self._put(topics[entity], value, key, where, _more(headers, timestamp_ms))
 
     def _put(
         self,
@@ -147,6 +148,11 @@ class Transactor:
     def abandon(self) -> None:
         """Give up what is not sent. The transaction, if any, is the next holder's to abort."""
         self._producer.purge()
+
+
+def _more(headers: Headers, timestamp_ms: int | None) -> dict[str, Any]:
+    more: dict[str, Any] = {"headers": list(headers)} if headers else {}
+    return more if timestamp_ms is None else {**more, "timestamp": timestamp_ms}
 
 
 class Announcer:

@@ -213,7 +213,7 @@ class Monitor:
 
     def _signals(self, shift: int, missing: float) -> dict[str, list[int]]:
         draw = self._draw
-        x = min(12, 1 + int(draw.integers(10)) + shift)
+        x = min(11, 1 + int(draw.integers(10)) + shift)
         return {
             "x": _one(13, 12 if draw.random() < missing else x),
             "c": _one(4, int(draw.integers(2))),

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream.core.processor import Batch, Fleet, Output
-from stream.events import AccuracyMeasured, DriftMeasured, ProgressReported
+from stream.events import AccuracyMeasured, Command, DriftMeasured, ProgressReported
 from tests.summaries import Monitor, Trainer, batch, facts, processor, verdicts
 
 Events = list[msgspec.Struct]
@@ -32,6 +32,15 @@ def stories() -> st.SearchStrategy[list[dict[str, Any]]]:
     return st.lists(st.tuples(day, st.integers(1, 10)), min_size=1, max_size=6).map(
         lambda runs: [day for day, length in runs for _ in range(length)]
     )
+
+
+def _day(**more: Any) -> dict[str, Any]:
+    calm = {"n": 24, "bad": 0.05, "shift": 0, "missing": 0.0, "labelled": True}
+    return {**calm, "delay": 1, "gap": 1, **more}
+
+
+# Calm, then harm and drift until the challenger is proven, then calm again.
+EVENTFUL = [_day()] * 3 + [_day(bad=0.9, shift=4)] * 12 + [_day()] * 20
 
 
 def logs(story: Sequence[dict[str, Any]], seed: int, partitions: int) -> list[Events]:
@@ -109,8 +118,17 @@ def final_windows(outputs: list[Output]) -> dict[tuple[Any, ...], bytes]:
     return last
 
 
+def test_the_eventful_story_is_eventful() -> None:
+    """Otherwise the properties below might hold of silence alone."""
+    core = processor()
+    found = verdicts(core.apply(batch(interleaved(logs(EVENTFUL, 1, 2), choices(2))), fleet()))
+    told = {f.kind if isinstance(f, Command) else f"{f.problem} {f.state}" for f in found}
+    assert told == {"harm open", "drift open", "promote", "harm resolved", "drift resolved"}
+
+
 @settings(max_examples=20, deadline=None)
 @given(stories(), st.integers(0, 99), st.integers(0, 2**32), st.integers(0, 2**32))
+@example(EVENTFUL, 1, 2, 3)
 def test_r2_verdicts_and_final_windows_are_the_same_for_every_order_and_partition_count(
     story: list[dict[str, Any]], seed: int, one: int, other: int
 ) -> None:
@@ -128,6 +146,7 @@ def test_r2_verdicts_and_final_windows_are_the_same_for_every_order_and_partitio
 @given(
     stories(), st.integers(0, 99), st.integers(0, 2**32), st.sets(st.integers(0, 60), max_size=8)
 )
+@example(EVENTFUL, 1, 2, {4, 9})
 def test_r1_a_restored_processor_goes_on_byte_for_byte(
     story: list[dict[str, Any]], seed: int, order: int, crashes: set[int]
 ) -> None:

@@ -53,7 +53,7 @@ def test_the_short_form_gives_what_the_pipeline_gives(task: Task, gaps: str) -> 
         odd = [_at(row, (0, 2)) for row in ODD]
     elif gaps == "two of each":
         model, known = _only(model, known, (0, 1, 2, 1))
-        shifted = zip(known.rows, known.rows[1:] + known.rows[:1], strict=True)
+        shifted = zip(known.rows, [*known.rows[1:], known.rows[0]], strict=True)
         known = known._replace(rows=[(*row[:3], other[1]) for row, other in shifted])
         odd = [_at(row, (0, 1, 2, 1)) for row in ODD]
     elif gaps == "categories":

@@ -40,9 +40,9 @@ PINNED = {
     ),
     "Fetcher.fetched_records": (fetcher.Fetcher.fetched_records, "be4348896b9b"),
     "Fetcher._proc_fetch_request": (fetcher.Fetcher._proc_fetch_request, "59bf948fff47"),
-    "PartitionRecords._consumer_record": (
-        fetcher.PartitionRecords.__mro__[1]._consumer_record,
-        "e668541600b0",
+    "PartitionRecords._unpack_records": (
+        LeanRecords.__base__._unpack_records,
+        "b803e6d46480",
     ),
     "FetchResult.getall": (fetcher.FetchResult.getall, "3e717e30de50"),
 }
@@ -57,13 +57,65 @@ def test_what_is_overridden_means_what_it_meant(name: str) -> None:
     assert hashlib.sha256(source.encode()).hexdigest()[:12] == expected
 
 
-def test_aiokafka_makes_our_records() -> None:
-    """The fetcher looks the class up by its module's name, so ours is the one it uses."""
-    raw = SimpleNamespace(offset=5, timestamp=9, key=b"k", value=b"v", headers=[("h", b"1")])
+class Log:
+    """Batches as aiokafka parses them."""
 
-    assert fetcher.PartitionRecords is LeanRecords
-    made = LeanRecords._consumer_record(object(), A, raw)  # type: ignore[arg-type]
-    assert made == Record(5, 9, b"k", b"v", (("h", b"1"),))
+    def __init__(self, *batches: Any) -> None:
+        self._batches = list(batches)
+
+    def has_next(self) -> bool:
+        return bool(self._batches)
+
+    def next_batch(self) -> Any:
+        return self._batches.pop(0)
+
+
+class LogBatch(list[Any]):
+    """Records at successive offsets, with what the header of a batch says."""
+
+    def __init__(self, base: int, count: int, **flags: Any) -> None:
+        super().__init__(
+            SimpleNamespace(offset=base + i, timestamp=9, key=b"k", value=b"v", headers=[])
+            for i in range(count)
+        )
+        self.base_offset, self.next_offset = base, base + count
+        self.producer_id = flags.get("producer_id")
+        self.is_control_batch = flags.get("control", False)
+        self.is_transactional = self.producer_id is not None
+        self.aborts = flags.get("aborts", False)
+
+
+def unpacked(*batches: LogBatch, first: int = 0, aborted: Any = None) -> tuple[list[int], int]:
+    """The offsets that a read-committed consumer sees, and where it goes on."""
+    assert fetcher.PartitionRecords is LeanRecords  # aiokafka looks it up by its module's name
+    records = LeanRecords(A, Log(*batches), aborted, first, None, None, False, "read_committed")
+    records._contains_abort_marker = lambda batch: batch.aborts
+    seen = [record for batch in records for record in batch]
+    assert all(type(record) is Record for record in seen)
+    return [record.offset for record in seen], records.next_fetch_offset
+
+
+def test_records_of_a_batch_come_from_the_position_on() -> None:
+    """A compressed batch holds records before it, which were read already."""
+    assert unpacked(LogBatch(10, 5), LogBatch(15, 2), first=12) == ([12, 13, 14, 15, 16], 17)
+
+
+def test_control_markers_are_passed_over() -> None:
+    marker = LogBatch(12, 1, producer_id=1, control=True)
+
+    assert unpacked(LogBatch(10, 2, producer_id=1), marker, first=10) == ([10, 11], 13)
+
+
+def test_aborted_transactions_are_hidden() -> None:
+    """Up to their marker; what the same producer wrote later is seen."""
+    batches = [
+        LogBatch(0, 2, producer_id=1),
+        LogBatch(2, 2, producer_id=2),
+        LogBatch(4, 1, producer_id=1, control=True, aborts=True),
+        LogBatch(5, 2, producer_id=1),
+    ]
+
+    assert unpacked(*batches, aborted=[(1, 0)]) == ([2, 3, 5, 6], 7)
 
 
 def test_faust_never_has_an_offset_to_commit() -> None:

@@ -61,7 +61,7 @@ BIKES = ModelSpec(
     labels=Labels(horizon_seconds=2 * DAY_SECONDS, correction_horizon_seconds=DAY_SECONDS),
     ticks=Ticks(seconds=DAY_SECONDS, allowed_lateness_seconds=HOUR_SECONDS, minimum_events=24),
     trial=Trial(
-        minimum_pairs=168,
+        minimum_pairs=150,  # less than a week of hours: the first whole week may decide
         maximum_pairs=90 * 24,
         cycle_seconds=7 * DAY_SECONDS,  # a city's business cycle is its week
         probation_pairs=90 * 24,

@@ -8,16 +8,15 @@ bytes, never on its neighbours, so that every split of a stream decodes to the s
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
 
 from models.features import Row
-from models.losses import encode_label
+from stream.core.checking import blame, check_id, floats, label_of, refuse_time
 from stream.core.processor import CoreSettings, Fleet, LiveModel, Record
 from stream.core.shapes import Shape, shape_of
 from stream.envelope import Opened, open_record, read, to_ms
@@ -28,14 +27,10 @@ from stream.events import (
     ClockAdvanced,
     FeedbackReceived,
     Model,
-    Output,
     PredictionMade,
     PredictionRequested,
 )
 
-MAX_ID_BYTES = 256
-MAX_WEIGHT = 1e6
-SUM_SLACK = 0.01  # how far a multiclass output's probabilities may be from adding up to 1
 UNKNOWN = frozenset({"unknown-model", "unknown-version"})
 
 Data = PredictionRequested | PredictionMade | FeedbackReceived
@@ -87,16 +82,8 @@ class _Known(NamedTuple):
 
 _MODEL = re.compile(rb'"model"\s*:\s*"([a-z0-9._-]+)"')
 _BACKSLASH = ord("\\")
-_PATH = re.compile(r"`\$\.(\w+)")  # of the field, in the decoder's messages
 _HEAD = msgspec.json.Decoder(_Head)
 _BROKEN = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
-_BLAME = {
-    "prediction_id": "bad-id",
-    "features": "bad-features",
-    "output": "bad-output",
-    "shadow": "bad-output",
-    "label": "bad-label",
-}
 
 
 def decode(entity: str, records: Sequence[Record], fleet: Fleet, settings: CoreSettings) -> Decoded:
@@ -191,7 +178,7 @@ class _Reader:
                 raise Refused("unknown-model", f"no model {name!r} is live")
             data = known.shape.data.decode(opened.data)
         except _BROKEN as error:
-            _blame(error)
+            blame(error)
         return self._checked(record, opened.time_ms, data, known, opened.traceparent)
 
     def _lookup(self, name: str) -> _Known | None:
@@ -206,12 +193,12 @@ class _Reader:
     def _checked(
         self, record: Record, time_ms: int, data: Data, known: _Known, traceparent: str | None
     ) -> Event:
-        _check_id(data.prediction_id)
+        check_id(data.prediction_id)
         if not -self._max_late_ms <= time_ms - record.timestamp_ms <= self._max_ahead_ms:
-            _refuse_time(time_ms - record.timestamp_ms)
+            refuse_time(time_ms - record.timestamp_ms)
         values: tuple[float, ...] = ()
         if isinstance(data, FeedbackReceived):
-            return Event(record, time_ms, data, (), _label(data, known.live), traceparent)
+            return Event(record, time_ms, data, (), label_of(data, known.live), traceparent)
         if isinstance(data, PredictionMade):
             values = self._output(data, known)
         try:
@@ -227,8 +214,8 @@ class _Reader:
         if not self._versions[place]:
             raise Refused("unknown-version", f"version {data.version} of {known.name!r}")
         for version, output in data.shadow.items():
-            _floats(output, f"shadow {version}")
-        return _floats(data.output, "the output")
+            floats(output, f"shadow {version}")
+        return floats(data.output, "the output")
 
     def _clock(self, record: Record, opened: Opened) -> int:
         if not self._clock_is_event:
@@ -237,47 +224,9 @@ class _Reader:
             )
         clock_ms = read(opened, ClockAdvanced).clock_ms
         if not -self._max_late_ms <= clock_ms - record.timestamp_ms <= self._max_ahead_ms:
-            _refuse_time(clock_ms - record.timestamp_ms)
+            refuse_time(clock_ms - record.timestamp_ms)
         return clock_ms
 
 
 def _served_here(live: LiveModel) -> bool:
     return live.lifecycle.champion is not None and live.lifecycle.spec.served == "here"
-
-
-def _refuse_time(ahead_ms: int) -> NoReturn:
-    side = f"{ahead_ms} ms ahead of" if ahead_ms > 0 else f"{-ahead_ms} ms behind"
-    raise Refused("bad-time", f"the event is {side} its record's own time")
-
-
-def _check_id(text: str) -> None:
-    if not text.isprintable():
-        raise Refused("bad-id", "control or unprintable characters in prediction_id")
-    if not text.isascii() and len(text.encode()) > MAX_ID_BYTES:
-        raise Refused("bad-id", f"prediction_id has more than {MAX_ID_BYTES} bytes")
-
-
-def _floats(output: Output, what: str) -> tuple[float, ...]:
-    if isinstance(output, list):
-        if not math.isclose(sum(output), 1.0, abs_tol=SUM_SLACK):
-            raise Refused("bad-output", f"{what}: the probabilities add up to {sum(output):g}")
-        return tuple(output)
-    return (output,)
-
-
-def _label(data: FeedbackReceived, live: LiveModel) -> tuple[float]:
-    if data.weight > MAX_WEIGHT:
-        raise Refused("bad-data", f"weight {data.weight:g} is beyond {MAX_WEIGHT:g}")
-    try:
-        return (encode_label(live.lifecycle.spec, data.label),)
-    except ValueError as error:
-        raise Refused("bad-label", str(error)) from error
-
-
-def _blame(error: Exception) -> NoReturn:
-    """Refuse, with a reason by the path in the decoder's message."""
-    if not isinstance(error, msgspec.ValidationError):
-        deep = isinstance(error, RecursionError)
-        raise Refused("bad-json", "nested too deeply" if deep else str(error)) from error
-    path = _PATH.search(str(error))
-    raise Refused(_BLAME.get(path[1] if path else "", "bad-data"), str(error)) from error

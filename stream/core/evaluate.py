@@ -34,7 +34,7 @@ MODEL = "model."
 SUMMARY_TYPE = "driftline.summary.computed.v1"
 MAX_BYTES = 2**31  # summaries are our own, and may be larger than what producers are allowed
 
-# Dicts keep the order they were filled in, also across a restore, so equal histories are equal bytes.
+# Dicts keep the order they were filled in, also across a restore: equal histories, equal bytes.
 _ENCODER = msgspec.json.Encoder()
 
 

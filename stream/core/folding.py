@@ -7,23 +7,20 @@ together, so that many models with few events cost about as much as one with man
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models import losses
 from models.features import Row
 from stream.core.deltas import Deltas, Place, add_named, add_pairs
+from stream.core.grouping import Floats, Groups, Ints, group, sums_by
 from stream.core.joining import Joined
 from stream.core.sources import Source
 from stream.events import LOSS_BINS, MICRO, Pairs
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 FEW = 8  # predictions of one source that are faster counted one by one
-_EXACT = 2.0**53  # sums of integers below it are exact in float64
 
 
 class Made(NamedTuple):
@@ -42,44 +39,6 @@ class Labelled(NamedTuple):
     joined: Joined
 
 
-class _Groups(NamedTuple):
-    """Events by place: each in the place that is all, and in one for each of its segments.
-
-    Attributes:
-        whole: shape (n,): index of the first of these in `places`.
-        places: the places, and for each whether it is all.
-        of, who: shape (n + segments,): index of a place, and of an event that belongs there.
-    """
-
-    places: list[Place]
-    whole: Ints
-    of: Ints
-    who: Ints
-
-    @property
-    def segments(self) -> _Groups:
-        """The places that are not all."""
-        return self._replace(of=self.of[len(self.whole) :], who=self.who[len(self.whole) :])
-
-    def sums(self, values: Floats) -> Iterable[tuple[Place, int]]:
-        """Sums of whole numbers, shape (n,), by place; exact."""
-        return zip(self.places, _sums(self.of, values[self.who], len(self.places)), strict=True)
-
-    def cells(self, columns: Ints, width: int) -> Iterable[tuple[Place, int, int]]:
-        """Counts by place and column (n,), below `width`, where they are not zero."""
-        return self._cells(self.of * width + columns[self.who], width)
-
-    def whole_cells(self, columns: Ints, width: int) -> Iterable[tuple[Place, int, int]]:
-        """Counts by place and columns (n, k), of places that are all."""
-        return self._cells((self.whole[:, None] * width + columns).ravel(), width)
-
-    def _cells(self, cells: Ints, width: int) -> Iterable[tuple[Place, int, int]]:
-        counts = np.bincount(cells)
-        for cell in np.flatnonzero(counts).tolist():
-            place, column = divmod(cell, width)
-            yield self.places[place], column, int(counts[cell])
-
-
 def fold_predictions(source: Source, made: Sequence[Made], deltas: Deltas) -> None:
     """Count predictions of one source and their signals in the ticks of their event times.
 
@@ -93,7 +52,7 @@ def fold_predictions(source: Source, made: Sequence[Made], deltas: Deltas) -> No
 
 
 def _count_together(source: Source, made: Sequence[Made], deltas: Deltas) -> None:
-    groups = _groups((source, m.time_ms, m.codes) for m in made)
+    groups = group((source, m.time_ms, m.codes) for m in made)
     for place, count in groups.sums(np.ones(len(made))):
         deltas.at(place).predictions += count
     if source.binner is None:
@@ -151,7 +110,7 @@ def _restate(some: Sequence[Labelled], first: Sequence[Labelled], deltas: Deltas
     spec, scales = rows[0].source.spec, judged.scales
     measures = losses.measures(spec, judged.outputs, judged.labels, 1.0)
     measures["loss"] = _bounded(losses.losses(spec, judged.outputs, judged.labels), scales)
-    groups = _groups((one.source, one.joined.predicted_ms, one.joined.codes) for one in rows)
+    groups = group((one.source, one.joined.predicted_ms, one.joined.codes) for one in rows)
     for place, count in groups.sums((np.arange(len(rows)) < len(first)).astype(np.float64)):
         deltas.at(place).labelled += count
     for name, values in measures.items():
@@ -169,7 +128,7 @@ def _bet(first: Sequence[Labelled], deltas: Deltas) -> None:
     judged = _judged(first, [j.label for j in joined])
     raw = losses.losses(first[0].source.spec, judged.outputs, judged.labels)
     bounded = _bounded(raw, judged.scales)
-    groups = _groups((one.source, one.joined.arrived_ms, one.joined.codes) for one in first)
+    groups = group((one.source, one.joined.arrived_ms, one.joined.codes) for one in first)
     bins = losses.loss_bin(bounded, [j.id for j in joined])
     for place, column, count in groups.cells(bins, LOSS_BINS):
         delta = deltas.at(place)
@@ -182,7 +141,7 @@ def _bet(first: Sequence[Labelled], deltas: Deltas) -> None:
 
 
 def _pair(
-    first: Sequence[Labelled], judged: _Judged, raw: Floats, groups: _Groups, deltas: Deltas
+    first: Sequence[Labelled], judged: _Judged, raw: Floats, groups: Groups, deltas: Deltas
 ) -> None:
     """The version against each of its shadows, in places that are all."""
     beside = [
@@ -202,7 +161,7 @@ def _pair(
     keys = zip(groups.whole[who].tolist(), [version for _, version, _ in beside], strict=True)
     of = np.array([index.setdefault(key, len(index)) for key in keys])
     columns = (difference, difference**2, own, shadow)
-    totals = zip(*[_sums(of, micro(column), len(index)) for column in columns], strict=True)
+    totals = zip(*[sums_by(of, micro(column), len(index)) for column in columns], strict=True)
     counts = np.bincount(of).tolist()
     for (place, version), n, (d_sum, d_squares, mine, theirs) in zip(
         index, counts, totals, strict=True
@@ -238,37 +197,3 @@ def _judged(rows: Sequence[Labelled], labels: Sequence[float]) -> _Judged:
 def _bounded(values: Floats, scales: Floats) -> Floats:
     """As `losses.bounded`, each by its own scale."""
     return np.minimum(values, scales) / scales
-
-
-def _sums(of: Ints, values: Floats, count: int) -> list[int]:
-    """Exact sums of whole numbers by index."""
-    if np.abs(values).sum() < _EXACT:
-        return [int(total) for total in np.bincount(of, weights=values, minlength=count).tolist()]
-    exact = [0] * count
-    for index, value in zip(of.tolist(), values.tolist(), strict=True):
-        exact[index] += int(value)
-    return exact
-
-
-def _groups(events: Iterable[tuple[Source, int, bytes]]) -> _Groups:
-    """Group events, given as source, time in ms and segment codes."""
-    index: dict[tuple[Source, int, int], int] = {}
-    whole: list[int] = []
-    of: list[int] = []
-    who: list[int] = []
-    for i, (source, time_ms, codes) in enumerate(events):
-        tick = time_ms // source.tick_ms
-        whole.append(index.setdefault((source, -1, tick), len(index)))
-        for segment, code in enumerate(codes):
-            of.append(index.setdefault((source, segment << 8 | code, tick), len(index)))
-            who.append(i)
-    places = [
-        Place(source.kind.model, source.kind.version, source.segment_name(which), tick)
-        for source, which, tick in index
-    ]
-    return _Groups(
-        places,
-        np.array(whole, dtype=np.int64),
-        np.array(whole + of, dtype=np.int64),
-        np.array([*range(len(whole)), *who], dtype=np.int64),
-    )

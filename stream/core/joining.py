@@ -142,7 +142,7 @@ class Join:
         for row in self._rows.take_due(watermark_ms):
             if not is_finished(row.body):
                 kind = self._packers[number_of(row.body)].kind
-                self._count(kind, "expired", max(row.due_ms, before_ms))
+                self._count(kind, "expired", row.due_ms)
         models = list(self._tags)
         for row in self._early.take_due(watermark_ms):
             id_, _, number = row.key.rpartition(_TAG)

@@ -1,0 +1,68 @@
+"""What decoders cannot say about an event: each check passes, or raises `Refused` with the reason."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NoReturn
+
+import msgspec
+
+from models.losses import encode_label
+from stream.core.processor import LiveModel
+from stream.errors import Refused
+from stream.events import FeedbackReceived, Output
+
+MAX_ID_BYTES = 256
+MAX_WEIGHT = 1e6
+SUM_SLACK = 0.01  # how far a multiclass output's probabilities may be from adding up to 1
+_PATH = re.compile(r"`\$\.(\w+)")  # of the field, in the decoder's messages
+_BLAME = {
+    "prediction_id": "bad-id",
+    "features": "bad-features",
+    "output": "bad-output",
+    "shadow": "bad-output",
+    "label": "bad-label",
+}
+
+
+def refuse_time(ahead_ms: int) -> NoReturn:
+    """Refuse an event that happened too far from its record's own time."""
+    side = f"{ahead_ms} ms ahead of" if ahead_ms > 0 else f"{-ahead_ms} ms behind"
+    raise Refused("bad-time", f"the event is {side} its record's own time")
+
+
+def check_id(text: str) -> None:
+    """Refuse ids that would not show as what they are. Decoders limit the characters already."""
+    if not text.isprintable():
+        raise Refused("bad-id", "control or unprintable characters in prediction_id")
+    if not text.isascii() and len(text.encode()) > MAX_ID_BYTES:
+        raise Refused("bad-id", f"prediction_id has more than {MAX_ID_BYTES} bytes")
+
+
+def floats(output: Output, what: str) -> tuple[float, ...]:
+    """An output of the right length, which decoders see to, as floats."""
+    if isinstance(output, list):
+        if not math.isclose(sum(output), 1.0, abs_tol=SUM_SLACK):
+            raise Refused("bad-output", f"{what}: the probabilities add up to {sum(output):g}")
+        return tuple(output)
+    return (output,)
+
+
+def label_of(data: FeedbackReceived, live: LiveModel) -> tuple[float]:
+    """The encoded label."""
+    if data.weight > MAX_WEIGHT:
+        raise Refused("bad-data", f"weight {data.weight:g} is beyond {MAX_WEIGHT:g}")
+    try:
+        return (encode_label(live.lifecycle.spec, data.label),)
+    except ValueError as error:
+        raise Refused("bad-label", str(error)) from error
+
+
+def blame(error: Exception) -> NoReturn:
+    """Refuse what a decoder could not read, with a reason by the path in its message."""
+    if not isinstance(error, msgspec.ValidationError):
+        deep = isinstance(error, RecursionError)
+        raise Refused("bad-json", "nested too deeply" if deep else str(error)) from error
+    path = _PATH.search(str(error))
+    raise Refused(_BLAME.get(path[1] if path else "", "bad-data"), str(error)) from error

@@ -1,0 +1,106 @@
+"""Counts do not depend on how events are cut into folds, nor on which of two ways counted them."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from models.features import Row
+from models.profiling import Binner
+from stream.core.deltas import Deltas
+from stream.core.folding import FEW, Labelled, Made, fold_labels, fold_predictions
+from stream.core.joining import Joined
+from stream.core.packing import Kind, kind_of
+from stream.core.sources import Segment, Source
+from stream.events import SummaryComputed
+from tests.monitoring import SPEC, reference
+
+PROFILE = reference()
+SOURCE = Source(kind_of(SPEC, 1, (2, 3), 4.0), SPEC, PROFILE)
+EDGES = PROFILE.signals[0].edges
+AGES = st.one_of(st.none(), st.sampled_from([*EDGES, -1e9, 1e9]), st.floats(-50, 50))
+ROWS = st.tuples(AGES, st.sampled_from(["a", "b", "zzz", None]))
+OUTPUTS = st.floats(0, 1)
+TIMES = st.integers(0, 3_000)
+
+
+@st.composite
+def made(draw: st.DrawFn) -> Made:
+    row: Row = draw(ROWS)
+    return Made(draw(TIMES), SOURCE.codes(row), row, (draw(OUTPUTS),))
+
+
+@st.composite
+def joined(draw: st.DrawFn) -> Joined:
+    labels = st.sampled_from([0.0, 1.0])
+    before = draw(st.one_of(st.none(), labels))
+    values = tuple(draw(OUTPUTS) for _ in range(3 if before is None else 1))
+    codes = SOURCE.codes(draw(ROWS))
+    times = (draw(TIMES), draw(TIMES), draw(TIMES))
+    id_ = draw(st.text(max_size=5))
+    revision = 0 if before is None else 1
+    return Joined(id_, SOURCE.kind, 0, *times, codes, values, draw(labels), 1.0, revision, before)
+
+
+def folded(predictions: list[Made], labels: list[Joined], cut: int) -> list[SummaryComputed]:
+    """Deltas of two folds: of what lies before the cut, and after it."""
+    deltas = Deltas()
+    for some in (predictions[:cut], predictions[cut:]):
+        if some:
+            fold_predictions(SOURCE, some, deltas)
+    for labelled in (labels[:cut], labels[cut:]):
+        fold_labels([Labelled(SOURCE, one) for one in labelled], deltas)
+    return deltas.take(0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(made(), min_size=FEW + 1, max_size=20),
+    st.lists(joined(), max_size=20),
+    st.integers(0, 20),
+)
+def test_where_events_are_cut_changes_no_count(
+    predictions: list[Made], labels: list[Joined], cut: int
+) -> None:
+    assert folded(predictions, labels, cut) == folded(predictions, labels, len(predictions))
+
+
+@given(ROWS, OUTPUTS)
+def test_one_event_falls_in_the_bins_where_many_would(row: Row, output: float) -> None:
+    together = Binner(PROFILE, SPEC).codes([row], np.array([[output]]))
+    assert SOURCE.bins(row, (output,)) == together[0].tolist()
+
+
+def test_models_are_judged_each_by_its_own_scale_and_shadows() -> None:
+    kinds = [kind_of(SPEC, 1, (), 4.0), kind_of(SPEC, 2, (9,), 1.0)]
+    sources = [Source(kind, SPEC, PROFILE) for kind in kinds]
+    labelled = [
+        Labelled(s, Joined("p", s.kind, 0, 0, 0, 0, b"\x00", (0.5, 0.5)[: n + 1], 1.0, 1.0))
+        for n, s in enumerate(sources)
+    ]
+    deltas = Deltas()
+    fold_labels(labelled, deltas)
+    one, other = [delta for delta in deltas.take(0) if not delta.segment]
+    assert (one.sums["loss"], other.sums["loss"]) == (173_287, 693_147)
+    assert (list(one.pairs), list(other.pairs)) == ([], ["9"])
+
+
+def test_segments_beyond_the_fifty_most_frequent_values_share_one_place() -> None:
+    segment = Segment("city", 0, [f"c{n}" for n in range(60)])
+    assert segment.names[segment.code("c49")] == "city=c49"
+    assert segment.names[segment.code("c50")] == "city=(other)"
+
+
+@pytest.mark.parametrize("profile", [PROFILE, None])
+def test_a_source_without_a_profile_still_counts_events(profile: object) -> None:
+    kind: Kind = SOURCE.kind
+    source = Source(kind, SPEC, PROFILE if profile else None)
+    for some in (1, FEW + 1):
+        deltas = Deltas()
+        fold_predictions(source, [Made(0, b"\xff", (1.0, None), (0.5,))] * some, deltas)
+        whole, null = deltas.take(0)
+        assert (whole.predictions, null.predictions) == (some, some)
+        assert null.segment == "plan=(null)"
+        assert bool(whole.signals) is (profile is not None)
