@@ -1,4 +1,4 @@
-"""The monitor stage from the outside: records in; examples, summaries, progress, dead letters out."""
+"""The monitor stage from outside: records in; examples, summaries, progress, dead letters out."""
 
 from __future__ import annotations
 

@@ -100,7 +100,8 @@ def run(processor: MonitorProcessor, calls: Iterator[Call], fleet: Fleet = FLEET
         if call == "apply":
             outputs += processor.apply(what, fleet)
         else:
-            outputs += processor.advance(*what, fleet)
+            clock_ms, caught_up = what
+            outputs += processor.advance(clock_ms, caught_up, fleet)
     return outputs
 
 
@@ -291,7 +292,8 @@ class World:
             if call == "apply":
                 outputs += processor.apply(what, fleet)
             else:
-                outputs += processor.advance(*what, fleet)
+                clock_ms, caught_up = what
+                outputs += processor.advance(clock_ms, caught_up, fleet)
             if self.rng.random() < 0.4:
                 keep(stored, processor.changes(complete=self.rng.random() < 0.2))
                 if self.rng.random() < 0.5:

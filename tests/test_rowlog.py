@@ -98,6 +98,29 @@ def test_a_restore_reads_in_proportion_to_what_is_live() -> None:
     assert written < 3.5 * 100_000 * row_bytes
 
 
+def test_a_large_part_of_which_little_is_left_gives_up_its_survivors() -> None:
+    log, stored = RowLog("join"), dict[str, bytes]()
+    for n in range(20_000):
+        log.put(f"prediction-{n}", n, b"b" * 50)
+    keep(stored, log.changes(complete=False))
+    before = sum(map(len, stored.values()))
+    for n in range(20_000):
+        if n % 20:
+            log.pop(f"prediction-{n}")
+    keep(stored, log.changes(complete=False))
+    assert sum(map(len, stored.values())) < before / 15
+    assert len(restored(stored)) == 1000
+
+
+def test_rows_that_all_stay_end_up_in_few_parts() -> None:
+    log, stored = RowLog("join"), dict[str, bytes]()
+    for n in range(16_000):
+        log.put(f"prediction-{n}", n, b"b" * 50)
+        if n % 50 == 0:
+            keep(stored, log.changes(complete=False))
+    assert len(stored) < 40
+
+
 def test_a_part_fits_a_record_of_the_brokers_default_size() -> None:
     log = RowLog("join")
     for n in range(30_000):

@@ -1,4 +1,4 @@
-"""What decoders cannot say about an event: each check passes, or raises `Refused` with the reason."""
+"""What decoders cannot say about an event: each check passes, or raises `Refused`."""
 
 from __future__ import annotations
 
