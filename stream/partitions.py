@@ -96,11 +96,10 @@ class Probe:
 
     def read(self, positions: Mapping[str, int]) -> tuple[int, bool]:
         """The newest clock that was probed, and whether its ends are reached."""
-        now = self._world.clock()
-        if now >= self._due or now * 1000 < self.clock_ms - 1000:
+        if time.monotonic() >= self._due:
             interval = self._world.settings.summary_interval_ms / 1000
-            self._due = now + interval / PROBES_PER_INTERVAL
-            self.clock_ms = max(self.clock_ms, int(now * 1000))
+            self._due = time.monotonic() + interval / PROBES_PER_INTERVAL
+            self.clock_ms = max(self.clock_ms, int(self._world.clock() * 1000))
             self._ends = {
                 entity: self._world.reader.stable_end(*place)
                 for entity, place in self._places.items()

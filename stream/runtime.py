@@ -18,9 +18,10 @@ from concurrent.futures import Future
 
 import structlog
 
-from stream.errors import Fenced
+from stream.errors import Fenced, PartitionCountChanged
 from stream.failpoints import failpoint
 from stream.partitions import Partition, Superseded, World
+from stream.topics import INPUTS
 from stream.transport import Intake, Slice
 
 log = structlog.get_logger(__name__)
@@ -174,6 +175,10 @@ class Runtime:
     def assign(self, numbers: set[int]) -> None:
         """These partitions are ours now, all others are not. Returns at once; keepers restore."""
         if self.closing:
+            return
+        known = min(self.world.counts[entity] for entity in INPUTS[self.world.stage])
+        if max(numbers, default=0) >= known:
+            self.fail(PartitionCountChanged(f"partition {max(numbers)} is new: restart to check"))
             return
         with self._lock:
             for number in set(self.keepers) - numbers:

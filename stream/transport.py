@@ -127,6 +127,8 @@ class LeanRecords(aiokafka_fetcher.PartitionRecords):
     """Yields a list of our own records per batch of the log, not aiokafka's one by one: its record
     has eleven fields, of which five are read. What is hidden stays as aiokafka has it."""
 
+    next_fetch_offset: int
+
     def _unpack_records(self) -> Iterator[list[Record]]:
         new = tuple.__new__  # half the price of Record(...)
         while self._records.has_next():

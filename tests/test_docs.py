@@ -44,6 +44,13 @@ def test_readme_names_every_setting() -> None:
     assert_named(f"DRIFTLINE_{name.upper()}" for name in Settings.model_fields)
 
 
+def test_readme_tells_the_default_of_every_setting() -> None:
+    """What the table says is what a process starts with."""
+    for name, field in Settings.model_fields.items():
+        default = "{}" if field.default_factory is not None else field.default
+        assert f"| `DRIFTLINE_{name.upper()}` | `{default}` |" in README
+
+
 def test_readme_names_every_command() -> None:
     """Each command is shown as one would type it."""
     assert_named(commands(typer.main.get_command(app)))

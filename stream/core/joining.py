@@ -191,17 +191,13 @@ class Join:
 
     def _first(self, key: str, packer: Packer, made: Prediction, label: Label) -> None:
         kind = packer.kind
-        arrived_ms = max(made.time_ms, made.floor_ms, label.time_ms, label.floor_ms)
-        finished = Finished(
-            0, made.offset, made.time_ms, label.label, label.weight, made.codes, made.values
-        )
-        self._rows.put(key, arrived_ms + kind.correction_ms, packer.finished(finished))
-        self.joined.append(
-            Joined(
-                *(label.id, kind, made.offset, made.time_ms, label.time_ms, arrived_ms),
-                *(made.codes, made.values, label.label, label.weight),
-            )
-        )
+        _, made_ms, made_floor_ms, offset, codes, values = made
+        id_, time_ms, floor_ms, _, said, weight = label
+        arrived_ms = max(made_ms, made_floor_ms, time_ms, floor_ms)
+        row = Finished(0, offset, made_ms, said, weight, codes, values[: kind.outputs])
+        self._rows.put(key, arrived_ms + kind.correction_ms, packer.finished(row))
+        place = (id_, kind, offset, made_ms, time_ms, arrived_ms)
+        self.joined.append(Joined(*place, codes, values, said, weight))
 
     def _again(self, key: str, due_ms: int, packer: Packer, row: Finished, label: Label) -> None:
         kind = packer.kind
@@ -213,12 +209,9 @@ class Join:
         revision = row.revision + 1
         corrected = row._replace(revision=revision, label=label.label, weight=label.weight)
         self._rows.put(key, due_ms, packer.finished(corrected))
-        self.joined.append(
-            Joined(
-                *(label.id, kind, row.offset, row.predicted_ms, label.time_ms, arrived_ms),
-                *(row.codes, row.values, label.label, label.weight, revision, row.label),
-            )
-        )
+        place = (label.id, kind, row.offset, row.predicted_ms, label.time_ms, arrived_ms)
+        said = (label.label, label.weight, revision, row.label)
+        self.joined.append(Joined(*place, row.codes, row.values, *said))
 
     def _wait(self, key: str, model: str, label: Label) -> None:
         found = self._early.get(key)

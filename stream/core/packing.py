@@ -91,7 +91,7 @@ class Label(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """A prediction that has its label."""
+    """A prediction that has its label. `values`: of the version alone."""
 
     revision: int
     offset: int
@@ -99,7 +99,7 @@ class Finished(NamedTuple):
     label: float
     weight: float
     codes: bytes
-    values: tuple[float, ...]  # of the version alone
+    values: tuple[float, ...]
 
 
 class Packer:
@@ -108,39 +108,37 @@ class Packer:
     def __init__(self, kind: Kind, number: int) -> None:
         self.kind = kind
         self.number = number
-        self._codes = len(kind.segments)
-        values = f"{self._codes}B{kind.outputs * (1 + len(kind.shadows))}d"
-        self._pending = Layout(f"<IQ{values}")
-        self._late = Layout(f"<IQI{values}")
-        self._finished = Layout(f"<IIQqdd{self._codes}B{kind.outputs}d")
+        codes, values = len(kind.segments), kind.outputs * (1 + len(kind.shadows))
+        self._pending = Layout(f"<IQ{codes}s{values}d")
+        self._late = Layout(f"<IQ{codes}s{values}dI")
+        self._finished = Layout(f"<IIQqdd{codes}s{kind.outputs}d")
 
     def pending(self, made: Prediction) -> bytes:
         """A row that waits for its label. Its time is the row's due time less the horizon."""
         _, time_ms, floor_ms, offset, codes, values = made
         if floor_ms <= time_ms:
-            return self._pending.pack(self.number, offset, *codes, *values)
+            return self._pending.pack(self.number, offset, codes, *values)
         late_ms = min(_MAX_U32, floor_ms - time_ms)
-        return self._late.pack(self.number | _LATE, offset, late_ms, *codes, *values)
+        return self._late.pack(self.number | _LATE, offset, codes, *values, late_ms)
 
     def read_pending(self, id_: str, body: bytes, due_ms: int) -> Prediction:
-        late_ms = 0
-        if body[3] & 0x40:
-            _, offset, late_ms, *rest = self._late.unpack(body)
-        else:
-            _, offset, *rest = self._pending.unpack(body)
         time_ms = due_ms - self.kind.horizon_ms
-        codes, values = bytes(rest[: self._codes]), tuple(rest[self._codes :])
-        return Prediction(id_, time_ms, time_ms + late_ms, offset, codes, values)
+        if body[3] & 0x40:
+            _, offset, codes, *values, late_ms = self._late.unpack(body)
+            return Prediction(id_, time_ms, time_ms + late_ms, offset, codes, tuple(values))
+        fields = self._pending.unpack(body)
+        return Prediction(id_, time_ms, time_ms, fields[1], fields[2], fields[3:])
 
     def finished(self, row: Finished) -> bytes:
+        revision, offset, predicted_ms, label, weight, codes, values = row
         return self._finished.pack(
-            self.number | _FINISHED, *row[:5], *row.codes, *row.values[: self.kind.outputs]
+            self.number | _FINISHED, revision, offset, predicted_ms, label, weight, codes, *values
         )
 
     def read_finished(self, body: bytes) -> Finished:
-        _, revision, offset, predicted_ms, label, weight, *rest = self._finished.unpack(body)
-        codes, values = bytes(rest[: self._codes]), tuple(rest[self._codes :])
-        return Finished(revision, offset, predicted_ms, label, weight, codes, values)
+        fields = self._finished.unpack(body)
+        revision, offset, predicted_ms, label, weight, codes = fields[1:7]
+        return Finished(revision, offset, predicted_ms, label, weight, codes, fields[7:])
 
     def output(self, body: bytes) -> tuple[float, ...]:
         """The version's own output, of either sort of row."""

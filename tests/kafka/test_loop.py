@@ -51,6 +51,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         stages = Stages(settings, tmp_path / "logs", **numbers)
         started.append(stages)
         stages.start()
+        partitions = settings.partitions * len(numbers)
+        until(lambda: stages.count("restored") >= partitions, 120, stages)
         return stages
 
     yield begin
@@ -217,8 +219,9 @@ def test_version_swaps_between_two_events(
 
 
 def _until_scored(stages: Stages) -> None:
+    """Every partition has applied something with the version that is live now."""
     offsets = Offsets(stages.settings, "score")
-    until(lambda: sum(offsets.committed().values()) > 0, 60, stages)
+    until(lambda: min(offsets.committed().values()) > 0, 60, stages)
     offsets.close()
 
 

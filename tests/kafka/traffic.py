@@ -24,7 +24,7 @@ from stream.topics import INPUTS
 from tests.topics import quiet_client
 
 LATENESS_MS = 5_000
-HORIZON_MS = 3_600_000  # of labels, early labels and corrections alike
+HORIZON_MS = 600_000  # of labels, early labels and corrections alike
 REGIONS = ("north", "south", "west")  # that training sees
 ABROAD = (*REGIONS * 6, "east")
 NUMBERS = ("age", "amount", "visits", "tenure", "score")
@@ -40,8 +40,8 @@ SPEC = check(
             Feature(name="region", type="categorical"),
         ),
         segments=("region",),
-        windows=(Window(seconds=60), Window(labels=5_000)),
-        ticks=Ticks(seconds=2, allowed_lateness_seconds=LATENESS_MS / 1000),
+        windows=(Window(seconds=20), Window(labels=5_000)),
+        ticks=Ticks(seconds=1, allowed_lateness_seconds=LATENESS_MS / 1000),
         labels=Labels(
             horizon_seconds=HORIZON_MS / 1000,
             correction_horizon_seconds=HORIZON_MS / 1000,

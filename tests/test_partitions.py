@@ -1,0 +1,326 @@
+"""One partition against a log and a producer that remember what was asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from stream import checkpoints
+from stream.core.processor import Batch, Fleet, Output, Parts, Record
+from stream.errors import CheckpointError, Halt, PartitionCountChanged
+from stream.metrics import StageCollector
+from stream.partitions import Partition, Superseded, World
+from stream.settings import Settings
+from stream.supervising import environment
+from stream.topics import BY_ENTITY
+from stream.transport import Slice
+
+REQUESTS = "driftline.requests.v1"
+CHECKPOINTS = "driftline.checkpoints.score.v1"
+
+
+class Counting:
+    """Counts records in part "n"; says in `told` what it was told of time."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.told: list[tuple[int, bool]] = []
+        self.generations: Mapping[str, int] = {"churn": 3}
+        self.speaks = False
+        self._written = 0
+
+    def restore(self, parts: Mapping[str, bytes]) -> None:
+        self.n = self._written = int(parts["n"])
+
+    def apply(self, batch: Batch, _: Fleet) -> list[Output]:
+        self.n += len(batch.records)
+        return [Output("predictions", record.key, record.value, 0) for record in batch.records]
+
+    def advance(self, clock_ms: int, caught_up: bool, _: Fleet) -> list[Output]:
+        self.told.append((clock_ms, caught_up))
+        return [Output("alerts", b"k", b"v")] if self.speaks else []
+
+    def changes(self, *, complete: bool) -> Parts:
+        if self.n == self._written and not complete:
+            return {}
+        self._written = self.n
+        return {"n": b"%d" % self.n}
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        return {"records_seen": self.n, "refused:bad-json": 2}
+
+
+class Log:
+    """A broker as a partition sees it: reader and writer in one."""
+
+    def __init__(self) -> None:
+        self.checkpoint: dict[bytes, bytes] = {}
+        self.group: dict[tuple[str, int], int] = {}
+        self.end = 0
+        self.begin = 0
+        self.commits: list[list[Output]] = []
+        self.calls: list[str] = []
+
+    def bounds(self, topic: str, _: int) -> tuple[int, int]:
+        self.calls.append(f"bounds {topic}")
+        return (0, len(self.checkpoint)) if topic == CHECKPOINTS else (self.begin, self.end)
+
+    def stable_end(self, *_: object) -> int:
+        return self.end
+
+    def committed(self, _: object) -> dict[tuple[str, int], int]:
+        return dict(self.group)
+
+    def group_metadata(self) -> object:
+        return "group"
+
+    def latest(self, *_: object) -> dict[bytes, bytes]:
+        self.calls.append("latest")
+        return dict(self.checkpoint)
+
+    def init(self) -> None:
+        self.calls.append("init")
+
+    def commit(
+        self,
+        outputs: list[Output],
+        _: Mapping[str, str],
+        checkpoint: tuple[str, int, Mapping[str, bytes | None]],
+        offsets: Mapping[tuple[str, int], int],
+        __: object,
+    ) -> None:
+        self.commits.append(outputs)
+        self.group |= offsets
+        for key, value in checkpoint[2].items():
+            if value is None:
+                self.checkpoint.pop(key.encode(), None)
+            else:
+                self.checkpoint[key.encode()] = value
+
+    def abandon(self) -> None:
+        self.calls.append("abandon")
+
+
+class Fleets:
+    def __init__(self, *answers: bool) -> None:
+        self.fleet: Fleet = {}
+        self.answers = list(answers) or [True]
+
+    def reached(self, _: Mapping[str, int]) -> bool:
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def partition(
+    log: Log,
+    *,
+    fleets: Fleets | None = None,
+    count: int = 4,
+    clock: Callable[[], float] = lambda: 1.0,
+    **settings: Any,
+) -> Partition:
+    world = World(
+        stage="score",
+        settings=Settings(**settings),
+        factory=lambda _: Counting(),
+        counts=dict.fromkeys(BY_ENTITY, count),
+        reader=log,
+        writer=lambda _: log,
+        fleets=fleets or Fleets(),
+        clock=clock,
+    )
+    return Partition(world, 0)
+
+
+def restored(log: Log, **more: Any) -> Partition:
+    made = partition(log, **more)
+    made.restore(lambda: True)
+    return made
+
+
+def piece(start: int, count: int, end: int | None = None) -> Slice:
+    records = [Record(start + i, 0, b"k", b"v") for i in range(count)]
+    return Slice(REQUESTS, 0, records, start, start + count if end is None else end, 1, 5)
+
+
+def counting(one: Partition) -> Counting:
+    assert isinstance(one.processor, Counting)
+    return one.processor
+
+
+def test_state_and_position_survive_a_change_of_owner() -> None:
+    """What is restored is what was committed; what was only applied is read again."""
+    log = Log()
+    log.end = 10
+    first = restored(log)
+    first.apply(piece(0, 4))
+    assert first.flush()
+    first.apply(piece(4, 2))
+    second = restored(log)
+
+    assert counting(second).n == 4
+    assert second.positions == {"requests": 4}
+
+
+def test_the_owner_before_is_fenced_before_its_checkpoint_is_read() -> None:
+    log = Log()
+    restored(log)
+
+    assert log.calls[:3] == ["init", f"bounds {CHECKPOINTS}", "latest"]
+
+
+def test_nothing_to_write_is_no_transaction() -> None:
+    """Time is told all the same; a position that moved over markers alone waits for the next."""
+    log = Log()
+    one = restored(log)
+    one.apply(piece(0, 0, end=3))
+
+    assert not one.flush()
+    assert log.commits == []
+    assert len(counting(one).told) == 1
+
+
+def test_what_time_brings_is_committed_too() -> None:
+    log = Log()
+    one = restored(log)
+    counting(one).speaks = True
+
+    assert one.flush()
+    assert [output.entity for output in log.commits[0]] == ["alerts"]
+
+
+def test_markers_count_into_the_next_offsets() -> None:
+    """So that lag goes to zero for every tool that reads the group's offsets."""
+    log = Log()
+    log.end = 7
+    one = restored(log)
+    one.apply(piece(0, 2, end=3))
+    one.flush()
+
+    assert log.group == {(REQUESTS, 0): 3}
+    assert restored(log).positions == {"requests": 3}
+
+
+def test_a_gap_in_what_is_fetched_halts() -> None:
+    """Records between the positions would be lost without a word."""
+    one = restored(Log())
+
+    with pytest.raises(Halt, match="fetched from 5 on, but applied up to 0"):
+        one.apply(piece(5, 1))
+
+
+def test_caught_up_is_claimed_only_when_all_that_lay_there_is_applied() -> None:
+    """And for the clock that was read before the look: what comes later does not count."""
+    log = Log()
+    log.end = 4
+    one = restored(log, clock=lambda: 2.0)
+    one.apply(piece(0, 2))
+    one.flush()
+    one.apply(piece(2, 2))
+    log.end = 100
+    one.flush()
+
+    assert counting(one).told == [(2000, False), (2000, True)]
+
+
+def test_the_embedded_broker_gets_whole_checkpoints() -> None:
+    """It forgets old records; and its group offsets, which it does not keep, are not asked."""
+    log = Log()
+    log.end = 4
+    one = restored(log, embedded_broker=True)
+    one.apply(piece(0, 1))
+    one.flush()
+    log.checkpoint.clear()
+    log.group.clear()
+    one.apply(piece(1, 1))
+    one.flush()
+
+    assert counting(restored(log, embedded_broker=True)).n == 2
+    assert not one.flush(), "a whole checkpoint that says nothing new is not written"
+
+
+def test_group_offsets_without_a_checkpoint_halt() -> None:
+    log = Log()
+    log.group[REQUESTS, 0] = 3
+
+    with pytest.raises(CheckpointError):
+        restored(log)
+
+
+def test_another_partition_count_halts() -> None:
+    log = Log()
+    log.end = 1
+    one = restored(log)
+    one.apply(piece(0, 1))
+    one.flush()
+
+    with pytest.raises(PartitionCountChanged):
+        restored(log, count=8)
+
+
+def test_a_restore_waits_for_lifecycle_and_gives_up_with_the_partition() -> None:
+    log = Log()
+    log.end = 1
+    one = restored(log)
+    one.apply(piece(0, 1))
+    one.flush()
+
+    assert counting(restored(log, fleets=Fleets(False, False, True))).n == 1
+    asked = iter([True, True, True, False])
+    with pytest.raises(Superseded):
+        partition(log, fleets=Fleets(False)).restore(lambda: next(asked))
+
+
+def test_a_partition_that_went_is_not_initialised() -> None:
+    """A late init would fence the new owner."""
+    log = Log()
+
+    with pytest.raises(Superseded):
+        partition(log).restore(lambda: False)
+    assert "init" not in log.calls
+
+
+def test_parts_that_are_gone_are_removed() -> None:
+    """A tombstone goes out, and the manifest forgets the part."""
+    log = Log()
+    log.end = 1
+    one = restored(log)
+    one.apply(piece(0, 1))
+    one.flush()
+    counting(one).changes = lambda *, complete: {"n": None}  # type: ignore[method-assign]
+    one.flush()
+
+    assert list(log.checkpoint) == [checkpoints.MANIFEST_KEY.encode()]
+
+
+def test_metrics_name_stage_partition_and_label() -> None:
+    """Counters of the processor, the partition and the runtime, and the lag."""
+    log = Log()
+    one = restored(log)
+    one.apply(piece(0, 2))
+    one.flush()
+    keeper = SimpleNamespace(number=0, partition=one)
+    runtime: Any = SimpleNamespace(world=one.world, keepers={0: keeper}, counts={"fences": 1})
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(StageCollector(runtime))
+    text = generate_latest(registry).decode()
+
+    assert 'driftline_lag_records{entity="requests",partition="0",stage="score"} 5.0' in text
+    assert 'driftline_partition_commits_total{partition="0",stage="score"} 1.0' in text
+    assert 'driftline_refused_total{label="bad-json",partition="0",stage="score"} 2.0' in text
+    assert 'driftline_runtime_fences_total{stage="score"} 1.0' in text
+
+
+def test_children_see_the_settings_of_their_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that came by flag, and each with a metrics port of its own."""
+    given = Settings(
+        topic_prefix="acme", kafka={"linger.ms": "9"}, metrics_port=9000, embedded_broker=True
+    )
+    for name, value in environment(given, 2).items():
+        monkeypatch.setenv(name, value)
+
+    assert Settings() == given.model_copy(update={"metrics_port": 9002})
