@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import (
@@ -209,12 +208,3 @@ def _retried(call: Any) -> Any:
                 return result
         time.sleep(0.2 * (attempt + 1))
     raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001
-
-
-@contextmanager
-def open_reader(settings: Settings, group: str) -> Iterator[LogReader]:
-    reader = LogReader(settings, group)
-    try:
-        yield reader
-    finally:
-        reader.close()

@@ -142,7 +142,8 @@ class Transactor:
                 return
 
     def _named(self, error: KafkaException) -> Exception:
-        fenced = error.args[0].code() in FENCED
+        # A fence that librdkafka learnt of in the background shows as fatal, without its reason.
+        fenced = error.args[0].code() in {*FENCED, KafkaError._FATAL}  # noqa: SLF001
         return Fenced(f"{self._id} is held by another process now") if fenced else error
 
     def abandon(self) -> None:

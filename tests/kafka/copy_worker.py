@@ -16,7 +16,7 @@ from stream import settings, worker
 from stream.core.processor import Batch, Context, Fleet, Output, Parts
 from stream.topics import STAGES
 
-OUTPUT = {"score": "predictions", "monitor": "examples", "evaluate": "accuracy"}
+OUTPUT = {"score": "predictions", "monitor": "summaries", "evaluate": "accuracy"}
 STAGE_OF = {"requests": "score", "predictions": "monitor", "feedback": "monitor"}
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +149,9 @@ def until(what: Callable[[], bool], seconds: float, stages: Stages) -> None:
         time.sleep(0.3)
 
 
-def drain(stages: Stages, seconds: float) -> None:
+def drain(stages: Stages, seconds: float, chosen: Sequence[Stage] = STAGES) -> None:
     """Wait until each stage has applied all that came, and end it, in the order of the flow."""
-    for stage in [stage for stage in STAGES if (stage, 0) in stages.running]:
+    for stage in [stage for stage in chosen if (stage, 0) in stages.running]:
         offsets = Offsets(stages.settings, stage)
         try:
             until(lambda offsets=offsets: offsets.behind() == 0, seconds, stages)  # type: ignore[misc]

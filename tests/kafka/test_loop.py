@@ -36,6 +36,7 @@ SEED = int(os.environ.get("LOOP_SEED", "7"))
 BETWEEN_KILLS_SECONDS = 4.0  # on average
 DRAIN_SECONDS = float(os.environ.get("LOOP_DRAIN", "300"))
 FIRST_MS = 1_700_000_000_000  # of a replayed run
+COUNTED = ("requests", "feedback", "predictions", "examples", "summaries", "accuracy")
 LONG_MS = 10 * 3_600_000  # past every horizon
 
 Start = Callable[..., Stages]
@@ -52,7 +53,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         started.append(stages)
         stages.start()
         partitions = settings.partitions * len(numbers)
-        until(lambda: stages.count("restored") >= partitions, 120, stages)
+        _until_restored(stages, partitions)
         return stages
 
     yield begin
@@ -79,12 +80,45 @@ def registry(settings: Settings) -> Iterator[Registry]:
 def test_loop_survives_kills(settings: Settings, registry: Registry, start: Start) -> None:
     """SIGKILLs of random stage processes at random moments: nothing lost, doubled or mis-folded."""
     begun = time.monotonic()
-    dice = random.Random(SEED)
     traffic = Traffic(REQUESTS, pieces=max(10, 10 * KILLS), seed=SEED)
     stages = start(settings, score=2, monitor=2, evaluate=2)
-    sender = Sender(settings)
-    kill_after = sorted(dice.sample(range(len(traffic.pieces)), KILLS))
-    pace = BETWEEN_KILLS_SECONDS * KILLS / len(traffic.pieces)
+    _publish_and_kill(traffic, stages)
+    published = time.monotonic()
+    drain(stages, DRAIN_SECONDS)
+    drained = time.monotonic()
+
+    logs = Logs(settings)
+    naive = oracle.check_all(logs, traffic.ids, lateless=False)
+    assert {id_ for id_, revision, _ in naive.examples if revision == 0} == traffic.labelled
+    assert len(naive.examples) == len(traffic.labelled) + traffic.counts["corrections"]
+    for name in ("duplicates", "corrections", "orphans"):
+        assert naive.counters[name] == traffic.counts[name]
+    opened = [data["problem"] for data in logs.data("alerts") if data.get("revision", 0) == 0]
+    assert "harm" in opened
+    assert [data["kind"] for data in logs.data("commands")] == ["retrain"]
+    last = oracle.last_accuracy(logs)
+    seconds = {"published": published - begun, "drained": drained - published}
+    seconds["checked"] = time.monotonic() - drained
+    counted = {
+        **{name: len(logs.of(name)) for name in COUNTED},
+        "counters": dict(naive.counters),
+        "kills": dict(stages.kills),
+        "ended_by_themselves": dict(stages.failures),
+        "restores": stages.count("restored"),
+        "fenced": stages.count("fenced"),
+        "alerts": opened,
+        "last_accuracy": [last.predictions, last.labelled, last.metrics["accuracy"].value],
+        "seconds": {name: round(value) for name, value in seconds.items()},
+    }
+    print(json.dumps(counted))
+
+
+def _publish_and_kill(traffic: Traffic, stages: Stages) -> None:
+    dice = random.Random(SEED)
+    sender = Sender(stages.settings)
+    pieces = len(traffic.pieces)
+    kill_after = set(dice.sample(range(pieces), KILLS))
+    pace = BETWEEN_KILLS_SECONDS * KILLS / pieces
     for number, piece in enumerate(traffic.pieces):
         sent = time.monotonic()
         sender.send(piece)
@@ -93,40 +127,6 @@ def test_loop_survives_kills(settings: Settings, registry: Registry, start: Star
             time.sleep(dice.uniform(0, pace))
             stages.kill(*dice.choice(sorted(stages.running)))
         time.sleep(max(0.0, pace - (time.monotonic() - sent)))
-    published = time.monotonic()
-    drain(stages, DRAIN_SECONDS)
-    drained = time.monotonic()
-
-    logs = Logs(settings)
-    naive = oracle.check_all(logs, traffic.ids, lateless=False)
-
-    assert {id_ for id_, revision, _ in naive.examples if revision == 0} == traffic.labelled
-    assert len(naive.examples) == len(traffic.labelled) + traffic.counts["corrections"]
-    for name in ("duplicates", "corrections", "orphans"):
-        assert naive.counters[name] == traffic.counts[name]
-    opened = [data["problem"] for data in logs.data("alerts") if data.get("revision", 0) == 0]
-    commands = [data["kind"] for data in logs.data("commands")]
-    assert "harm" in opened
-    assert commands == ["retrain"]
-    last = oracle.last_accuracy(logs)
-    assert last.labelled > 0
-    counted = {
-        "requests": len(traffic.ids),
-        "feedback": len(logs.of("feedback")),
-        "predictions": len(logs.of("predictions")),
-        "examples": len(logs.of("examples")),
-        "counters": dict(naive.counters),
-        "kills": dict(stages.kills),
-        "ended_by_themselves": dict(stages.failures),
-        "restores": stages.count("restored"),
-        "fenced": stages.count("fenced"),
-        "alerts": opened,
-        "last_accuracy": [last.predictions, last.labelled, last.metrics["accuracy"].value],
-        "publish_seconds": round(published - begun),
-        "drain_seconds": round(drained - published),
-        "check_seconds": round(time.monotonic() - drained),
-    }
-    print(json.dumps(counted))
 
 
 @pytest.mark.timeout(600)
@@ -146,14 +146,18 @@ def test_three_stages_in_a_chain_with_sigstop_zombie(
     sender = Sender(settings, FIRST_MS)
     victims = [stages.running["score", 0], stages.running["monitor", 1]]
     victims.append(stages.running["evaluate", 0])
+    restored = 0
     for number, piece in enumerate(traffic.pieces):
         sender.send(piece)
         stages.tend()
         if number == 30:
+            restored = stages.count("restored")
             _send_signal(victims, signal.SIGSTOP)
         if number == 100:
+            _until_restored(stages, restored + 6)  # what the sleepers held was taken over
             _send_signal(victims, signal.SIGCONT)
         time.sleep(0.2)
+    drain(stages, DRAIN_SECONDS, ["score"])  # what it says must not come behind the clock
     sender.tell_clock(sender.clock_ms + LONG_MS)
     drain(stages, DRAIN_SECONDS)
 
@@ -162,6 +166,10 @@ def test_three_stages_in_a_chain_with_sigstop_zombie(
     assert naive.counters["orphans"] == traffic.counts["orphans"]
     assert naive.counters["expired"] == len(traffic.ids) - len(traffic.labelled)
     print(dict(naive.counters), dict(stages.failures), "fenced:", stages.count("fenced"))
+
+
+def _until_restored(stages: Stages, times: int) -> None:
+    until(lambda: stages.count("restored") >= times, 120, stages)
 
 
 def _send_signal(victims: list[subprocess.Popen[bytes]], number: int) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from stream.settings import Settings
@@ -206,19 +207,23 @@ def test_a_rebalance_in_the_moment_of_a_commit_is_exact(workers: Workers) -> Non
 
 def test_an_init_that_comes_late_is_harmless(workers: Workers) -> None:
     """An init after the partition has gone to another fences that owner, and no more than that."""
-    send(workers.settings, 0, 3000)
-    late = workers.start(DRIFTLINE_FAILPOINT="init:1:8")  # its partitions go meanwhile
-    workers.until_log("assigned", 1)
-    owner = workers.start(COPY_PACE_SECONDS="0.002")
-    workers.until_log("restored", 2)
-    late.send_signal(signal.SIGSTOP)
-    until(lambda: workers.count("restored") >= 4, 60, workers)
+    send(workers.settings, 0, 2000)
+    late = workers.start(DRIFTLINE_FAILPOINT="init:1:stop")
+    process = psutil.Process(late.pid)
+    until(lambda: process.status() == psutil.STATUS_STOPPED, 60, workers)
+    owner = workers.start()
+    workers.until_log("restored", 4)  # the group has given the stopped one up
     late.send_signal(signal.SIGCONT)
-    time.sleep(2)
-    send(workers.settings, 3000, 1000)
-    if owner.poll() is not None:  # fenced: a supervisor would start it again
-        workers.start()
-    exact(workers, 4000)
+    total = 2000
+    deadline = time.monotonic() + 60
+    while owner.poll() is None:
+        assert time.monotonic() < deadline, workers.logs
+        send(workers.settings, total, 100)
+        total += 100
+        time.sleep(0.2)
+    assert workers.count("fenced") >= 1, workers.logs
+    workers.start()  # as a supervisor would
+    exact(workers, total)
 
 
 def test_more_workers_than_partitions(workers: Workers) -> None:
@@ -253,8 +258,25 @@ def test_two_inputs_of_one_partition_share_its_state(workers: Workers) -> None:
     workers.start("monitor")
     until(lambda: state(workers.settings, "monitor")[0] >= 4000, 60, workers)
     assert state(workers.settings, "monitor") == (4000, sum(range(4000)))
-    numbers = sorted(number for number, _, _ in outputs(workers.settings, "examples"))
+    numbers = sorted(number for number, _, _ in outputs(workers.settings, "summaries"))
     assert numbers == list(range(4000))
+
+
+def test_three_stages_in_a_chain_are_exact_when_each_is_killed(workers: Workers) -> None:
+    """score feeds monitor feeds evaluate; each dies once in mid-stream."""
+    paced = {"COPY_PACE_SECONDS": "0.0005"}
+    stages: tuple[Stage, ...] = ("score", "monitor", "evaluate")
+    running = {stage: workers.start(stage, **paced) for stage in stages}
+    workers.until_log("restored", 12)
+    for round_number, stage in enumerate(stages):
+        send(workers.settings, 2000 * round_number, 2000)
+        time.sleep(0.5)
+        workers.end(running[stage], signal.SIGKILL)
+        running[stage] = workers.start(stage)
+    until(lambda: state(workers.settings, "evaluate")[0] >= 6000, 90, workers)
+    for entity in ("predictions", "summaries", "accuracy"):
+        numbers = sorted(number for number, _, _ in outputs(workers.settings, entity))
+        assert numbers == list(range(6000)), workers.logs
 
 
 def test_an_idle_partition_is_told_that_it_is_caught_up(workers: Workers) -> None:
