@@ -16,6 +16,7 @@ from stream.failpoints import failpoint
 from stream.settings import Settings
 from stream.topics import INPUTS, Stage
 from stream.transport import Slice
+from stream.transactions import WORK
 
 PROBES_PER_INTERVAL = 2  # look-ups of the inputs' ends, in one summary interval
 
@@ -202,7 +203,8 @@ class Partition:
         if piece.records:
             failpoint("apply")
             batch = Batch(entity, self.number, piece.records)
-            self._outputs += self.processor.apply(batch, self.world.fleets.fleet)
+            with WORK:
+                self._outputs += self.processor.apply(batch, self.world.fleets.fleet)
             self.counts["records"] += len(piece.records)
         self.positions[entity] = piece.end
         self.ahead[entity] = piece.ahead
@@ -220,11 +222,12 @@ class Partition:
                 use then.
         """
         clock_ms, caught_up = self._probe.read(self.positions)
-        self._outputs += self.processor.advance(clock_ms, caught_up, self.world.fleets.fleet)
         embedded = self.world.settings.embedded_broker
-        # The embedded broker forgets old records, so there every checkpoint is whole.
-        parts = self.processor.changes(complete=embedded)
-        changed = self._note(parts)
+        with WORK:
+            self._outputs += self.processor.advance(clock_ms, caught_up, self.world.fleets.fleet)
+            # The embedded broker forgets old records, so there every checkpoint is whole.
+            parts = self.processor.changes(complete=embedded)
+            changed = self._note(parts)
         if not (self.dirty or changed):
             return False
         started = time.monotonic()

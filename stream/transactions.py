@@ -7,6 +7,7 @@ back, so that none stays open and holds readers up. `transactional.id` is of the
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -25,6 +26,7 @@ FENCED = frozenset(
         KafkaError.INVALID_PRODUCER_EPOCH,
     }
 )
+WORK = threading.Lock()
 CALL_SECONDS = 5.0  # one attempt; repeated while the error says that it may be
 
 
@@ -79,7 +81,8 @@ class Transactor:
         failpoint("begin")
         try:
             self._producer.begin_transaction()
-            self._produce(outputs, topics)
+            with WORK:
+                self._produce(outputs, topics)
             failpoint("produce")
             topic, partition, records = checkpoint
             for key, value in records.items():

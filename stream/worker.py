@@ -7,6 +7,7 @@ again; 2 a setting is wrong, which another start would not mend.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -81,6 +82,7 @@ class _Worker:
             self._fail(error)
             return self._die()
         runtime, app = self._build(world)
+        _calm_collector()
         lifecycle.start()
         starting = asyncio.create_task(app.start())
         await self._watch(app, starting)
@@ -166,6 +168,13 @@ class _Worker:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _calm_collector() -> None:
+    """Records make hundreds of thousands of containers and hardly a cycle: look for them rarely."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 async def _stop(app: StageApp, timeout_seconds: float) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
 from models.features import Row
-from stream.core.checking import blame, check_id, floats, label_of, refuse_time
+from stream.core.checking import MAX_WEIGHT, blame, check_id, floats, label_of, refuse_time
 from stream.core.processor import CoreSettings, Fleet, LiveModel, Record
 from stream.core.shapes import Shape, shape_of
 from stream.envelope import Opened, open_record, read, to_ms
@@ -73,13 +73,21 @@ class _Head(Struct):
 
 
 class _Known(NamedTuple):
-    """A live model and how its events are read, looked up once per run of records."""
+    """A live model and how its events are read, looked up once per run of records.
+
+    Attributes:
+        versions: those asked for so far, and whether they are known.
+        labels: encoded, by what was said; text and booleans only, as 1 and True are one key.
+    """
 
     name: str
     live: LiveModel
     shape: Shape
+    versions: dict[int, bool]
+    labels: dict[str | bool, tuple[float]]
 
 
+_NAMED = (str, bool)  # what labels by name are
 _MODEL = re.compile(rb'"model"\s*:\s*"([a-z0-9._-]+)"')
 _BACKSLASH = ord("\\")
 _HEAD = msgspec.json.Decoder(_Head)
@@ -120,7 +128,6 @@ class _Reader:
         self._max_ahead_ms = settings.max_ahead_ms
         self._guess: _Known | None = None
         self._known: dict[str, _Known | None] = {}
-        self._versions: dict[tuple[str, int], bool] = {}
 
     def quick(self, record: Record) -> Event | None:
         """The event, if one pass tells that the record is right; guesses the model before it."""
@@ -187,35 +194,26 @@ class _Reader:
             if live is not None and self._entity == "requests" and not _served_here(live):
                 live = None
             shape = live and shape_of(self._entity, live.lifecycle.spec)
-            self._known[name] = _Known(name, live, shape) if live and shape else None
+            self._known[name] = _Known(name, live, shape, {}, {}) if live and shape else None
         return self._known[name]
 
     def _checked(
-        self, record: Record, time_ms: int, data: Data, known: _Known, traceparent: str | None
+        self, record: Record, time_ms: int, data: Any, known: _Known, traceparent: str | None
     ) -> Event:
-        check_id(data.prediction_id)
-        if not -self._max_late_ms <= time_ms - record.timestamp_ms <= self._max_ahead_ms:
-            refuse_time(time_ms - record.timestamp_ms)
-        values: tuple[float, ...] = ()
-        if isinstance(data, FeedbackReceived):
-            return Event(record, time_ms, data, (), label_of(data, known.live), traceparent)
-        if isinstance(data, PredictionMade):
-            values = self._output(data, known)
+        id_ = data.prediction_id
+        if not (id_.isascii() and id_.isprintable()):
+            check_id(id_)
+        ahead_ms = time_ms - record.timestamp_ms
+        if not -self._max_late_ms <= ahead_ms <= self._max_ahead_ms:
+            refuse_time(ahead_ms)
+        if self._entity == "feedback":
+            return Event(record, time_ms, data, (), _label(data, known), traceparent)
+        values = _output(data, known) if self._entity == "predictions" else ()
         try:
             row = known.shape.row(data.features)
         except ValueError as error:
             raise Refused("bad-features", str(error)) from error
         return Event(record, time_ms, data, row, values, traceparent)
-
-    def _output(self, data: PredictionMade, known: _Known) -> tuple[float, ...]:
-        place = (known.name, data.version)
-        if place not in self._versions:
-            self._versions[place] = known.live.profile(data.version) is not None
-        if not self._versions[place]:
-            raise Refused("unknown-version", f"version {data.version} of {known.name!r}")
-        for version, output in data.shadow.items():
-            floats(output, f"shadow {version}")
-        return floats(data.output, "the output")
 
     def _clock(self, record: Record, opened: Opened) -> int:
         if not self._clock_is_event:
@@ -226,6 +224,30 @@ class _Reader:
         if not -self._max_late_ms <= clock_ms - record.timestamp_ms <= self._max_ahead_ms:
             refuse_time(clock_ms - record.timestamp_ms)
         return clock_ms
+
+
+def _label(data: FeedbackReceived, known: _Known) -> tuple[float]:
+    """The encoded label."""
+    said = data.label
+    if not isinstance(said, _NAMED):
+        return label_of(data, known.live)
+    label = known.labels.get(said)
+    if label is None or data.weight > MAX_WEIGHT:
+        label = known.labels[said] = label_of(data, known.live)
+    return label
+
+
+def _output(data: PredictionMade, known: _Known) -> tuple[float, ...]:
+    """The version's output; the shadows' are checked."""
+    is_known = known.versions.get(data.version)
+    if is_known is None:
+        is_known = known.live.profile(data.version) is not None
+        known.versions[data.version] = is_known
+    if not is_known:
+        raise Refused("unknown-version", f"version {data.version} of {known.name!r}")
+    for version, output in data.shadow.items():
+        floats(output, f"shadow {version}")
+    return floats(data.output, "the output")
 
 
 def _served_here(live: LiveModel) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 from models import losses
 from models.features import Row
@@ -23,7 +24,7 @@ from stream.events import LOSS_BINS, MICRO, Pairs
 FEW = 8  # predictions of one source that are faster counted one by one
 
 
-class Made(NamedTuple):
+class Made(Struct, frozen=True, gc=False):
     """A prediction that counts. `output`: the version's own."""
 
     time_ms: int
@@ -32,7 +33,7 @@ class Made(NamedTuple):
     output: tuple[float, ...]
 
 
-class Labelled(NamedTuple):
+class Labelled(Struct, frozen=True, gc=False):
     """A label with the source of its prediction."""
 
     source: Source
@@ -52,7 +53,8 @@ def fold_predictions(source: Source, made: Sequence[Made], deltas: Deltas) -> No
 
 
 def _count_together(source: Source, made: Sequence[Made], deltas: Deltas) -> None:
-    groups = group((source, m.time_ms, m.codes) for m in made)
+    times_ms = _ints([m.time_ms for m in made])
+    groups = group([source] * len(made), times_ms, [m.codes for m in made])
     for place, count in groups.sums(np.ones(len(made))):
         deltas.at(place).predictions += count
     if source.binner is None:
@@ -110,7 +112,7 @@ def _restate(some: Sequence[Labelled], first: Sequence[Labelled], deltas: Deltas
     spec, scales = rows[0].source.spec, judged.scales
     measures = losses.measures(spec, judged.outputs, judged.labels, 1.0)
     measures["loss"] = _bounded(losses.losses(spec, judged.outputs, judged.labels), scales)
-    groups = group((one.source, one.joined.predicted_ms, one.joined.codes) for one in rows)
+    groups = _grouped(rows, [one.joined.predicted_ms for one in rows])
     for place, count in groups.sums((np.arange(len(rows)) < len(first)).astype(np.float64)):
         deltas.at(place).labelled += count
     for name, values in measures.items():
@@ -128,13 +130,13 @@ def _bet(first: Sequence[Labelled], deltas: Deltas) -> None:
     judged = _judged(first, [j.label for j in joined])
     raw = losses.losses(first[0].source.spec, judged.outputs, judged.labels)
     bounded = _bounded(raw, judged.scales)
-    groups = group((one.source, one.joined.arrived_ms, one.joined.codes) for one in first)
+    groups = _grouped(first, [j.arrived_ms for j in joined])
     bins = losses.loss_bin(bounded, [j.id for j in joined])
     for place, column, count in groups.cells(bins, LOSS_BINS):
         delta = deltas.at(place)
         delta.bets = delta.bets or [0] * LOSS_BINS
         delta.bets[column] += count
-    delays = delay_bin(np.array([j.labelled_ms - j.predicted_ms for j in joined]))
+    delays = delay_bin(_ints([j.labelled_ms - j.predicted_ms for j in joined]))
     for place, column, count in groups.cells(delays, 64):
         add_named(deltas.at(place).delays, str(column), count)
     _pair(first, judged, raw, groups, deltas)
@@ -192,6 +194,16 @@ def _judged(rows: Sequence[Labelled], labels: Sequence[float]) -> _Judged:
         np.array(labels, dtype=np.float64),
         np.array([one.source.kind.loss_scale for one in rows], dtype=np.float64),
     )
+
+
+def _grouped(rows: Sequence[Labelled], times_ms: Sequence[int]) -> Groups:
+    return group(
+        [one.source for one in rows], _ints(times_ms), [one.joined.codes for one in rows]
+    )
+
+
+def _ints(values: Sequence[int]) -> Ints:
+    return np.array(values, dtype=np.int64)
 
 
 def _bounded(values: Floats, scales: Floats) -> Floats:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from stream.core.sources import Source
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+_Cell = tuple[Source, int, int]  # source, segment and code or -1 for all, tick
 _EXACT = 2.0**53  # sums of integers below it are exact in float64
 
 
@@ -54,28 +56,32 @@ class Groups(NamedTuple):
             yield self.places[place], column, int(counts[cell])
 
 
-def group(events: Iterable[tuple[Source, int, bytes]]) -> Groups:
-    """Group events, given as source, time in ms and segment codes."""
-    index: dict[tuple[Source, int, int], int] = {}
-    whole: list[int] = []
-    of: list[int] = []
-    who: list[int] = []
-    for i, (source, time_ms, codes) in enumerate(events):
-        tick = time_ms // source.tick_ms
-        whole.append(index.setdefault((source, -1, tick), len(index)))
-        for segment, code in enumerate(codes):
-            of.append(index.setdefault((source, segment << 8 | code, tick), len(index)))
-            who.append(i)
+def group(sources: Sequence[Source], times_ms: Ints, codes: Sequence[bytes]) -> Groups:
+    """Group events by source, tick and segment.
+
+    Args:
+        times_ms: shape (n,), of the sources' events.
+        codes: of the values of each event's segments.
+    """
+    cells: list[_Cell] = list(zip(sources, repeat(-1), _ticks(sources, times_ms), strict=False))
+    who = [*range(len(cells))]
+    if any(codes):
+        for i, (source, _, tick) in enumerate(cells[:]):
+            cells += [(source, segment << 8 | code, tick) for segment, code in enumerate(codes[i])]
+            who += [i] * len(codes[i])
+    index = {cell: i for i, cell in enumerate(dict.fromkeys(cells))}
+    of = np.fromiter(map(index.__getitem__, cells), np.int64, count=len(cells))
     places = [
         Place(source.kind.model, source.kind.version, source.segment_name(which), tick)
         for source, which, tick in index
     ]
-    return Groups(
-        places,
-        np.array(whole, dtype=np.int64),
-        np.array(whole + of, dtype=np.int64),
-        np.array([*range(len(whole)), *who], dtype=np.int64),
-    )
+    return Groups(places, of[: len(sources)], of, np.array(who, dtype=np.int64))
+
+
+def _ticks(sources: Sequence[Source], times_ms: Ints) -> list[int]:
+    lengths = {source: source.tick_ms for source in dict.fromkeys(sources)}
+    ticks = times_ms // np.fromiter(map(lengths.__getitem__, sources), np.int64, len(sources))
+    return ticks.tolist()  # type: ignore[no-any-return]
 
 
 def sums_by(of: Ints, values: Floats, count: int) -> list[int]:

@@ -22,6 +22,8 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from stream.core.packing import (
     Finished,
@@ -42,7 +44,7 @@ _TAG: Final = "\x1f"  # between an id, which has no control characters, and its 
 _NAMES: Final = msgspec.msgpack.Decoder(tuple[list[Kind], list[str]])
 
 
-class Joined(NamedTuple):
+class Joined(Struct, frozen=True, gc=False):
     """A prediction and its label, or the correction of that label.
 
     Attributes:
@@ -113,13 +115,13 @@ class Join:
     def predict(self, packer: Packer, made: Prediction, watermark_ms: int) -> bool:
         """Take a prediction in; False if it must not be counted."""
         kind = packer.kind
-        key = made.id + self._tag(kind.model)
+        key = made.id + (self._tags.get(kind.model) or self._tag(kind.model))
         found = self._rows.get(key)
         if found is not None:
             name = "duplicates" if self._says(found[1], kind, made) else "conflicts"
             self._count(kind, name, max(made.time_ms, made.floor_ms))
             return False
-        if made.time_ms < watermark_ms - min(kind.correction_ms, kind.horizon_ms):
+        if made.time_ms < watermark_ms - packer.forgotten_ms:
             # So old that its like may have come and been forgotten: it could be counted twice.
             self._count(kind, "too_late", made.floor_ms)
             return False
@@ -127,12 +129,12 @@ class Join:
         if len(self._early):
             for label in unpack_labels(made.id, self._early.pop(key) or b""):
                 floor_ms = max(label.floor_ms, made.floor_ms)
-                self.label(kind.model, label._replace(floor_ms=floor_ms))
+                self.label(kind.model, replace(label, floor_ms=floor_ms))
         return True
 
     def label(self, model: str, label: Label) -> None:
         """Take a label of a model in."""
-        key = label.id + self._tag(model)
+        key = label.id + (self._tags.get(model) or self._tag(model))
         found = self._rows.get(key)
         if found is None or not self._taken(key, *found, label):
             self._wait(key, model, label)
@@ -177,27 +179,39 @@ class Join:
         if label.time_ms > due_ms:
             return False
         packer = self._packers[number_of(body)]
+        latest_ms = label.time_ms + packer.kind.early_ms  # of its prediction
         if is_finished(body):
             row = packer.read_finished(body)
-            if label.time_ms >= row.predicted_ms - packer.kind.early_ms:
-                self._again(key, due_ms, packer, row, label)
-                return True
-            return False
-        made = packer.read_pending(label.id, body, due_ms)
-        if label.time_ms >= made.time_ms - packer.kind.early_ms:
+            if latest_ms < row.predicted_ms:
+                return False
+            self._again(key, due_ms, packer, row, label)
+        else:
+            made = packer.read_pending(label.id, body, due_ms)
+            if latest_ms < made.time_ms:
+                return False
             self._first(key, packer, made, label)
-            return True
-        return False
+        return True
 
     def _first(self, key: str, packer: Packer, made: Prediction, label: Label) -> None:
-        kind = packer.kind
-        _, made_ms, made_floor_ms, offset, codes, values = made
-        id_, time_ms, floor_ms, _, said, weight = label
-        arrived_ms = max(made_ms, made_floor_ms, time_ms, floor_ms)
-        row = Finished(0, offset, made_ms, said, weight, codes, values[: kind.outputs])
+        kind, said, weight = packer.kind, label.label, label.weight
+        arrived_ms = max(made.time_ms, made.floor_ms, label.time_ms, label.floor_ms)
+        values = made.values[: kind.outputs] if kind.shadows else made.values
+        row = Finished(0, made.offset, made.time_ms, said, weight, made.codes, values)
         self._rows.put(key, arrived_ms + kind.correction_ms, packer.finished(row))
-        place = (id_, kind, offset, made_ms, time_ms, arrived_ms)
-        self.joined.append(Joined(*place, codes, values, said, weight))
+        self.joined.append(
+            Joined(
+                label.id,
+                kind,
+                made.offset,
+                made.time_ms,
+                label.time_ms,
+                arrived_ms,
+                made.codes,
+                made.values,
+                said,
+                weight,
+            )
+        )
 
     def _again(self, key: str, due_ms: int, packer: Packer, row: Finished, label: Label) -> None:
         kind = packer.kind
@@ -207,7 +221,7 @@ class Join:
             return
         self._count(kind, "corrections", arrived_ms)
         revision = row.revision + 1
-        corrected = row._replace(revision=revision, label=label.label, weight=label.weight)
+        corrected = replace(row, revision=revision, label=label.label, weight=label.weight)
         self._rows.put(key, due_ms, packer.finished(corrected))
         place = (label.id, kind, row.offset, row.predicted_ms, label.time_ms, arrived_ms)
         said = (label.label, label.weight, revision, row.label)

@@ -64,7 +64,7 @@ class MonitorProcessor:
         self._parking = Parking(context.settings.unknown_model_wait_ms)
         self._fleet: Fleet = {}
         self._sources = Sources({})
-        self._lines: dict[tuple[str, int, tuple[str, ...]], _Line] = {}
+        self._lines: dict[tuple[str | int, ...], _Line] = {}
         self._joined: list[Joined] = []  # to be folded
         self._counters: Counter[str] = Counter()
 
@@ -153,41 +153,51 @@ class MonitorProcessor:
 
     def _predict(self, events: Iterable[Event]) -> None:
         join, watermark_ms = self._join, self._state.clocks.watermark_ms
-        lateness_ms, is_late = self._sources.lateness_ms, self._sources.is_late
+        lateness_ms = self._sources.lateness_ms
         for event in events:
             data: Any = event.data
-            id_, time_ms, record = data.prediction_id, event.time_ms, event.record
-            floor_ms = max(record.timestamp_ms - lateness_ms, watermark_ms)
-            if time_ms < floor_ms and is_late(data.model, time_ms, record.timestamp_ms):
-                join.counted.append(Counted(data.model, data.version, "late", floor_ms))
+            time_ms, record, values = event.time_ms, event.record, event.values
+            floor_ms = record.timestamp_ms - lateness_ms
+            if floor_ms < watermark_ms:
+                floor_ms = watermark_ms
+            if time_ms < floor_ms:
+                self._note_late(event, data.version, floor_ms)
             source, packer, made = self._line(data)
             codes = source.codes(event.row) if source.segments else b""
-            values = event.values
             for output in data.shadow.values():
                 values += tuple(output) if type(output) is list else (output,)
-            prediction = Prediction(id_, time_ms, floor_ms, record.offset, codes, values)
+            prediction = Prediction(
+                data.prediction_id, time_ms, floor_ms, record.offset, codes, values
+            )
             if join.predict(packer, prediction, watermark_ms):
                 made.append(Made(time_ms, codes, event.row, event.values))
 
     def _label(self, events: Iterable[Event]) -> None:
         join, watermark_ms = self._join, self._state.clocks.watermark_ms
-        lateness_ms, is_late = self._sources.lateness_ms, self._sources.is_late
-        early_ms = self._sources.early_ms
+        lateness_ms, early_ms = self._sources.lateness_ms, self._sources.early_ms
         for event in events:
             data: Any = event.data
-            model, time_ms, stamp_ms = data.model, event.time_ms, event.record.timestamp_ms
-            floor_ms = max(stamp_ms - lateness_ms, watermark_ms)
-            if time_ms < floor_ms and is_late(model, time_ms, stamp_ms):
-                join.counted.append(Counted(model, None, "late", floor_ms))
+            model, time_ms = data.model, event.time_ms
+            floor_ms = event.record.timestamp_ms - lateness_ms
+            if floor_ms < watermark_ms:
+                floor_ms = watermark_ms
+            if time_ms < floor_ms:
+                self._note_late(event, None, floor_ms)
             due_ms, said = time_ms + early_ms[model], event.values[0]
             label = Label(data.prediction_id, time_ms, floor_ms, due_ms, said, data.weight)
             join.label(model, label)
 
+    def _note_late(self, event: Event, version: int | None, floor_ms: int) -> None:
+        """Count an event that comes before its floor, if that is later than its model allows."""
+        model = event.data.model
+        if self._sources.is_late(model, event.time_ms, event.record.timestamp_ms):
+            self._join.counted.append(Counted(model, version, "late", floor_ms))
+
     def _line(self, data: PredictionMade) -> _Line:
-        key = (data.model, data.version, tuple(data.shadow) if data.shadow else ())
+        key = (data.model, data.version, *data.shadow)
         line = self._lines.get(key)
         if line is None:
-            source = self._sources.of(*key)
+            source = self._sources.of(data.model, data.version, tuple(data.shadow))
             line = self._lines[key] = _Line(source, self._join.packer(source.kind), [])
         return line
 
@@ -195,10 +205,9 @@ class MonitorProcessor:
         joined, self._join.joined = self._join.joined, []
         self._joined += joined
         self._counters["joined"] += len(joined)
-        return [
-            example(one, self._fleet[one.kind.model].lifecycle.spec, self._context.partition)
-            for one in joined
-        ]
+        partition, live = self._context.partition, self._fleet
+        classes = {name: one.lifecycle.spec.classes for name, one in live.items()}
+        return [example(one, classes[one.kind.model], partition) for one in joined]
 
     def _refuse(self, entity: str, record: Record, refused: Refused) -> Output:
         self._counters[f"refused:{refused.reason}"] += 1

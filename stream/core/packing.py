@@ -7,9 +7,10 @@ because a model, its version, shadows and horizons are the same for a great many
 from __future__ import annotations
 
 from struct import Struct as Layout
-from typing import Final, NamedTuple
+from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from models.spec import ModelSpec
 
@@ -62,7 +63,7 @@ def early_ms(spec: ModelSpec) -> int:
     return round(spec.labels.early_seconds * 1000)
 
 
-class Prediction(NamedTuple):
+class Prediction(Struct, frozen=True, gc=False):
     """A prediction to join.
 
     Attributes:
@@ -79,7 +80,7 @@ class Prediction(NamedTuple):
     values: tuple[float, ...]
 
 
-class Label(NamedTuple):
+class Label(Struct, frozen=True, gc=False):
     """A label to join, encoded as a float; it waits for its prediction until `due_ms`."""
 
     id: str
@@ -90,7 +91,7 @@ class Label(NamedTuple):
     weight: float
 
 
-class Finished(NamedTuple):
+class Finished(Struct, frozen=True, gc=False):
     """A prediction that has its label. `values`: of the version alone."""
 
     revision: int
@@ -103,11 +104,16 @@ class Finished(NamedTuple):
 
 
 class Packer:
-    """Packs and unpacks the rows of one kind."""
+    """Packs and unpacks the rows of one kind.
+
+    Attributes:
+        forgotten_ms: so long after its time, a prediction's row may have been let go of.
+    """
 
     def __init__(self, kind: Kind, number: int) -> None:
         self.kind = kind
         self.number = number
+        self.forgotten_ms = min(kind.correction_ms, kind.horizon_ms)
         codes, values = len(kind.segments), kind.outputs * (1 + len(kind.shadows))
         self._pending = Layout(f"<IQ{codes}s{values}d")
         self._late = Layout(f"<IQ{codes}s{values}dI")
@@ -115,11 +121,11 @@ class Packer:
 
     def pending(self, made: Prediction) -> bytes:
         """A row that waits for its label. Its time is the row's due time less the horizon."""
-        _, time_ms, floor_ms, offset, codes, values = made
-        if floor_ms <= time_ms:
-            return self._pending.pack(self.number, offset, codes, *values)
-        late_ms = min(_MAX_U32, floor_ms - time_ms)
-        return self._late.pack(self.number | _LATE, offset, codes, *values, late_ms)
+        late_ms = made.floor_ms - made.time_ms
+        if late_ms <= 0:
+            return self._pending.pack(self.number, made.offset, made.codes, *made.values)
+        late_ms = min(_MAX_U32, late_ms)
+        return self._late.pack(self.number | _LATE, made.offset, made.codes, *made.values, late_ms)
 
     def read_pending(self, id_: str, body: bytes, due_ms: int) -> Prediction:
         time_ms = due_ms - self.kind.horizon_ms
@@ -130,15 +136,22 @@ class Packer:
         return Prediction(id_, time_ms, time_ms, fields[1], fields[2], fields[3:])
 
     def finished(self, row: Finished) -> bytes:
-        revision, offset, predicted_ms, label, weight, codes, values = row
         return self._finished.pack(
-            self.number | _FINISHED, revision, offset, predicted_ms, label, weight, codes, *values
+            self.number | _FINISHED,
+            row.revision,
+            row.offset,
+            row.predicted_ms,
+            row.label,
+            row.weight,
+            row.codes,
+            *row.values,
         )
 
     def read_finished(self, body: bytes) -> Finished:
-        fields = self._finished.unpack(body)
-        revision, offset, predicted_ms, label, weight, codes = fields[1:7]
-        return Finished(revision, offset, predicted_ms, label, weight, codes, fields[7:])
+        _, revision, offset, predicted_ms, label, weight, codes, *values = self._finished.unpack(
+            body
+        )
+        return Finished(revision, offset, predicted_ms, label, weight, codes, tuple(values))
 
     def output(self, body: bytes) -> tuple[float, ...]:
         """The version's own output, of either sort of row."""
@@ -159,7 +172,7 @@ def is_finished(body: bytes) -> bool:
 
 def pack_labels(labels: list[Label]) -> bytes:
     """Labels of one id that wait for their prediction, in the order they came."""
-    return b"".join([_WAITING.pack(*label[1:]) for label in labels])
+    return b"".join([_WAITING.pack(*astuple(label)[1:]) for label in labels])
 
 
 def unpack_labels(id_: str, body: bytes) -> list[Label]:

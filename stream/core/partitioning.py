@@ -58,8 +58,7 @@ def _murmur2_all(keys: Sequence[bytes]) -> NDArray[np.int64]:
     """murmur2 of many keys at once: keys padded to words, one step of all keys per word."""
     lengths = np.fromiter(map(len, keys), dtype=np.uint32, count=len(keys))
     words = max(1, -(-int(lengths.max()) // 4))
-    padded = b"".join([key.ljust(words * 4, b"\0") for key in keys])
-    matrix = np.frombuffer(padded, dtype="<u4").reshape(len(keys), words)
+    matrix = np.array(keys, dtype=f"S{words * 4}").view("<u4").reshape(len(keys), words)
     m, whole = np.uint32(_M), lengths // np.uint32(4)
     tail = lengths % np.uint32(4) != 0
     h = np.uint32(_SEED) ^ lengths

@@ -7,17 +7,31 @@ from datetime import datetime
 from typing import Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
-from models.spec import ModelSpec
 from stream.core.joining import Joined
 from stream.core.partitioning import partition_of
 from stream.core.processor import Output
 from stream.envelope import SPEC_VERSION, derived_id, from_ms, write
-from stream.events import ExampleLabelled, ProgressReported, SummaryComputed
+from stream.events import Label, ProgressReported, SummaryComputed
 
 SOURCE: Final = "driftline/monitor"
 _ENCODER: Final = msgspec.json.Encoder()
+
+
+class _Example(Struct, frozen=True, gc=False, omit_defaults=True):
+    """`ExampleLabelled`, cheaper to make."""
+
+    prediction_id: str
+    model: str
+    version: int
+    partition: int
+    offset: int
+    predicted_ms: int
+    labelled_ms: int
+    label: Label
+    weight: float | UnsetType = UNSET  # 1.0 is left out, as no default is unless it is the object
+    revision: int = 0
 
 
 class _Envelope(Struct, frozen=True, gc=False):
@@ -29,34 +43,34 @@ class _Envelope(Struct, frozen=True, gc=False):
     type: str
     time: datetime
     datacontenttype: str
-    data: ExampleLabelled
+    data: _Example
 
 
-def example(joined: Joined, spec: ModelSpec, partition: int) -> Output:
+def example(joined: Joined, classes: Sequence[str], partition: int) -> Output:
     """A prediction and its label; the label in one spelling, however it came."""
-    kind, label = joined.kind, joined.label
-    data = ExampleLabelled(
-        prediction_id=joined.id,
-        model=kind.model,
-        version=kind.version,
-        partition=partition,
-        offset=joined.offset,
-        predicted_ms=joined.predicted_ms,
-        labelled_ms=joined.labelled_ms,
-        label=spec.classes[int(label)] if spec.classes else label,
-        weight=joined.weight,
-        revision=joined.revision,
-    )
+    id_, kind, revision, label = joined.id, joined.kind, joined.revision, joined.label
+    labelled_ms = joined.labelled_ms
     envelope = _Envelope(
-        specversion=SPEC_VERSION,
-        id=derived_id("example", kind.model, joined.id, joined.revision),
-        source=SOURCE,
-        type="driftline.example.labelled.v1",
-        time=from_ms(joined.labelled_ms),
-        datacontenttype="application/json",
-        data=data,
+        SPEC_VERSION,
+        derived_id("example", kind.model, id_, revision),
+        SOURCE,
+        "driftline.example.labelled.v1",
+        from_ms(labelled_ms),
+        "application/json",
+        _Example(
+            id_,
+            kind.model,
+            kind.version,
+            partition,
+            joined.offset,
+            joined.predicted_ms,
+            labelled_ms,
+            classes[int(label)] if classes else label,
+            UNSET if joined.weight == 1.0 else joined.weight,
+            revision,
+        ),
     )
-    return Output("examples", joined.id.encode(), _ENCODER.encode(envelope), partition)
+    return Output("examples", id_.encode(), _ENCODER.encode(envelope), partition)
 
 
 def summaries(

@@ -199,8 +199,9 @@ class RowLog:
 
     def _move(self, keys: list[str]) -> None:
         """Put rows to the end, whose parts are not held any more."""
+        rows = self._rows
         for key in keys:
-            row = self._rows[key]
+            row = rows[key]
             self._append(key, _DUE.unpack_from(row, 8)[0], row[16:])
 
     def _tidy(self) -> None:

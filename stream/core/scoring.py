@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ SOURCE = "driftline/score"
 KIND = "driftline.prediction.made.v1"
 _ENTITY = "requests"
 _ENCODER = msgspec.json.Encoder()
+_PREDICTIONS, _NO_HEADERS = repeat("predictions"), repeat(())
 _CANNOT = (ArithmeticError, TypeError, ValueError)  # what a model may raise for odd rows
 _NO_OUTPUT = Refused("bad-output", "the model has no finite output for these features")
 
@@ -122,12 +124,15 @@ class ScoreProcessor:
             for i, value in zip(places, scored, strict=True):
                 values[i] = value
         self._counters["predictions"] += len(events)
-        return [
-            self._refuse(event.record, _NO_OUTPUT)
-            if value is None
-            else Output("predictions", key, value, partition, (), self._timestamp(event.record))
-            for event, key, value, partition in zip(events, keys, values, partitions, strict=True)
-        ]
+        stamps = [self._timestamp(event.record) for event in events]
+        fields = zip(_PREDICTIONS, keys, values, partitions, _NO_HEADERS, stamps, strict=False)
+        outputs = list(map(Output._make, fields))
+        if None in values:
+            outputs = [
+                self._refuse(event.record, _NO_OUTPUT) if output.value is None else output
+                for event, output in zip(events, outputs, strict=True)
+            ]
+        return outputs
 
     def _timestamp(self, record: Record) -> int | None:
         """Where a replayer is the clock, a prediction happened when its request did."""

@@ -23,7 +23,7 @@ from stream.supervising import environment
 from stream.topics import STAGES, Stage
 from tests.topics import quiet_client, read_all
 
-ROOT = Path(__file__).parents[2]
+HERE = {"PYTHONPATH": str(Path(__file__).parents[2]), "DRIFTLINE_SUPERVISOR": "0"}
 
 
 class Stages:
@@ -54,8 +54,8 @@ class Stages:
         with (self._directory / f"{self._started:03}-{stage}-{number}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "stream.worker", stage],
-                cwd=ROOT,
-                env={**environment(self.settings, 0), "DRIFTLINE_SUPERVISOR": "0"},
+                cwd=self._directory,  # Faust leaves a folder where it is started
+                env={**environment(self.settings, 0), **HERE},
                 stderr=log,
             )
         self.running[stage, number] = process
