@@ -29,7 +29,6 @@ class Reader(Protocol):
     """What `stream.reading.LogReader` offers, as far as partitions need it."""
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]: ...
-    def stable_end(self, topic: str, partition: int) -> int: ...
     def committed(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], int]: ...
     def group_metadata(self) -> object: ...
     def latest(self, topic: str, partition: int, end: int) -> dict[bytes, bytes]: ...
@@ -85,7 +84,8 @@ class Probe:
     """The wall clock, and whether all that lay in the inputs when it was read has been applied.
 
     The ends of the inputs are looked up after the clock is read; when the applied positions have
-    passed them, the claim holds for that clock, however much has come since.
+    passed them, the claim holds for that clock, however much has come since. The ends include open
+    transactions: what lies in one was stamped before the clock was read, and may yet be committed.
     """
 
     def __init__(self, world: World, partition: int) -> None:
@@ -102,7 +102,7 @@ class Probe:
             self._due = time.monotonic() + interval / PROBES_PER_INTERVAL
             self.clock_ms = max(self.clock_ms, int(self._world.clock() * 1000))
             self._ends = {
-                entity: self._world.reader.stable_end(*place)
+                entity: self._world.reader.bounds(*place)[1]
                 for entity, place in self._places.items()
             }
         reached = all(positions[entity] >= end for entity, end in self._ends.items())

@@ -37,7 +37,6 @@ class LogReader:
 
     def __init__(self, settings: Settings, group: str) -> None:
         self._lookups = consumer(settings, group, "read_uncommitted")
-        self._stable = consumer(settings, group, "read_committed")
         self._reader = consumer(settings, group, "read_committed")
         self._reading = threading.Lock()
 
@@ -49,14 +48,10 @@ class LogReader:
         """The first offset that the log still holds, and the end, open transactions included."""
         return _watermarks(self._lookups, topic, partition)
 
-    def stable_end(self, topic: str, partition: int) -> int:
-        """The end of what a read-committed consumer can get now."""
-        return _watermarks(self._stable, topic, partition)[1]
-
     def committed(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """The group's committed offsets; places without one are left out."""
         asked = [TopicPartition(*place) for place in places]
-        found = _retried(lambda: self._stable.committed(asked, timeout=TIMEOUT_SECONDS))
+        found = _retried(lambda: self._lookups.committed(asked, timeout=TIMEOUT_SECONDS))
         for place in found:
             if place.error:
                 raise KafkaException(place.error)
@@ -64,7 +59,7 @@ class LogReader:
 
     def group_metadata(self) -> object:
         """What `send_offsets_to_transaction` wants; one without a membership is accepted."""
-        return self._stable.consumer_group_metadata()
+        return self._lookups.consumer_group_metadata()
 
     def latest(self, topic: str, partition: int, end: int) -> dict[bytes, bytes]:
         """The newest committed value of every key below offset `end`.
@@ -86,7 +81,7 @@ class LogReader:
         return values
 
     def close(self) -> None:
-        for one in (self._lookups, self._stable, self._reader):
+        for one in (self._lookups, self._reader):
             one.close()
 
 

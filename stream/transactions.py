@@ -26,6 +26,8 @@ FENCED = frozenset(
         KafkaError.INVALID_PRODUCER_EPOCH,
     }
 )
+# Held by the keeper that computes. Keepers that wait here do not fight for the interpreter's lock,
+# which costs more at each hand-over than an event does.
 WORK = threading.Lock()
 CALL_SECONDS = 5.0  # one attempt; repeated while the error says that it may be
 

@@ -70,9 +70,6 @@ class Log:
         self.calls.append(f"bounds {topic}")
         return (0, len(self.checkpoint)) if topic == CHECKPOINTS else (self.begin, self.end)
 
-    def stable_end(self, *_: object) -> int:
-        return self.end
-
     def committed(self, _: object) -> dict[tuple[str, int], int]:
         return dict(self.group)
 

@@ -131,10 +131,10 @@ class _Reader:
 
     def quick(self, record: Record) -> Event | None:
         """The event, if one pass tells that the record is right; guesses the model before it."""
-        value = record.value
+        _, _, _, value, headers = record
         if value is None or len(value) > self._max_bytes:
             return None
-        if record.headers and any(n[:3] == "ce_" or n == "traceparent" for n, _ in record.headers):
+        if headers and any(n[:3] == "ce_" or n == "traceparent" for n, _ in headers):
             return None
         event = self._guess and self._one_pass(record, value, self._guess)
         if event:
@@ -148,21 +148,22 @@ class _Reader:
 
     def _one_pass(self, record: Record, value: bytes, known: _Known) -> Event | None:
         time_ms, traceparent = record.timestamp_ms, None
+        name, _, shape, _, _ = known
         try:
             if b"specversion" in value:
-                envelope = known.shape.structured.decode(value)
+                envelope = shape.structured.decode(value)
                 data, traceparent = envelope.data, envelope.traceparent
                 if envelope.time is not None:
                     time_ms = to_ms(envelope.time)
             elif _BACKSLASH in value or not value.isascii():
                 return None  # the text may yet spell specversion, or not be UTF-8
             else:
-                data = known.shape.data.decode(value)
+                data = shape.data.decode(value)
         except _BROKEN:
             return None
-        if data.model != known.name:
+        if data.model != name:
             other = self._lookup(data.model)
-            if other is None or other.shape is not known.shape:
+            if other is None or other.shape is not shape:
                 return None
             known = other  # of the same features: what was decoded holds
         return self._checked(record, time_ms, data, known, traceparent)

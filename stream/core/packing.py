@@ -18,7 +18,7 @@ _FINISHED: Final = 0x8000_0000  # beside the number of the kind: the row has its
 _LATE: Final = 0x4000_0000  # it has a floor that is later than its time
 _FLAGS: Final = _FINISHED | _LATE
 _MAX_U32: Final = 0xFFFF_FFFF
-_NUMBER: Final = Layout("<I")
+_number = Layout("<I").unpack_from
 _WAITING: Final = Layout("<qqqdd")  # a Label without its id
 
 
@@ -162,7 +162,7 @@ class Packer:
 
 def number_of(body: bytes) -> int:
     """The number of a row's kind."""
-    number: int = _NUMBER.unpack_from(body)[0]
+    number: int = _number(body)[0]
     return number & ~_FLAGS
 
 

@@ -29,7 +29,9 @@ from stream.core.rowparts import HEAD, NEVER, OVERHEAD, SERIAL, Part, fitting, r
 FAN: Final = 8
 MAX_BYTES: Final = 917_504  # at which a part is closed, so that it fits a broker's default of 1 MiB
 
-_DUE: Final = Layout("<q")
+_pack = HEAD.pack
+_serial = SERIAL.unpack_from
+_due = Layout("<q").unpack_from
 
 
 class Row(NamedTuple):
@@ -70,7 +72,7 @@ class RowLog:
     def get(self, key: str) -> tuple[int, bytes] | None:
         """When a row is due, and its body."""
         row = self._rows.get(key)
-        return None if row is None else (_DUE.unpack_from(row, 8)[0], row[16:])
+        return None if row is None else (_due(row, 8)[0], row[16:])
 
     def put(self, key: str, due_ms: int, body: bytes) -> None:
         """Add or replace a row."""
@@ -147,7 +149,7 @@ class RowLog:
     def _append(self, key: str, due_ms: int, body: bytes) -> None:
         part = self._tail or self._open()
         slots = part.slots
-        self._rows[key] = HEAD.pack(part.first + len(slots), due_ms) + body
+        self._rows[key] = _pack(part.first + len(slots), due_ms) + body
         slots.append(key)
         if due_ms < part.due_ms:
             part.due_ms = due_ms
@@ -161,7 +163,7 @@ class RowLog:
             self._tail = None
 
     def _drop(self, row: bytes) -> None:
-        serial: int = SERIAL.unpack_from(row)[0]
+        serial: int = _serial(row)[0]
         part = self._parts[-1]
         if serial < part.first:
             part = self._parts[bisect_right(self._firsts, serial) - 1]
@@ -171,7 +173,7 @@ class RowLog:
         due, part.due_ms = [], NEVER
         for key in part.keys:
             row = self._rows[key]
-            due_ms: int = _DUE.unpack_from(row, 8)[0]
+            due_ms: int = _due(row, 8)[0]
             if due_ms < before_ms:
                 due.append(Row(key, due_ms, row[16:]))
             elif due_ms < part.due_ms:
@@ -202,7 +204,7 @@ class RowLog:
         rows = self._rows
         for key in keys:
             row = rows[key]
-            self._append(key, _DUE.unpack_from(row, 8)[0], row[16:])
+            self._append(key, _due(row, 8)[0], row[16:])
 
     def _tidy(self) -> None:
         """Forget unwritten parts whose rows have all gone again, as if they had never come."""
