@@ -15,8 +15,8 @@ from stream.errors import Halt
 from stream.failpoints import failpoint
 from stream.settings import Settings
 from stream.topics import INPUTS, Stage
-from stream.transport import Slice
 from stream.transactions import WORK
+from stream.transport import Slice
 
 PROBES_PER_INTERVAL = 2  # look-ups of the inputs' ends, in one summary interval
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,6 +18,7 @@ from msgspec import Struct
 
 from models.features import Row
 from stream.core.checking import MAX_WEIGHT, blame, check_id, floats, label_of, refuse_time
+from stream.core.columns import BROKEN, has_attributes, read_columns
 from stream.core.processor import CoreSettings, Fleet, LiveModel, Record
 from stream.core.shapes import Shape, shape_of
 from stream.envelope import Opened, open_record, read, to_ms
@@ -76,14 +78,14 @@ class _Known(NamedTuple):
     """A live model and how its events are read, looked up once per run of records.
 
     Attributes:
-        versions: those asked for so far, and whether they are known.
+        versions: those found to be known so far.
         labels: encoded, by what was said; text and booleans only, as 1 and True are one key.
     """
 
     name: str
     live: LiveModel
     shape: Shape
-    versions: dict[int, bool]
+    versions: set[int]
     labels: dict[str | bool, tuple[float]]
 
 
@@ -91,7 +93,7 @@ _NAMED = (str, bool)  # what labels by name are
 _MODEL = re.compile(rb'"model"\s*:\s*"([a-z0-9._-]+)"')
 _BACKSLASH = ord("\\")
 _HEAD = msgspec.json.Decoder(_Head)
-_BROKEN = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+_RUN = 64  # records that are read as columns: one that is not right makes the others slow, too
 
 
 def decode(entity: str, records: Sequence[Record], fleet: Fleet, settings: CoreSettings) -> Decoded:
@@ -102,6 +104,17 @@ def decode(entity: str, records: Sequence[Record], fleet: Fleet, settings: CoreS
     """
     decoded = Decoded([], [], [], [])
     reader = _Reader(entity, fleet, settings)
+    for start in range(0, len(records), _RUN):
+        run = records[start : start + _RUN]
+        events = reader.together(run)
+        if events is None:
+            _one_by_one(reader, run, decoded)
+        else:
+            decoded.events.extend(events)
+    return decoded
+
+
+def _one_by_one(reader: _Reader, records: Sequence[Record], decoded: Decoded) -> None:
     for record in records:
         try:
             event = reader.quick(record) or reader.exact(record)
@@ -113,7 +126,6 @@ def decode(entity: str, records: Sequence[Record], fleet: Fleet, settings: CoreS
             decoded.clocks.append(event)
         else:
             decoded.events.append(event)
-    return decoded
 
 
 class _Reader:
@@ -122,6 +134,7 @@ class _Reader:
     def __init__(self, entity: str, fleet: Fleet, settings: CoreSettings) -> None:
         self._entity = entity
         self._fleet = fleet
+        self._settings = settings
         self._clock_is_event = settings.clock == "event"
         self._max_bytes = settings.max_event_bytes
         self._max_late_ms = settings.max_late_ms
@@ -129,22 +142,45 @@ class _Reader:
         self._guess: _Known | None = None
         self._known: dict[str, _Known | None] = {}
 
+    def together(self, records: Sequence[Record]) -> list[Event] | None:
+        """The events of a run of requests, if one pass tells that all are right."""
+        if self._entity != "requests" or len(records) == 1:
+            return None
+        known = self._guess = self._guess or self._hinted(records[0].value or b"")
+        columns = known and read_columns(known.shape, records, self._settings)
+        if not known or not columns:
+            return None
+        times_ms, data, traceparents = columns
+        for name in {one.model for one in data} - {known.name}:
+            other = self._lookup(name)
+            if other is None or other.shape is not known.shape:
+                return None
+        try:
+            rows = known.shape.rows([one.features for one in data])
+        except ValueError:
+            return None
+        return list(map(Event, records, times_ms, data, rows, repeat(()), traceparents))
+
     def quick(self, record: Record) -> Event | None:
         """The event, if one pass tells that the record is right; guesses the model before it."""
         _, _, _, value, headers = record
         if value is None or len(value) > self._max_bytes:
             return None
-        if headers and any(n[:3] == "ce_" or n == "traceparent" for n, _ in headers):
+        if headers and has_attributes(headers):
             return None
         event = self._guess and self._one_pass(record, value, self._guess)
         if event:
             return event
-        found = _MODEL.search(value)
-        known = found and self._lookup(found[1].decode())
+        known = self._hinted(value)
         if not known or known is self._guess:
             return None
         self._guess = known
         return self._one_pass(record, value, known)
+
+    def _hinted(self, value: bytes) -> _Known | None:
+        """What seems to be the record's model."""
+        found = _MODEL.search(value)
+        return self._lookup(found[1].decode()) if found else None
 
     def _one_pass(self, record: Record, value: bytes, known: _Known) -> Event | None:
         time_ms, traceparent = record.timestamp_ms, None
@@ -159,7 +195,7 @@ class _Reader:
                 return None  # the text may yet spell specversion, or not be UTF-8
             else:
                 data = shape.data.decode(value)
-        except _BROKEN:
+        except BROKEN:
             return None
         if data.model != name:
             other = self._lookup(data.model)
@@ -185,7 +221,7 @@ class _Reader:
             if known is None:
                 raise Refused("unknown-model", f"no model {name!r} is live")
             data = known.shape.data.decode(opened.data)
-        except _BROKEN as error:
+        except BROKEN as error:
             blame(error)
         return self._checked(record, opened.time_ms, data, known, opened.traceparent)
 
@@ -195,7 +231,7 @@ class _Reader:
             if live is not None and self._entity == "requests" and not _served_here(live):
                 live = None
             shape = live and shape_of(self._entity, live.lifecycle.spec)
-            self._known[name] = _Known(name, live, shape, {}, {}) if live and shape else None
+            self._known[name] = _Known(name, live, shape, set(), {}) if live and shape else None
         return self._known[name]
 
     def _checked(
@@ -240,15 +276,14 @@ def _label(data: FeedbackReceived, known: _Known) -> tuple[float]:
 
 def _output(data: PredictionMade, known: _Known) -> tuple[float, ...]:
     """The version's output; the shadows' are checked."""
-    is_known = known.versions.get(data.version)
-    if is_known is None:
-        is_known = known.live.profile(data.version) is not None
-        known.versions[data.version] = is_known
-    if not is_known:
-        raise Refused("unknown-version", f"version {data.version} of {known.name!r}")
-    for version, output in data.shadow.items():
-        floats(output, f"shadow {version}")
-    return floats(data.output, "the output")
+    if data.version not in known.versions:
+        if known.live.profile(data.version) is None:
+            raise Refused("unknown-version", f"version {data.version} of {known.name!r}")
+        known.versions.add(data.version)
+    for version, shadow in data.shadow.items():
+        floats(shadow, f"shadow {version}")
+    output = data.output
+    return floats(output, "the output") if isinstance(output, list) else (output,)
 
 
 def _served_here(live: LiveModel) -> bool:

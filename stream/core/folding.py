@@ -197,9 +197,7 @@ def _judged(rows: Sequence[Labelled], labels: Sequence[float]) -> _Judged:
 
 
 def _grouped(rows: Sequence[Labelled], times_ms: Sequence[int]) -> Groups:
-    return group(
-        [one.source for one in rows], _ints(times_ms), [one.joined.codes for one in rows]
-    )
+    return group([one.source for one in rows], _ints(times_ms), [one.joined.codes for one in rows])
 
 
 def _ints(values: Sequence[int]) -> Ints:

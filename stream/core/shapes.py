@@ -7,6 +7,7 @@ Decoding one is twice as fast as decoding into a dict and checking that.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -41,6 +42,10 @@ class Shape(NamedTuple):
     data: msgspec.json.Decoder[Any]
     categorical: tuple[int, ...]
     outputs: int
+
+    def rows(self, features: Sequence[Any]) -> list[Row]:
+        """As `row`, of many."""
+        return list(map(self.row if self.categorical else msgspec.structs.astuple, features))
 
     def row(self, features: Any) -> Row:
         """The values in the order of the spec, categories as text.
