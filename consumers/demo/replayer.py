@@ -24,7 +24,7 @@ class Replayer:
         self._known = sorted(
             (h for h in happenings if h.known_ms is not None), key=lambda h: h.known_ms or 0
         )
-        self._next_asked = self._next_known = 0
+        self._next_asked = self._next_known = self._asked_until_ms = 0
         self._publisher = Publisher(settings)
 
     @property
@@ -33,6 +33,7 @@ class Replayer:
 
     def ask(self, until_ms: int) -> list[Happening]:
         """Send the requests of everything asked before `until_ms` that was not sent yet."""
+        self._asked_until_ms = until_ms
         first = self._next_asked
         while not self.finished and self._asked[self._next_asked].asked_ms < until_ms:
             self._next_asked += 1
@@ -50,21 +51,20 @@ class Replayer:
         Call it when the predictions asked before `until_ms` are visible: the clock promises that
         nothing older follows.
         """
-        first = self._next_known
+        told = 0
         while self._next_known < len(self._known):
             happening = self._known[self._next_known]
             if (happening.known_ms or 0) >= until_ms:
                 break
-            self._send(
-                "feedback",
-                happening.prediction_id,
-                happening.known_ms or 0,
-                self._feedback(happening),
-            )
             self._next_known += 1
+            if happening.asked_ms >= self._asked_until_ms:
+                continue  # the replay ends before it is asked
+            time_ms = happening.known_ms or 0
+            self._send("feedback", happening.prediction_id, time_ms, self._feedback(happening))
+            told += 1
         self._clock(until_ms)
         self._publisher.flush()
-        return self._next_known - first
+        return told
 
     def _clock(self, now_ms: int) -> None:
         for entity in ("predictions", "feedback"):
