@@ -32,20 +32,18 @@ class Columns(NamedTuple):
     traceparents: Sequence[str | None]
 
 
-def read_columns(
-    shape: Shape, records: Sequence[Record], settings: CoreSettings
-) -> Columns | None:
+def read_columns(shape: Shape, records: Sequence[Record], settings: CoreSettings) -> Columns | None:
     """The columns of one or more records, None if any of them needs a closer look."""
-    values = [record.value for record in records]
-    if None in values or max(map(len, values)) > settings.max_event_bytes:  # type: ignore[arg-type]
+    values = [record.value for record in records if record.value is not None]
+    if len(values) < len(records) or max(map(len, values)) > settings.max_event_bytes:
         return None
     if any(record.headers and has_attributes(record.headers) for record in records):
         return None
     stamps = [record.timestamp_ms for record in records]
     try:
-        if _ATTRIBUTE in values[0]:  # type: ignore[operator]
+        if _ATTRIBUTE in values[0]:
             columns = _structured(list(map(shape.structured.decode, values)), stamps)
-        elif _is_plain(b"".join(values)):  # type: ignore[arg-type]
+        elif _is_plain(b"".join(values)):
             data = list(map(shape.data.decode, values))
             columns = Columns(stamps, data, [None] * len(data))
         else:

@@ -34,6 +34,8 @@ from stream.topics import INPUTS
 
 STATE: Final = "state"
 
+_Maker = tuple[str, int, *tuple[str, ...]]  # model, version, shadows
+
 
 class _State(Struct):
     """What is small and changes with every batch."""
@@ -64,7 +66,7 @@ class MonitorProcessor:
         self._parking = Parking(context.settings.unknown_model_wait_ms)
         self._fleet: Fleet = {}
         self._sources = Sources({})
-        self._lines: dict[tuple[str | int, ...], _Line] = {}
+        self._lines: dict[_Maker, _Line] = {}
         self._joined: list[Joined] = []  # to be folded
         self._counters: Counter[str] = Counter()
 
@@ -152,17 +154,18 @@ class MonitorProcessor:
         return outputs + self._examples()
 
     def _predict(self, events: Iterable[Event]) -> None:
-        join, watermark_ms = self._join, self._state.clocks.watermark_ms
+        join, lines, watermark_ms = self._join, self._lines, self._state.clocks.watermark_ms
         lateness_ms = self._sources.lateness_ms
         for event in events:
             data: Any = event.data
             time_ms, record, values = event.time_ms, event.record, event.values
+            maker = (data.model, data.version, *data.shadow)
+            source, packer, made = lines.get(maker) or self._line(maker)
             floor_ms = record.timestamp_ms - lateness_ms
             if floor_ms < watermark_ms:
                 floor_ms = watermark_ms
             if time_ms < floor_ms:
                 self._note_late(event, data.version, floor_ms)
-            source, packer, made = self._line(data)
             codes = source.codes(event.row) if source.segments else b""
             for output in data.shadow.values():
                 values += tuple(output) if type(output) is list else (output,)
@@ -193,12 +196,10 @@ class MonitorProcessor:
         if self._sources.is_late(model, event.time_ms, event.record.timestamp_ms):
             self._join.counted.append(Counted(model, version, "late", floor_ms))
 
-    def _line(self, data: PredictionMade) -> _Line:
-        key = (data.model, data.version, *data.shadow)
-        line = self._lines.get(key)
-        if line is None:
-            source = self._sources.of(data.model, data.version, tuple(data.shadow))
-            line = self._lines[key] = _Line(source, self._join.packer(source.kind), [])
+    def _line(self, maker: _Maker) -> _Line:
+        model, version, *shadows = maker
+        source = self._sources.of(model, version, tuple(shadows))
+        line = self._lines[maker] = _Line(source, self._join.packer(source.kind), [])
         return line
 
     def _examples(self) -> list[Output]:

@@ -30,6 +30,7 @@ FAN: Final = 8
 MAX_BYTES: Final = 917_504  # at which a part is closed, so that it fits a broker's default of 1 MiB
 
 _pack = HEAD.pack
+_pack_serial = SERIAL.pack
 _serial = SERIAL.unpack_from
 _due = Layout("<q").unpack_from
 
@@ -76,10 +77,19 @@ class RowLog:
 
     def put(self, key: str, due_ms: int, body: bytes) -> None:
         """Add or replace a row."""
-        old = self._rows.get(key)
+        rows = self._rows
+        old = rows.get(key)
         if old is not None:
             self._drop(old)
-        self._append(key, due_ms, body)
+        part = self._tail or self._open()
+        slots = part.slots
+        rows[key] = _pack(part.first + len(slots), due_ms) + body
+        slots.append(key)
+        if due_ms < part.due_ms:
+            part.due_ms = due_ms
+        part.size += len(key) + len(body) + OVERHEAD
+        if part.size > MAX_BYTES:
+            self._close()
 
     def pop(self, key: str) -> bytes | None:
         """Take a row out and return its body."""
@@ -146,17 +156,6 @@ class RowLog:
         self._hold([*self._parts, self._tail])
         return self._tail
 
-    def _append(self, key: str, due_ms: int, body: bytes) -> None:
-        part = self._tail or self._open()
-        slots = part.slots
-        self._rows[key] = _pack(part.first + len(slots), due_ms) + body
-        slots.append(key)
-        if due_ms < part.due_ms:
-            part.due_ms = due_ms
-        part.size += len(key) + len(body) + OVERHEAD
-        if part.size > MAX_BYTES:
-            self._close()
-
     def _close(self) -> None:
         if self._tail:
             self._serial = self._tail.end
@@ -197,14 +196,22 @@ class RowLog:
         self._hold([part for part in self._parts if id(part) not in gone])
         for part in parts:
             self._erase(part)
-            self._move(part.keys)
+            self._move(part.keys, part.due_ms)
 
-    def _move(self, keys: list[str]) -> None:
-        """Put rows to the end, whose parts are not held any more."""
+    def _move(self, keys: list[str], due_ms: int) -> None:
+        """Put rows, none of them due before, to the end; their parts are not held any more."""
         rows = self._rows
         for key in keys:
             row = rows[key]
-            self._append(key, _due(row, 8)[0], row[16:])
+            part = self._tail or self._open()
+            if due_ms < part.due_ms:
+                part.due_ms = due_ms
+            slots = part.slots
+            rows[key] = _pack_serial(part.first + len(slots)) + row[8:]
+            slots.append(key)
+            part.size += len(key) + len(row) - HEAD.size + OVERHEAD
+            if part.size > MAX_BYTES:
+                self._close()
 
     def _tidy(self) -> None:
         """Forget unwritten parts whose rows have all gone again, as if they had never come."""
@@ -213,11 +220,12 @@ class RowLog:
         self._hold([part for part in self._parts if part.name or part.live])
 
     def _rebuild(self) -> None:
+        due_ms = min((part.due_ms for part in self._parts), default=NEVER)
         for part in self._parts:
             self._erase(part)
         self._hold([])
         self._tail, self._serial, self._sequence = None, 0, 0
-        self._move(sorted(self._rows))
+        self._move(sorted(self._rows), due_ms)
 
     def _erase(self, part: Part) -> None:
         if part.name:
@@ -227,4 +235,4 @@ class RowLog:
         part.name = f"{self._prefix}.{self._sequence}"
         part.gone = bytearray((len(part.slots) + 7) // 8)
         self._sequence += 1
-        return {part.name: part.encode(self._rows[key] for key in part.keys)}
+        return {part.name: part.encode(self._rows)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from struct import Struct as Layout
 from typing import Final
 
@@ -70,9 +70,11 @@ class Part:
         """Bytes of the live rows, estimated."""
         return self.size * self.live // max(1, len(self.slots))
 
-    def encode(self, rows: Iterable[bytes]) -> bytes:
-        """The part as it is written for good. `rows`: of its `keys`."""
-        return msgspec.msgpack.encode([self.first, len(self.slots), self.keys, list(rows)])
+    def encode(self, rows: Mapping[str, bytes]) -> bytes:
+        """The part as it is written for good. `rows`: its own among others, by key."""
+        keys = self.keys
+        live = [rows[key] for key in keys]
+        return msgspec.msgpack.encode([self.first, len(self.slots), keys, live])
 
 
 def read_part(name: str, data: bytes, gone: bytes | None) -> tuple[Part, list[tuple[str, bytes]]]:
