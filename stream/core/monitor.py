@@ -29,7 +29,7 @@ from stream.core.reporting import example, progress, summaries
 from stream.core.rerouting import misplaced, sent_on
 from stream.core.sources import Source, Sources
 from stream.errors import Refused
-from stream.events import PredictionMade, ProgressReported
+from stream.events import ProgressReported
 from stream.topics import INPUTS
 
 STATE: Final = "state"
