@@ -24,6 +24,7 @@ from stream.settings import Settings
 BATCH = 100
 SECONDS = 10.0
 PROBE_SECONDS = 3.0  # whether anybody answers at all
+FENCES = 20  # take-overs in one pump; more than relays at work can cause
 SOURCE = "driftline/registry"
 
 
@@ -64,7 +65,7 @@ class Relay:
         Raises:
             BrokerError: some could not be written; they stay pending.
         """
-        sent = 0
+        sent = fences = 0
         while pending := self._outbox.outbox_pending(BATCH):
             if self._publisher is None:
                 self._publisher = self._take_over()
@@ -73,7 +74,8 @@ class Relay:
                 self._write(self._publisher, pending)
             except (KafkaException, BrokerError) as error:
                 self._publisher = None
-                if _fenced(error):
+                fences += 1
+                if _fenced(error) and fences < FENCES:
                     continue  # another relay took over, and may have left rows
                 raise _unwritten(self._settings, error) from error
             self._outbox.outbox_sent([row.outbox_id for row in pending])
@@ -115,7 +117,12 @@ def pump_once(outbox: Outbox, settings: Settings) -> str:
 
 
 def _fenced(error: Exception) -> bool:
-    codes = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH)  # noqa: SLF001
+    """Kafka 4.1 also says "unknown" to a commit that another relay's take-over has overtaken."""
+    codes = (
+        KafkaError._FENCED,  # noqa: SLF001
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.UNKNOWN,
+    )
     return isinstance(error, KafkaException) and error.args[0].code() in codes
 
 

@@ -8,7 +8,7 @@ time, and has the record's place as id.
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -57,7 +57,6 @@ _DATA: dict[type[Struct], msgspec.json.Decoder[Any]] = {
 }
 _TIME = msgspec.json.Decoder(datetime)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MILLISECOND = timedelta(milliseconds=1)
 
 
 def to_ms(time: datetime) -> int:

@@ -64,6 +64,7 @@ def closed_ledger() -> Ledger:
     ledger = Ledger(BIKES.spec, happenings(100))
     ledger.asked = {f"h{i}" for i in range(100)}
     ledger.labelled = 100
+    ledger.champions = [1, 2]
     for i in range(50):
         ledger.take(made(i, 1, 0.1 if i % 2 else 0.9, {}))
     for i in range(50, 100):

@@ -60,3 +60,18 @@ def test_readme_names_the_two_commands_of_a_newcomer() -> None:
     """The demo and the tests are what a newcomer runs first."""
     assert "make demo" in README
     assert "make test" in README
+
+
+def test_architecture_names_every_module() -> None:
+    """A newcomer finds each module on the code map, in one read."""
+    root = Path(__file__).parent.parent
+    page = (root / "docs" / "ARCHITECTURE.md").read_text()
+    folders = ("models", "stream", "stream/core", "consumers", "consumers/demo")
+    modules = {path.stem for folder in folders for path in (root / folder).glob("*.py")}
+
+    absent = sorted(
+        name
+        for name in modules - {"__init__", "__main__", "datasets", "embedded", "scenarios", "stack"}
+        if f"`{name}`" not in page
+    )
+    assert not absent, absent

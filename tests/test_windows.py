@@ -148,3 +148,33 @@ def test_a_window_is_cut_into_whole_cells_of_whole_ticks(
     )
     (plan,) = plans(spec)
     assert (plan.name, plan.cell, plan.length) == expected
+
+
+def test_a_window_that_grows_over_one_told_before_counts_its_revisions_on() -> None:
+    """Two words on the same window and end never have the same revision, so neither the same id."""
+    series = Series()
+    series.add(delta(12, predictions=4, labelled=4, arrived=4), LABELS, closed=12, signals=True)
+    first = told(series, 13, LABELS)
+    series.add(delta(10, predictions=1), LABELS, closed=13, signals=True)  # late, into a gap before
+    again = told(series, 13 + 100, LABELS)
+
+    assert [(end, revision) for _, end, _, revision in (*first, *again)] == [(13, 0), (13, 1)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(-8, 3), st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=40
+    ),
+    st.sampled_from([TIME, LABELS]),
+)
+def test_no_two_words_on_a_window_have_the_same_end_and_revision(
+    events: list[tuple[int, int, int]], plan: Plan
+) -> None:
+    series, words = Series(), []
+    for closed, (behind, predictions, labels) in enumerate(events, start=20):
+        more = delta(closed + behind, predictions, labels, arrived=labels)
+        series.add(more, plan, closed, signals=True)
+        words += [(window.total.end, window.revision) for window in series.due(closed, plan)]
+    words += [(w.total.end, w.revision) for w in series.due(20 + len(events) + 200, plan)]
+
+    assert len(words) == len(set(words))

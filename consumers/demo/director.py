@@ -47,6 +47,8 @@ class Director:
         self._step_seconds = 0.3
         self._answered: set[str] = set()
         self._mistake_ms: int | None = None
+        self._champion: int | None = None
+        self._crowned_ms = 0
         self._start_ms = 0
         self.first_alert_seconds: float | None = None
 
@@ -61,6 +63,7 @@ class Director:
             self._step(now_ms)
             self._step_seconds = 0.7 * self._step_seconds + 0.3 * (time.monotonic() - begun)
             self._hold()
+            self._look_who_is_live(now_ms)
             if self._is_time_for_mistake(now_ms, start_ms, end_ms):
                 self._make_mistake(now_ms)
         self._close(now_ms)
@@ -108,12 +111,16 @@ class Director:
         self._on.watcher.wait(lambda: ledger.outstanding() is not command, ANSWER_SECONDS)
         self._answered.add(command.command_id)
 
+    def _look_who_is_live(self, now_ms: int) -> None:
+        champion = self._on.ledger.champions[-1]
+        if champion != self._champion:
+            self._champion, self._crowned_ms = champion, now_ms
+
     def _is_time_for_mistake(self, now_ms: int, start_ms: int, end_ms: int) -> bool:
         state = self._on.ledger.lifecycle
         if self._mistake_ms is not None or state is None or state.champion in (None, 1):
             return False
-        version, since_ms, _ = self._on.ledger.reign()[-1]
-        calm = version == state.champion and now_ms - since_ms >= CALM_DAYS * DAY_MS
+        calm = now_ms - self._crowned_ms >= CALM_DAYS * DAY_MS
         late = (now_ms - start_ms) > 0.6 * (end_ms - start_ms) or self._left() < 0.5 * self._seconds
         warm = datetime.fromtimestamp(now_ms / 1000, tz=UTC).month in WARM_MONTHS
         return calm and late and warm and self._on.ledger.outstanding() is None

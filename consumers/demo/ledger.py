@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +55,7 @@ class Ledger:
         self.alerts: dict[str, Alert] = {}
         self.commands: dict[str, Command] = {}
         self.lifecycle: LifecycleChanged | None = None
+        self.champions: list[int] = []  # in the order in which they went live
         self.evaluated_ms = 0  # event time up to which ticks were closed
 
     def take(self, event: Struct) -> None:
@@ -74,6 +76,8 @@ class Ledger:
                 self.commands.setdefault(event.command_id, event)
             case LifecycleChanged() if self._is_newer(event):
                 self.lifecycle = event
+                if event.champion is not None and self.champions[-1:] != [event.champion]:
+                    self.champions.append(event.champion)
 
     def _is_newer(self, event: LifecycleChanged) -> bool:
         return self.lifecycle is None or event.generation > self.lifecycle.generation
@@ -99,19 +103,24 @@ class Ledger:
 
     # --- figures, computed once at the end -----------------------------------------------------
 
-    def reign(self) -> list[tuple[int, int, int]]:
-        """(version, first, last event time) of each run of predictions by one version, in order."""
-        spans: list[tuple[int, int, int]] = []
-        seen = sorted((self.truth[i].asked_ms, s.version) for i, s in self.predictions.items())
-        for asked_ms, version in seen:
-            if spans and spans[-1][0] == version:
-                spans[-1] = (version, spans[-1][1], asked_ms)
-            else:
-                spans.append((version, asked_ms, asked_ms))
-        return spans
+    def versions(self) -> list[int]:
+        """Versions that made predictions."""
+        return sorted({scored.version for scored in self.predictions.values()})
+
+    def first_asked_ms(self, version: int) -> int | None:
+        """When the first prediction of a version was asked for; partitions swap one by one."""
+        asked = [
+            self.truth[i].asked_ms for i, s in self.predictions.items() if s.version == version
+        ]
+        return min(asked, default=None)
 
     def between(
-        self, version: int, first_ms: int, last_ms: int, *, shadow: int | None = None
+        self,
+        version: int,
+        first_ms: float = -inf,
+        last_ms: float = inf,
+        *,
+        shadow: int | None = None,
     ) -> Figures:
         """How `version` did on labelled events asked in [first, last].
 
@@ -129,19 +138,13 @@ class Ledger:
             labels.append(encode_label(self.spec, happening.label))
         return self._figures(outputs, labels)
 
-    def same_events(
-        self, new: int, old: int, first_ms: int, last_ms: int
-    ) -> tuple[Figures, Figures]:
-        """New and old version on the same labelled events, that both have scored."""
-        both = {
+    def same_events(self, new: int, old: int) -> tuple[Figures, Figures]:
+        """New and old version on the same labelled events: made by the new, shadowed by the old."""
+        both = Ledger(self.spec, self.truth.values())
+        both.predictions = {
             i: s for i, s in self.predictions.items() if s.version == new and str(old) in s.shadow
         }
-        ledger = Ledger(self.spec, self.truth.values())
-        ledger.predictions = both
-        return (
-            ledger.between(new, first_ms, last_ms),
-            ledger.between(new, first_ms, last_ms, shadow=old),
-        )
+        return both.between(new), both.between(new, shadow=old)
 
     def _figures(self, outputs: list[Any], labels: list[float]) -> Figures:
         if not outputs:

@@ -22,17 +22,16 @@ def summary(
     last four weeks. after: the first promoted version's first four weeks. The two losses "on same
     events" are of all labelled events that the promoted version scored while version 1 shadowed it.
     """
-    spans = ledger.reign()
-    first = spans[0] if spans else (0, 0, 0)
+    first, *later = ledger.champions or [1]
     harm = [a.opened_ms for a in ledger.alerts.values() if a.verdict == "performance harmed"]
     healthy_until = min([start_ms + PHASE_MS, *harm])
-    before = ledger.between(first[0], start_ms, healthy_until - 1)
-    degraded = ledger.between(first[0], first[2] - PHASE_MS, first[2])
-    after, new, old = NOTHING, NOTHING, NOTHING
-    if len(spans) > 1:
-        version, begun_ms, ended_ms = spans[1]
-        after = ledger.between(version, begun_ms, min(ended_ms, begun_ms + PHASE_MS))
-        new, old = ledger.same_events(version, first[0], begun_ms, ended_ms)
+    before = ledger.between(first, start_ms, healthy_until - 1)
+    degraded, after, new, old = NOTHING, NOTHING, NOTHING, NOTHING
+    swapped_ms = ledger.first_asked_ms(later[0]) if later else None
+    if swapped_ms is not None:
+        degraded = ledger.between(first, swapped_ms - PHASE_MS, swapped_ms)
+        after = ledger.between(later[0], swapped_ms, swapped_ms + PHASE_MS)
+        new, old = ledger.same_events(later[0], first)
     counted = {
         "alerts": len(ledger.alerts),
         "retrains": ledger.count("retrain"),
@@ -55,7 +54,7 @@ def summary(
         "accuracy_degraded": _round(degraded.accuracy),
         "accuracy_after": _round(after.accuracy),
         **counted,
-        "versions": sorted({version for version, _, _ in spans}),
+        "versions": ledger.versions(),
         "first_alert_seconds": _round(first_alert_seconds),
         "swap_lost": ledger.lost,
         "swap_duplicated": ledger.doubled,

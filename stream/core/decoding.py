@@ -9,7 +9,7 @@ bytes, never on its neighbours, so that every split of a stream decodes to the s
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -17,10 +17,11 @@ import msgspec
 from msgspec import Struct
 
 from models.features import Row
-from stream.core.checking import MAX_WEIGHT, blame, check_id, floats, label_of, refuse_time
+from stream.core.checking import blame, check_id, refuse_time
 from stream.core.columns import BROKEN, has_attributes, read_columns
-from stream.core.processor import CoreSettings, Fleet, LiveModel, Record
-from stream.core.shapes import Shape, shape_of
+from stream.core.known import VALUES, Known, served_here, values_of
+from stream.core.processor import CoreSettings, Fleet, Record
+from stream.core.shapes import shape_of
 from stream.envelope import Opened, open_record, read, to_ms
 from stream.errors import Refused
 from stream.events import (
@@ -74,24 +75,7 @@ class _Head(Struct):
     model: Model
 
 
-class _Known(NamedTuple):
-    """A live model and how its events are read, looked up once per run of records.
-
-    Attributes:
-        versions: those found to be known so far.
-        labels: encoded, by what was said; text and booleans only, as 1 and True are one key.
-    """
-
-    name: str
-    live: LiveModel
-    shape: Shape
-    versions: set[int]
-    labels: dict[str | bool, tuple[float]]
-
-
-_NAMED = (str, bool)  # what labels by name are
 _MODEL = re.compile(rb'"model"\s*:\s*"([a-z0-9._-]+)"')
-_BACKSLASH = ord("\\")
 _HEAD = msgspec.json.Decoder(_Head)
 _RUN = 64  # records that are read as columns: one that is not right makes the others slow, too
 
@@ -132,41 +116,44 @@ class _Reader:
     """Reads records of one entity with one fleet."""
 
     def __init__(self, entity: str, fleet: Fleet, settings: CoreSettings) -> None:
-        self._entity = entity
-        self._fleet = fleet
+        self._entity, self._fleet = entity, fleet
+        self._values = VALUES[entity]
         self._settings = settings
         self._clock_is_event = settings.clock == "event"
         self._max_bytes = settings.max_event_bytes
         self._max_late_ms = settings.max_late_ms
         self._max_ahead_ms = settings.max_ahead_ms
-        self._guess: _Known | None = None
-        self._known: dict[str, _Known | None] = {}
+        self._guess: Known | None = None
+        self._known: dict[str, Known | None] = {}
 
     def together(self, records: Sequence[Record]) -> list[Event] | None:
-        """The events of a run of requests, if one pass tells that all are right."""
-        if self._entity != "requests" or len(records) == 1:
+        """The events of a run of records, if one pass tells that all are right."""
+        if len(records) == 1:
             return None
         known = self._guess = self._guess or self._hinted(records[0].value or b"")
         columns = known and read_columns(known.shape, records, self._settings)
         if not known or not columns:
             return None
         times_ms, data, traceparents = columns
-        for name in {one.model for one in data} - {known.name}:
-            other = self._lookup(name)
-            if other is None or other.shape is not known.shape:
-                return None
-        try:
-            rows = known.shape.rows([one.features for one in data])
-        except ValueError:
+        models = {name: self._lookup(name) for name in {one.model for one in data}}
+        if any(model is None or model.shape is not known.shape for model in models.values()):
             return None
-        return list(map(Event, records, times_ms, data, rows, repeat(()), traceparents))
+        try:
+            values = values_of(self._entity, models, data)
+            rows = self._rows(known, data)
+        except (Refused, ValueError):
+            return None
+        return list(map(Event, records, times_ms, data, rows, values, traceparents))
+
+    def _rows(self, known: Known, data: Sequence[Any]) -> Iterable[Row]:
+        if self._entity == "feedback":
+            return repeat(())
+        return known.shape.rows([one.features for one in data])
 
     def quick(self, record: Record) -> Event | None:
         """The event, if one pass tells that the record is right; guesses the model before it."""
         _, _, _, value, headers = record
-        if value is None or len(value) > self._max_bytes:
-            return None
-        if headers and has_attributes(headers):
+        if value is None or len(value) > self._max_bytes or (headers and has_attributes(headers)):
             return None
         event = self._guess and self._one_pass(record, value, self._guess)
         if event:
@@ -177,12 +164,12 @@ class _Reader:
         self._guess = known
         return self._one_pass(record, value, known)
 
-    def _hinted(self, value: bytes) -> _Known | None:
+    def _hinted(self, value: bytes) -> Known | None:
         """What seems to be the record's model."""
         found = _MODEL.search(value)
         return self._lookup(found[1].decode()) if found else None
 
-    def _one_pass(self, record: Record, value: bytes, known: _Known) -> Event | None:
+    def _one_pass(self, record: Record, value: bytes, known: Known) -> Event | None:
         time_ms, traceparent = record.timestamp_ms, None
         name, _, shape, _, _ = known
         try:
@@ -191,7 +178,7 @@ class _Reader:
                 data, traceparent = envelope.data, envelope.traceparent
                 if envelope.time is not None:
                     time_ms = to_ms(envelope.time)
-            elif _BACKSLASH in value or not value.isascii():
+            elif b"\\" in value or not value.isascii():
                 return None  # the text may yet spell specversion, or not be UTF-8
             else:
                 data = shape.data.decode(value)
@@ -225,17 +212,17 @@ class _Reader:
             blame(error)
         return self._checked(record, opened.time_ms, data, known, opened.traceparent)
 
-    def _lookup(self, name: str) -> _Known | None:
+    def _lookup(self, name: str) -> Known | None:
         if name not in self._known:
             live = self._fleet.get(name)
-            if live is not None and self._entity == "requests" and not _served_here(live):
+            if live is not None and self._entity == "requests" and not served_here(live):
                 live = None
             shape = live and shape_of(self._entity, live.lifecycle.spec)
-            self._known[name] = _Known(name, live, shape, set(), {}) if live and shape else None
+            self._known[name] = Known(name, live, shape, set(), {}) if live and shape else None
         return self._known[name]
 
     def _checked(
-        self, record: Record, time_ms: int, data: Any, known: _Known, traceparent: str | None
+        self, record: Record, time_ms: int, data: Any, known: Known, traceparent: str | None
     ) -> Event:
         id_ = data.prediction_id
         if not (id_.isascii() and id_.isprintable()):
@@ -243,9 +230,9 @@ class _Reader:
         ahead_ms = time_ms - record.timestamp_ms
         if not -self._max_late_ms <= ahead_ms <= self._max_ahead_ms:
             refuse_time(ahead_ms)
+        values = self._values(known, data)
         if self._entity == "feedback":
-            return Event(record, time_ms, data, (), _label(data, known), traceparent)
-        values = _output(data, known) if self._entity == "predictions" else ()
+            return Event(record, time_ms, data, (), values, traceparent)
         try:
             row = known.shape.row(data.features)
         except ValueError as error:
@@ -261,30 +248,3 @@ class _Reader:
         if not -self._max_late_ms <= clock_ms - record.timestamp_ms <= self._max_ahead_ms:
             refuse_time(clock_ms - record.timestamp_ms)
         return clock_ms
-
-
-def _label(data: FeedbackReceived, known: _Known) -> tuple[float]:
-    """The encoded label."""
-    said = data.label
-    if not isinstance(said, _NAMED):
-        return label_of(data, known.live)
-    label = known.labels.get(said)
-    if label is None or data.weight > MAX_WEIGHT:
-        label = known.labels[said] = label_of(data, known.live)
-    return label
-
-
-def _output(data: PredictionMade, known: _Known) -> tuple[float, ...]:
-    """The version's output; the shadows' are checked."""
-    if data.version not in known.versions:
-        if known.live.profile(data.version) is None:
-            raise Refused("unknown-version", f"version {data.version} of {known.name!r}")
-        known.versions.add(data.version)
-    for version, shadow in data.shadow.items():
-        floats(shadow, f"shadow {version}")
-    output = data.output
-    return floats(output, "the output") if isinstance(output, list) else (output,)
-
-
-def _served_here(live: LiveModel) -> bool:
-    return live.lifecycle.champion is not None and live.lifecycle.spec.served == "here"

@@ -18,6 +18,7 @@ from models.features import Row
 from stream.core.deltas import Deltas, Place, add_named, add_pairs
 from stream.core.grouping import Floats, Groups, Ints, group, sums_by
 from stream.core.joining import Joined
+from stream.core.packing import Packer
 from stream.core.sources import Source
 from stream.events import LOSS_BINS, MICRO, Pairs
 
@@ -31,6 +32,14 @@ class Made(Struct, frozen=True, gc=False):
     codes: bytes
     row: Row
     output: tuple[float, ...]
+
+
+class Line(NamedTuple):
+    """Predictions of one source that are still to be folded, and how their rows are packed."""
+
+    source: Source
+    packer: Packer
+    made: list[Made]
 
 
 class Labelled(Struct, frozen=True, gc=False):

@@ -182,34 +182,25 @@ class Join:
         latest_ms = label.time_ms + packer.kind.early_ms  # of its prediction
         if is_finished(body):
             row = packer.read_finished(body)
-            if latest_ms < row.predicted_ms:
-                return False
-            self._again(key, due_ms, packer, row, label)
+            taken = row.predicted_ms <= latest_ms
+            if taken:
+                self._again(key, due_ms, packer, row, label)
         else:
             made = packer.read_pending(label.id, body, due_ms)
-            if latest_ms < made.time_ms:
-                return False
-            self._first(key, packer, made, label)
-        return True
+            taken = made.time_ms <= latest_ms
+            if taken:
+                self._first(key, packer, made, label)
+        return taken
 
     def _first(self, key: str, packer: Packer, made: Prediction, label: Label) -> None:
-        kind, said, weight = packer.kind, label.label, label.weight
-        arrived_ms = max(made.time_ms, made.floor_ms, label.time_ms, label.floor_ms)
-        values = made.values[: kind.outputs] if kind.shadows else made.values
-        row = Finished(0, made.offset, made.time_ms, said, weight, made.codes, values)
-        self._rows.put(key, arrived_ms + kind.correction_ms, packer.finished(row))
+        kind, offset, made_ms, codes = packer.kind, made.offset, made.time_ms, made.codes
+        said, said_ms, weight, values = label.label, label.time_ms, label.weight, made.values
+        arrived_ms = max(made_ms, made.floor_ms, said_ms, label.floor_ms)
+        due_ms = arrived_ms + kind.correction_ms
+        self._rows.put(key, due_ms, packer.finish(made, said, weight))
         self.joined.append(
             Joined(
-                label.id,
-                kind,
-                made.offset,
-                made.time_ms,
-                label.time_ms,
-                arrived_ms,
-                made.codes,
-                made.values,
-                said,
-                weight,
+                label.id, kind, offset, made_ms, said_ms, arrived_ms, codes, values, said, weight
             )
         )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -19,15 +19,15 @@ from stream.core.clocks import Clocks
 from stream.core.deadletters import dead_letter
 from stream.core.decoding import Decoded, Event, decode
 from stream.core.deltas import Deltas, add_named
-from stream.core.folding import Labelled, Made, fold_labels, fold_predictions
+from stream.core.folding import Labelled, Line, Made, fold_labels, fold_predictions
 from stream.core.joining import Counted, Join, Joined
 from stream.core.journal import Journal
-from stream.core.packing import Label, Packer, Prediction
+from stream.core.packing import Label, Prediction
 from stream.core.parking import Parking
 from stream.core.processor import Batch, Context, Fleet, Output, Parts, Record
 from stream.core.reporting import example, progress, summaries
 from stream.core.rerouting import misplaced, sent_on
-from stream.core.sources import Source, Sources
+from stream.core.sources import Sources
 from stream.errors import Refused
 from stream.events import ProgressReported
 from stream.topics import INPUTS
@@ -44,14 +44,6 @@ class _State(Struct):
     journal: Journal
 
 
-class _Line(NamedTuple):
-    """Predictions of one source that are still to be folded."""
-
-    source: Source
-    packer: Packer
-    made: list[Made]
-
-
 class MonitorProcessor:
     """One partition of the monitor stage."""
 
@@ -66,7 +58,7 @@ class MonitorProcessor:
         self._parking = Parking(context.settings.unknown_model_wait_ms)
         self._fleet: Fleet = {}
         self._sources = Sources({})
-        self._lines: dict[_Maker, _Line] = {}
+        self._lines: dict[_Maker, Line] = {}
         self._joined: list[Joined] = []  # to be folded
         self._counters: Counter[str] = Counter()
 
@@ -161,17 +153,14 @@ class MonitorProcessor:
             time_ms, record, values = event.time_ms, event.record, event.values
             maker = (data.model, data.version, *data.shadow)
             source, packer, made = lines.get(maker) or self._line(maker)
-            floor_ms = record.timestamp_ms - lateness_ms
-            if floor_ms < watermark_ms:
-                floor_ms = watermark_ms
+            floor_ms = max(record.timestamp_ms - lateness_ms, watermark_ms)
             if time_ms < floor_ms:
                 self._note_late(event, data.version, floor_ms)
             codes = source.codes(event.row) if source.segments else b""
             for output in data.shadow.values():
                 values += tuple(output) if type(output) is list else (output,)
-            prediction = Prediction(
-                data.prediction_id, time_ms, floor_ms, record.offset, codes, values
-            )
+            id_ = data.prediction_id
+            prediction = Prediction(id_, time_ms, floor_ms, record.offset, codes, values)
             if join.predict(packer, prediction, watermark_ms):
                 made.append(Made(time_ms, codes, event.row, event.values))
 
@@ -181,9 +170,7 @@ class MonitorProcessor:
         for event in events:
             data: Any = event.data
             model, time_ms = data.model, event.time_ms
-            floor_ms = event.record.timestamp_ms - lateness_ms
-            if floor_ms < watermark_ms:
-                floor_ms = watermark_ms
+            floor_ms = max(event.record.timestamp_ms - lateness_ms, watermark_ms)
             if time_ms < floor_ms:
                 self._note_late(event, None, floor_ms)
             due_ms, said = time_ms + early_ms[model], event.values[0]
@@ -196,18 +183,17 @@ class MonitorProcessor:
         if self._sources.is_late(model, event.time_ms, event.record.timestamp_ms):
             self._join.counted.append(Counted(model, version, "late", floor_ms))
 
-    def _line(self, maker: _Maker) -> _Line:
+    def _line(self, maker: _Maker) -> Line:
         model, version, *shadows = maker
         source = self._sources.of(model, version, tuple(shadows))
-        line = self._lines[maker] = _Line(source, self._join.packer(source.kind), [])
+        line = self._lines[maker] = Line(source, self._join.packer(source.kind), [])
         return line
 
     def _examples(self) -> list[Output]:
         joined, self._join.joined = self._join.joined, []
         self._joined += joined
         self._counters["joined"] += len(joined)
-        partition, live = self._context.partition, self._fleet
-        classes = {name: one.lifecycle.spec.classes for name, one in live.items()}
+        partition, classes = self._context.partition, self._sources.classes
         return [example(one, classes[one.kind.model], partition) for one in joined]
 
     def _refuse(self, entity: str, record: Record, refused: Refused) -> Output:

@@ -16,7 +16,7 @@ from models.spec import ModelSpec
 
 _FINISHED: Final = 0x8000_0000  # beside the number of the kind: the row has its label
 _LATE: Final = 0x4000_0000  # it has a floor that is later than its time
-_FLAGS: Final = _FINISHED | _LATE
+_KIND: Final = 0x3FFF_FFFF  # without the flags: the number of the kind
 _MAX_U32: Final = 0xFFFF_FFFF
 _number = Layout("<I").unpack_from
 _WAITING: Final = Layout("<qqqdd")  # a Label without its id
@@ -135,17 +135,23 @@ class Packer:
         fields = self._pending.unpack(body)
         return Prediction(id_, time_ms, time_ms, fields[1], fields[2], fields[3:])
 
-    def finished(self, row: Finished) -> bytes:
+    def finish(self, made: Prediction, label: float, weight: float) -> bytes:
+        """The row of a prediction that has got its label."""
         return self._finished.pack(
             self.number | _FINISHED,
-            row.revision,
-            row.offset,
-            row.predicted_ms,
-            row.label,
-            row.weight,
-            row.codes,
-            *row.values,
+            0,
+            made.offset,
+            made.time_ms,
+            label,
+            weight,
+            made.codes,
+            *made.values[: self.kind.outputs],
         )
+
+    def finished(self, row: Finished) -> bytes:
+        """A row whose label has been corrected."""
+        *fields, values = astuple(row)
+        return self._finished.pack(self.number | _FINISHED, *fields, *values)
 
     def read_finished(self, body: bytes) -> Finished:
         _, revision, offset, predicted_ms, label, weight, codes, *values = self._finished.unpack(
@@ -163,7 +169,7 @@ class Packer:
 def number_of(body: bytes) -> int:
     """The number of a row's kind."""
     number: int = _number(body)[0]
-    return number & ~_FLAGS
+    return number & _KIND
 
 
 def is_finished(body: bytes) -> bool:

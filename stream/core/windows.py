@@ -80,7 +80,7 @@ class Series(Struct, omit_defaults=True):
 
     def add(self, delta: SummaryComputed, plan: Plan, closed: int, *, signals: bool) -> None:
         """Take a delta in; what is older than the cells held changes nothing."""
-        if delta.tick < closed - plan.keep - plan.length:
+        if delta.tick < closed - plan.keep - plan.length or self._is_forgotten(delta.tick):
             return
         if not (delta.predictions or delta.sums or delta.labelled or delta.bets):
             return
@@ -102,6 +102,10 @@ class Series(Struct, omit_defaults=True):
                 cell.revision += 1
                 yield Published(self._total(index, plan), cell.revision)
         self._forget(closed, plan)
+
+    def _is_forgotten(self, tick: int) -> bool:
+        """Older than as many cells as are held: told of for the last time."""
+        return len(self.cells) >= MAX_CELLS and tick < self.cells[0].start
 
     def is_over(self, closed: int, plan: Plan) -> bool:
         """Whether labels can no longer restate any window."""
@@ -144,6 +148,7 @@ class Series(Struct, omit_defaults=True):
             if last and cell.end <= closed and last.arrived < plan.cell_labels:
                 last.add(cell, signals=True)
                 last.end = cell.end
+                last.revision = max(last.revision, cell.revision)  # of the window ending here
                 last.dirty = True
             else:
                 cells.append(cell)

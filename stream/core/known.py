@@ -1,0 +1,89 @@
+"""A live model as its events are judged: what is asked of it for every event, remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
+from typing import Any, Final, NamedTuple
+
+from stream.core.checking import MAX_WEIGHT, floats, label_of
+from stream.core.processor import LiveModel
+from stream.core.shapes import Shape
+from stream.errors import Refused
+from stream.events import FeedbackReceived, PredictionMade
+
+_NAMED = (str, bool)  # what labels by name are
+
+
+class Known(NamedTuple):
+    """A live model and how its events are read, looked up once per run of records.
+
+    Attributes:
+        versions: those found to be known so far.
+        labels: encoded, by what was said; text and booleans only, as 1 and True are one key.
+    """
+
+    name: str
+    live: LiveModel
+    shape: Shape
+    versions: set[int]
+    labels: dict[str | bool, tuple[float]]
+
+    def label(self, data: FeedbackReceived) -> tuple[float]:
+        """The encoded label.
+
+        Raises:
+            Refused: bad-label, bad-data.
+        """
+        said = data.label
+        if not isinstance(said, _NAMED):
+            return label_of(data, self.live)
+        label = self.labels.get(said)
+        if label is None or data.weight > MAX_WEIGHT:
+            label = self.labels[said] = label_of(data, self.live)
+        return label
+
+    def output(self, data: PredictionMade) -> tuple[float, ...]:
+        """The version's output; those of the shadows are checked.
+
+        Raises:
+            Refused: unknown-version, bad-output.
+        """
+        if data.version not in self.versions:
+            if self.live.profile(data.version) is None:
+                raise Refused("unknown-version", f"version {data.version} of {self.name!r}")
+            self.versions.add(data.version)
+        for version, shadow in data.shadow.items():
+            floats(shadow, f"shadow {version}")
+        output = data.output
+        return floats(output, "the output") if isinstance(output, list) else (output,)
+
+
+def _nothing(_known: Known, _data: object) -> tuple[float, ...]:
+    return ()
+
+
+#: By entity, the values of an event.
+VALUES: Final[dict[str, Callable[[Any, Any], tuple[float, ...]]]] = {
+    "requests": _nothing,
+    "predictions": Known.output,
+    "feedback": Known.label,
+}
+
+
+def values_of(
+    entity: str, models: Mapping[str, Known | None], data: Sequence[Any]
+) -> Iterable[tuple[float, ...]]:
+    """The values of many events, whose models are known.
+
+    Raises:
+        Refused: one of them is not right.
+    """
+    if entity == "requests":
+        return repeat(())
+    return list(map(VALUES[entity], [models[one.model] for one in data], data))
+
+
+def served_here(live: LiveModel) -> bool:
+    """Whether its requests are scored by us, and it can."""
+    return live.lifecycle.champion is not None and live.lifecycle.spec.served == "here"
