@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from stream.errors import ConfigurationError
 from stream.settings import Settings, load
 
 START_SECONDS = 60.0
+LEAST_SECONDS = 20.0  # for the replay itself, however long the start took
 
 
 def play(
@@ -63,6 +65,7 @@ def _perform(
     folder: Path,
     stage: ExitStack,
 ) -> dict[str, Any]:
+    begun = time.monotonic()
     happenings = scenario.happenings()
     start_ms = happenings[0].asked_ms + scenario.history_days * DAY_MS
     history = [happening for happening in happenings if happening.asked_ms < start_ms]
@@ -84,7 +87,8 @@ def _perform(
             f"version 1 did not go live; the trainer's log is {services.log('trainer')}"
         )
     replayer = Replayer(settings, scenario.spec.name, live)
-    director = Director(scenario, Pipeline(services, replayer, watcher, ledger, story), seconds)
+    left = max(LEAST_SECONDS, seconds - (time.monotonic() - begun))
+    director = Director(scenario, Pipeline(services, replayer, watcher, ledger, story), left)
     director.play(start_ms, live[-1].asked_ms + DAY_MS)
     return summary(scenario, ledger, start_ms, director.first_alert_seconds)
 
