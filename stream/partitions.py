@@ -15,8 +15,8 @@ from stream.errors import Halt
 from stream.failpoints import failpoint
 from stream.settings import Settings
 from stream.topics import INPUTS, Stage
-from stream.transactions import WORK
 from stream.transport import Slice
+from stream.turns import turn
 
 PROBES_PER_INTERVAL = 2  # look-ups of the inputs' ends, in one summary interval
 
@@ -203,7 +203,7 @@ class Partition:
         if piece.records:
             failpoint("apply")
             batch = Batch(entity, self.number, piece.records)
-            with WORK:
+            with turn():
                 self._outputs += self.processor.apply(batch, self.world.fleets.fleet)
             self.counts["records"] += len(piece.records)
         self.positions[entity] = piece.end
@@ -223,7 +223,7 @@ class Partition:
         """
         clock_ms, caught_up = self._probe.read(self.positions)
         embedded = self.world.settings.embedded_broker
-        with WORK:
+        with turn():
             self._outputs += self.processor.advance(clock_ms, caught_up, self.world.fleets.fleet)
             # The embedded broker forgets old records, so there every checkpoint is whole.
             parts = self.processor.changes(complete=embedded)

@@ -7,7 +7,6 @@ back, so that none stays open and holds readers up. `transactional.id` is of the
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from stream.core.processor import Headers, Output
 from stream.errors import Fenced
 from stream.failpoints import failpoint
 from stream.settings import Settings
+from stream.turns import turn
 
 FENCED = frozenset(
     {
@@ -26,9 +26,6 @@ FENCED = frozenset(
         KafkaError.INVALID_PRODUCER_EPOCH,
     }
 )
-# Held by the keeper that computes. Keepers that wait here do not fight for the interpreter's lock,
-# which costs more at each hand-over than an event does.
-WORK = threading.Lock()
 CALL_SECONDS = 5.0  # one attempt; repeated while the error says that it may be
 
 
@@ -83,7 +80,7 @@ class Transactor:
         failpoint("begin")
         try:
             self._producer.begin_transaction()
-            with WORK:
+            with turn():
                 self._produce(outputs, topics)
             failpoint("produce")
             topic, partition, records = checkpoint

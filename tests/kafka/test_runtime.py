@@ -152,8 +152,9 @@ def test_sigkill_loses_and_doubles_nothing(workers: Workers) -> None:
 def test_a_stopped_worker_comes_back_fenced(workers: Workers) -> None:
     """SIGSTOP past the session timeout: another goes on, and the zombie can't write on waking."""
     send(workers.settings, 0, 4000)
-    zombie = workers.start(COPY_PACE_SECONDS="0.01")  # it must not be done before it is stopped
-    until(lambda: state(workers.settings)[0] > 0, 60, workers)
+    zombie = workers.start(COPY_PACE_SECONDS="0.005")  # seconds for what it fetches first
+    workers.until_log("restored", 4)
+    time.sleep(0.5)
     zombie.send_signal(signal.SIGSTOP)  # in mid-stream, with records applied and not committed
     workers.start()
     until(lambda: state(workers.settings)[0] == 4000, 60, workers)
