@@ -31,6 +31,7 @@ from tests.topics import Sent, quiet_client
 
 STRAGGLE_SECONDS = 30.0
 ROUNDS_OF_WAITING = 90
+WARM_SECONDS = 15.0
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 
@@ -120,10 +121,10 @@ class Driver:
 
 
 def measure(bootstrap: str, folder: Path, rate: float, seconds: float) -> NDArray[np.float64]:
-    """Latencies in seconds after a warm-up of a fifth of the time."""
+    """Latencies in seconds, after a warm-up in which all stages start and load what they need."""
     settings = workload.benchmark_settings(bootstrap, "latency", folder)
     workload.go_live(settings, workload.versions(1))
-    warm = round(rate * seconds / 5)
+    warm = round(rate * WARM_SECONDS)
     requests = list(workload.requests(warm + round(rate * seconds)))
     command = [sys.executable, "-m", "consumers", "worker"]
     with Workers([command], workload.environment(settings), folder / "worker.log") as workers:

@@ -157,7 +157,11 @@ class Partition:
         _, end = reader.bounds(self._checkpoint_topic, self.number)
         latest = reader.latest(self._checkpoint_topic, self.number, end)
         checkpoint = checkpoints.parse(latest, self.world.stage, self.number)
-        self._resume(checkpoint.manifest if checkpoint else None)
+        try:
+            self._resume(checkpoint.manifest if checkpoint else None)
+        except Halt:
+            _demand(current)  # what the next owner commits meanwhile is no fault
+            raise
         self._await_fleet(checkpoint.manifest.generations if checkpoint else {}, current)
         if checkpoint:
             self.processor.restore(checkpoint.parts)

@@ -281,6 +281,19 @@ def test_a_partition_that_went_is_not_initialised() -> None:
     assert "init" not in log.calls
 
 
+def test_what_the_next_owner_commits_during_a_restore_is_no_fault_of_the_checkpoint() -> None:
+    """Offsets that run ahead of the checkpoint halt an owner, but not one that was superseded."""
+    log = Log()
+    log.group = {("driftline.requests.v1", 0): 525}
+    log.end = 525
+    owned = iter([True, True, False])
+
+    with pytest.raises(Superseded):
+        partition(log).restore(lambda: next(owned))
+    with pytest.raises(CheckpointError):
+        partition(log).restore(lambda: True)
+
+
 def test_parts_that_are_gone_are_removed() -> None:
     """A tombstone goes out, and the manifest forgets the part."""
     log = Log()
