@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from msgspec import structs
+
 from consumers.demo.datasets import Happening, bikes, flights
 from models.spec import (
     DAY_SECONDS,
@@ -70,18 +72,12 @@ BIKES = ModelSpec(
     policy=Policy(cooldown_seconds=14 * DAY_SECONDS, rollback_cooloff_seconds=7 * DAY_SECONDS),
 )
 
-BIKES_COUNT = ModelSpec(
+BIKES_COUNT = structs.replace(
+    BIKES,
     name="bikes-count",
     task="regression",
+    classes=(),
     description="How many rides will this hour see? Asked when it begins.",
-    features=BIKES.features,
-    segments=BIKES.segments,
-    windows=BIKES.windows,
-    labels=BIKES.labels,
-    ticks=BIKES.ticks,
-    trial=BIKES.trial,
-    training=BIKES.training,
-    policy=BIKES.policy,
 )
 
 FLIGHTS = ModelSpec(
