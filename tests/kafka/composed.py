@@ -1,0 +1,136 @@
+"""The services of docker-compose.yml as local processes: its commands, environment and order.
+
+Only what a container would bring is put in its place: addresses, the artefact folder, and each
+service's own loopback, whose ports become free ones of this machine.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from consumers.demo.stack import Stack
+from tests.broker import free_ports
+
+FILE = Path(__file__).parent.parent.parent / "docker-compose.yml"
+INSIDE = "file:/var/lib/driftline/artefacts"
+PORT = "9464"
+ADDRESSES = ("LISTENERS", "VOTERS", "LISTENER_NAME", "LISTENER_SECURITY", "LOG_DIRS", "NODE_ID")
+
+
+def broker_properties() -> str:
+    """What the kafka service is told by its environment, but for its addresses."""
+    told: dict[str, str] = _services()["kafka"]["environment"]
+    lines = [
+        f"{name.removeprefix('KAFKA_').lower().replace('_', '.')}={value}"
+        for name, value in told.items()
+        if name.startswith("KAFKA_") and not any(part in name for part in ADDRESSES)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+class Composed(Stack):
+    """Starts and stops the services; `run` is `docker compose run` for any command.
+
+    Args:
+        addresses: by what stands in the file, what stands for it here.
+        more: settings of the test beside the file's.
+    """
+
+    def __init__(
+        self, folder: Path, addresses: Mapping[str, str], more: Mapping[str, str], **scale: int
+    ) -> None:
+        super().__init__(folder, {})
+        self._addresses = {**addresses, INSIDE: f"file:{folder}/artefacts"}
+        self._more = dict(more)
+        self._scale = scale
+        self._ours = {name: one for name, one in _services().items() if "build" in one}
+        self._ports: dict[str, str] = {}
+        self._base = dict(self._environment)
+        self._environment = self._base | self._here(_document()["x-driftline"]["environment"], PORT)
+
+    def up(self) -> None:
+        """One-shot services to their end, then the lasting ones, as `depends_on` orders them."""
+        waiting = dict(self._ours)
+        done: set[str] = set()
+        while waiting:
+            outside = _services().keys() - self._ours.keys()
+            ready = [
+                name
+                for name, service in waiting.items()
+                if set(service.get("depends_on", ())) <= done | outside
+            ]
+            assert ready, f"{sorted(waiting)} wait for each other"
+            for name in ready:
+                self._up(name, waiting.pop(name))
+                done.add(name)
+
+    def _up(self, name: str, service: dict[str, Any]) -> None:
+        if service["restart"].startswith("on-failure"):
+            self._environment = self._base | self._here(service["environment"], PORT)
+            self.run(*service["command"])
+            return
+        for number in range(self._scale.get(name, 1)):
+            [port] = free_ports(1)
+            self._launch(f"{name}-{number + 1}", service, str(port))
+
+    def _launch(self, name: str, service: dict[str, Any], port: str) -> None:
+        self._ports[name] = port
+        with self.log(name).open("ab") as log:
+            self._services[name] = subprocess.Popen(
+                self._line(tuple(service["command"])),
+                env=self._base | self._here(service["environment"], port),
+                stdout=log,
+                stderr=log,
+            )
+
+    def wait_healthy(self, seconds: float) -> list[str]:
+        """The lasting services, once each has passed its own health check; those that have."""
+        deadline = time.monotonic() + seconds
+        healthy: set[str] = set()
+        while len(healthy) < len(self._services) and time.monotonic() < deadline:
+            self.check()
+            healthy |= {name for name in self._services if self._is_healthy(name)}
+        return sorted(healthy)
+
+    def _is_healthy(self, name: str) -> bool:
+        check = self._ours[name.rpartition("-")[0]].get("healthcheck")
+        if check is None:
+            return True
+        kind, *words = check["test"]
+        assert kind == "CMD", "a shell of the image is not here"
+        assert words[0] in ("python", "driftline")
+        line = [word.replace(PORT, self._ports[name]) for word in words[1:]]
+        command = [sys.executable, *([] if words[0] == "python" else ["-m", "consumers"]), *line]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def _here(self, environment: Mapping[str, str], port: str) -> dict[str, str]:
+        said = {name: _substituted(value) for name, value in environment.items()}
+        for inside, here in self._addresses.items():
+            said = {name: value.replace(inside, here) for name, value in said.items()}
+        return {name: value.replace(PORT, port) for name, value in said.items()} | self._more
+
+
+def _substituted(value: str) -> str:
+    """`${NAME:-default}` as it is without the variable."""
+    while "${" in value:
+        before, _, rest = value.partition("${")
+        variable, _, after = rest.partition("}")
+        value = before + variable.partition(":-")[2] + after
+    return value
+
+
+def _document() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(FILE.read_text())
+    return document
+
+
+def _services() -> dict[str, dict[str, Any]]:
+    services: dict[str, dict[str, Any]] = _document()["services"]
+    return services
