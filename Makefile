@@ -9,7 +9,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --custom-compile-command "make lock" pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-quick lint format lock bench clean
+.PHONY: help venv check-pins demo test test-faults test-quick lint format lock bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,7 +31,12 @@ test: venv  ## everything: lint, types, layers, all tests on real servers; says 
 	@bash scripts/test
 
 test-quick: venv  ## the tests that need no server: seconds
-	$(BIN)/python -m pytest -q -m "not kafka and not postgres and not demo"
+	$(BIN)/python -m pytest -q -m "not kafka and not postgres and not demo and not faults"
+
+test-faults: venv  ## the long fault tests: processes, brokers, networks and disks that fail; an hour
+	@scripts/prepare-system
+	$(BIN)/python -m tests.broker
+	$(BIN)/python -m pytest -m faults -n 2 --dist worksteal --durations=0
 
 lint: venv  ## style, types and the direction of imports
 	$(BIN)/ruff check $(SOURCES)
@@ -46,6 +51,9 @@ format: venv  ## lay the code out
 bench: venv  ## the tables of the README; every figure is made on this machine
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.latency
+
+check-pins: venv  ## PINS="faust-streaming==0.15.4": what must hold before a pin moves
+	scripts/check-pins $(PINS)
 
 lock: $(UV)  ## newest allowed versions into the lock files
 	$(COMPILE) --upgrade --group dev -o requirements.lock

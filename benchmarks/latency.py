@@ -48,8 +48,9 @@ class Driver:
         self._places = {request.key: number for number, request in enumerate(requests)}
         self._sent = np.full(len(requests), np.nan)
         self._seen = np.full(len(requests), np.nan)
-        quick = {"partitioner": "murmur2_random", "linger.ms": 1}
-        self._producer: Any = Producer(quiet_client(settings.bootstrap_servers, **quick))
+        self._producer: Any = Producer(
+            quiet_client(settings.bootstrap_servers, partitioner="murmur2_random")
+        )
         self._consumer: Any = Consumer(
             quiet_client(
                 settings.bootstrap_servers,
@@ -58,7 +59,6 @@ class Driver:
                     "auto.offset.reset": "earliest",
                     "enable.auto.commit": False,
                     "isolation.level": "read_committed",
-                    "fetch.wait.max.ms": 10,
                 },
             )
         )

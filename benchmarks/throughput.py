@@ -145,7 +145,7 @@ def _score(bench: Bench, prefix: str, *, versions: int) -> Run:
     workload.go_live(settings, bench.versions[:versions])
     requests, predictions = (settings.names.topic(one) for one in ("requests", "predictions"))
     with bench.workers(prefix, (*WORKER, "score")) as workers:
-        run = _measure(bench, workers, requests, settings.names.group("score"))
+        run = measure(bench, workers, requests, settings.names.group("score"))
     _check(bench, predictions)
     return run
 
@@ -154,12 +154,12 @@ def _copy(bench: Bench, prefix: str, command: Callable[[str, str, str], Sequence
     source, target, group = f"{prefix}.source", f"{prefix}.target", f"{prefix}.copy"
     create(bench.bootstrap, dict.fromkeys((source, target), bench.settings(prefix).partitions))
     with bench.workers(prefix, command(source, target, group)) as workers:
-        run = _measure(bench, workers, source, group)
+        run = measure(bench, workers, source, group)
     _check(bench, target)
     return run
 
 
-def _measure(bench: Bench, workers: Workers, topic: str, group: str) -> Run:
+def measure(bench: Bench, workers: Workers, topic: str, group: str) -> Run:
     progress = Progress(bench.bootstrap, group)
     release(bench.bootstrap, topic, bench.requests[: bench.warm])
     progress.wait_for_end(workers, topic)

@@ -10,8 +10,10 @@ import typer
 from consumers.commands import (
     config,
     dlq,
+    erasing,
     events,
     health,
+    keys,
     promotions,
     runs,
     services,
@@ -30,11 +32,12 @@ for name, subject in (
     ("runs", runs.app),
     ("dlq", dlq.app),
     ("config", config.app),
+    ("keys", keys.app),
 ):
     app.add_typer(subject, name=name)
 for command in (
     *(services.demo, services.worker, services.trainer, services.migrate),
-    *(events.publish, events.tail, health.status, health.doctor),
+    *(events.publish, events.tail, health.status, health.doctor, erasing.erase),
 ):
     app.command()(command)
 

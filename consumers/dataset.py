@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from consumers.places import Delivered, Span
+from models.erasures import erasure_of
 from models.features import Row, check_row
 from models.runs import DataRange, OffsetRange
 from models.spec import ModelSpec
@@ -65,17 +66,25 @@ class Labelled(NamedTuple):
     weight: float
 
 
-def load(reader: Reader, spec: ModelSpec, bounds: Sequence[Span], settings: Settings) -> Dataset:
+def load(
+    reader: Reader,
+    spec: ModelSpec,
+    bounds: Sequence[Span],
+    settings: Settings,
+    erased: frozenset[str] = frozenset(),
+) -> Dataset:
     """The newest labelled examples of a model that its spec lets a retrain use.
 
     Args:
         bounds: what of `examples` may be read.
+        erased: predictions to leave out, as `models.erasures` names them.
 
     Raises:
         BrokerError, ConfigurationError: the topics cannot be read.
     """
     examples, read_spans = _newest(reader, spec, bounds, settings.max_event_bytes)
-    wanted = {(example.partition, example.offset): example for example in examples}
+    kept = [e for e in examples if erasure_of(spec.name, e.prediction_id) not in erased]
+    wanted = {(example.partition, example.offset): example for example in kept}
     around = _around(wanted)
     found: list[Labelled] = []
     needle = msgspec.json.encode(spec.name)
@@ -94,8 +103,9 @@ def load(reader: Reader, spec: ModelSpec, bounds: Sequence[Span], settings: Sett
         ranges=[_range(settings, entity, span) for entity in spans for span in spans[entity]],
         predictions=predictions,
         labelled=len(examples),
+        erased=len(examples) - len(kept),
     )
-    return assemble(spec, found, facts)._replace(gone=len(examples) - met, unfit=met - len(found))
+    return assemble(spec, found, facts)._replace(gone=len(kept) - met, unfit=met - len(found))
 
 
 def assemble(spec: ModelSpec, found: Sequence[Labelled], facts: DataRange) -> Dataset:

@@ -7,8 +7,10 @@ from typing import Literal, NamedTuple
 
 from consumers import topics_admin
 from consumers.loop import BrokerError
+from consumers.status import published
 from models.artefacts import ArtefactError, fetch
 from models.registry import LiveState, Registry, RegistryError
+from stream.errors import ConfigurationError
 from stream.settings import Settings
 from stream.topics import BY_ENTITY, INPUTS
 
@@ -24,7 +26,10 @@ class Check(NamedTuple):
 def examine(settings: Settings) -> list[Check]:
     """Every check, in the order in which to repair things."""
     found, states = _live(settings)
-    return [*_broker(settings), *found, *_models(settings, states)]
+    broker = list(_broker(settings))
+    answers = broker[0].state == "ok"
+    told = _told(settings, states) if answers else []
+    return [*broker, *found, *told, *_models(settings, states)]
 
 
 def _broker(settings: Settings) -> Iterator[Check]:
@@ -70,6 +75,23 @@ def _live(settings: Settings) -> tuple[list[Check], list[LiveState]]:
             return [Check("registry", "ok", health.url), outbox], registry.models()
     except RegistryError as error:
         return [Check("registry", "bad", str(error))], []
+
+
+def _told(settings: Settings, states: list[LiveState]) -> Iterator[Check]:
+    """What lifecycle tells is no newer than the registry, as after one was restored."""
+    for state in states:
+        try:
+            told = published(settings, state.model)
+        except (BrokerError, ConfigurationError) as error:
+            yield Check(f"lifecycle of {state.model}", "skipped", str(error))
+            continue
+        if told is not None and told.generation > state.generation:
+            yield Check(
+                f"lifecycle of {state.model}",
+                "bad",
+                f"the topic tells of generation {told.generation}, the registry of "
+                f"{state.generation}: was it restored? `driftline models republish {state.model}`",
+            )
 
 
 def _models(settings: Settings, states: list[LiveState]) -> Iterator[Check]:

@@ -33,7 +33,7 @@ def _fitted(job: Job, settings: Settings) -> Fitted:
     from consumers.training import train_from_topics  # takes a second to import
 
     try:
-        return train_from_topics(job.spec, settings, job.examples)
+        return train_from_topics(job.spec, settings, job.examples, frozenset(job.erased))
     except MemoryError:
         reason = (
             f"needed more than fit_memory_mb = {settings.fit_memory_mb}; raise it, or lower "

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -27,15 +27,30 @@ KILL_SECONDS = 2.0  # from asking the child to end to making it
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """What to fit, which examples may be read for it, and where to write."""
+    """What to fit, which examples may be read for it, and where to write.
+
+    `settings` holds secrets: it goes to the child through a pipe, and shows in no repr.
+    """
 
     spec: ModelSpec
     settings: dict[str, Any]
     examples: list[Span]
+    erased: list[str] = []  # what `models.erasures` keeps of predictions to leave out
+
+    def __repr__(self) -> str:
+        return f"Job(spec={self.spec.name!r}, examples={self.examples!r})"
 
     @classmethod
-    def of(cls, spec: ModelSpec, settings: Settings, examples: Sequence[Span]) -> Job:
-        return cls(spec=spec, settings=settings.model_dump(mode="json"), examples=list(examples))
+    def of(
+        cls,
+        spec: ModelSpec,
+        settings: Settings,
+        examples: Sequence[Span],
+        erased: Iterable[str] = (),
+    ) -> Job:
+        return cls(
+            spec=spec, settings=settings.plain(), examples=list(examples), erased=sorted(erased)
+        )
 
 
 class Fitted(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -26,6 +26,7 @@ from consumers.places import Delivered, Place, Span
 from stream.core.processor import Record
 from stream.errors import ConfigurationError, DriftlineError
 from stream.settings import Settings
+from stream.topics import READER_GROUP
 
 log = logging.getLogger("driftline.kafka")
 log.addHandler(logging.NullHandler())  # a command says itself what went wrong; services log it
@@ -50,7 +51,7 @@ class RangeReader:
         self._consumer = open_consumer(
             settings,
             **{
-                "group.id": settings.names.group("reader"),  # required by the client, never joined
+                "group.id": settings.names.group(READER_GROUP),
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
                 "allow.auto.create.topics": settings.embedded_broker,

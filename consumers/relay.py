@@ -18,8 +18,11 @@ from consumers.loop import BrokerError, log
 from consumers.producing import Publisher, reason_of
 from models.state import LiveState, Outgoing
 from stream.envelope import derived_id, write
+from stream.errors import ConfigurationError
 from stream.events import LifecycleChanged
+from stream.failpoints import failpoint
 from stream.settings import Settings
+from stream.signing import signed, signer
 
 BATCH = 100
 SECONDS = 10.0
@@ -52,12 +55,18 @@ def encode(state: LiveState) -> bytes:
 
 
 class Relay:
-    """Publishes what is pending, and takes the transactional id only when something is."""
+    """Publishes what is pending, and takes the transactional id only when something is.
+
+    Raises:
+        ConfigurationError: it could not sign what the stages believe.
+    """
 
     def __init__(self, outbox: Outbox, settings: Settings) -> None:
         self._outbox = outbox
         self._settings = settings
         self._publisher: Publisher | None = None
+        self._signer = signer(settings, "lifecycle")
+        self._topic = settings.names.topic("lifecycle")
 
     def pump(self) -> int:
         """Publish everything pending; returns the number of rows.
@@ -78,6 +87,7 @@ class Relay:
                 if _fenced(error) and fences < FENCES:
                     continue  # another relay took over, and may have left rows
                 raise _unwritten(self._settings, error) from error
+            failpoint("publishing")
             self._outbox.outbox_sent([row.outbox_id for row in pending])
             sent += len(pending)
         return sent
@@ -102,7 +112,10 @@ class Relay:
     def _write(self, publisher: Publisher, rows: Sequence[Outgoing]) -> None:
         publisher.producer.begin_transaction()
         for row in rows:
-            publisher.send("lifecycle", row.state.model.encode(), encode(row.state))
+            key, value = row.state.model.encode(), encode(row.state)
+            if self._signer is not None:
+                value = signed(self._signer, self._topic, key, value)
+            publisher.send("lifecycle", key, value)
         publisher.producer.commit_transaction(SECONDS)
 
 
@@ -110,7 +123,7 @@ def pump_once(outbox: Outbox, settings: Settings) -> str:
     """Publish from a command line; says what came of it, and never raises for Kafka."""
     try:
         sent = Relay(outbox, settings).pump()
-    except BrokerError as error:
+    except (BrokerError, ConfigurationError) as error:
         log.debug("relay: %s", error)
         return f"recorded, but not published yet: {error}. A running trainer publishes it"
     return f"published to {settings.names.topic('lifecycle')}" if sent else "already published"

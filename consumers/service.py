@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import signal
+import socket
+import threading
 import time
 from types import FrameType
 
 import structlog
+from confluent_kafka import KafkaException
 
 from consumers import topics_admin
 from consumers.fitting import Fit
+from consumers.gate import Gate
+from consumers.gate import gate as open_gate
 from consumers.group import GroupReader
 from consumers.loop import BrokerError, RangeReader
-from consumers.places import Delivered, Span
+from consumers.places import Span
 from consumers.relay import Relay
+from consumers.standing import Standing
 from consumers.trainer import Trainer
-from models.registry import Registry
+from models.registry import Registry, RegistryUnavailable
 from stream import logs
-from stream.envelope import open_record, read
-from stream.errors import Refused
-from stream.events import Command
+from stream.doors import open_doors
+from stream.errors import explained
+from stream.health import die
 from stream.settings import Settings
 from stream.topics import TRAINER_GROUP
 
@@ -27,18 +33,35 @@ log = structlog.get_logger("driftline.trainer")
 POLL_SECONDS = 0.2
 RETRY_SECONDS = 2.0
 WAIT_SECONDS = 5.0
+MANY = 1000  # pending changes are counted up to this
 
 
 class Stop:
-    """Set by SIGTERM and SIGINT."""
+    """Set by SIGTERM and SIGINT, also while the main thread stands in a call that takes long.
 
-    def __init__(self) -> None:
+    Should the end itself hang, the process ends all the same, with 0: commands whose offset was not
+    committed are delivered again, and are known.
+    """
+
+    def __init__(self, within_seconds: float) -> None:
         self.asked = False
+        self._within_seconds = within_seconds
+        self._ear, mouth = socket.socketpair()
+        mouth.setblocking(False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask)
+        # Handlers run when the main thread comes back to Python; this is written at once.
+        signal.set_wakeup_fd(mouth.detach(), warn_on_full_buffer=False)
+        threading.Thread(target=self._hear, name="stop", daemon=True).start()
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True
+
+    def _hear(self) -> None:
+        self._ear.recv(1)
+        self.asked = True
+        time.sleep(self._within_seconds)
+        die("the end hangs; what was not done is delivered again", 0)
 
 
 def run(settings: Settings) -> int:
@@ -48,72 +71,115 @@ def run(settings: Settings) -> int:
         RegistryError, BrokerError: going on makes no sense; nothing is lost, start it again.
     """
     logs.configure(settings.log_format, settings.log_level, service="trainer")
-    stop = Stop()
+    stop = Stop(settings.drain_seconds)
+    standing = Standing(settings)
+    standing.start()
+    doors = open_doors(
+        settings, standing.live, standing.ready, standing.registry(), service="trainer"
+    )
     if settings.embedded_broker:
         topics_admin.apply(settings)  # its topics come up when they are asked for
-    with Registry(settings.registry_url) as registry, RangeReader(settings) as ranges:
-
-        def examples() -> list[Span]:
-            return ranges.bounds("examples")
-
-        registry.wait(WAIT_SECONDS)
-        trainer = Trainer(registry, settings, examples, Fit)
-        reader = GroupReader(settings, TRAINER_GROUP, "commands", trainer.lose)
-        try:
-            _serve(reader, trainer, Publishing(Relay(registry, settings)), settings, stop)
-        finally:
-            trainer.stop()
-            reader.close()
+    try:
+        with Registry(settings.registry_url) as registry, RangeReader(settings) as ranges:
+            _wait(registry, standing, stop)
+            if not stop.asked:
+                _work(registry, ranges, settings, standing, stop)
+            standing.ends("ending")
+    finally:
+        if doors is not None:
+            doors.close()
     return 0
 
 
-class Publishing:
-    """The relay, called as often as one likes: a broker that is away is asked again, not often."""
+def _wait(registry: Registry, standing: Standing, stop: Stop) -> None:
+    """Until the registry answers: a trainer may be started before its database."""
+    while not stop.asked:
+        standing.turned()
+        try:
+            registry.wait(WAIT_SECONDS)
+        except RegistryUnavailable as error:
+            log.warning("registry away", error=str(error))
+        else:
+            return
 
-    def __init__(self, relay: Relay) -> None:
+
+def _work(
+    registry: Registry, ranges: RangeReader, settings: Settings, standing: Standing, stop: Stop
+) -> None:
+    def examples() -> list[Span]:
+        return ranges.bounds("examples")
+
+    trainer = Trainer(registry, settings, examples, Fit)
+    gate = open_gate(settings)
+    publishing = Publishing(Relay(registry, settings), registry)
+    reader = GroupReader(settings, TRAINER_GROUP, "commands", trainer.lose)
+    standing.serves(trainer, publishing)
+    log.info("trainer serves", bootstrap=settings.bootstrap_servers, group=TRAINER_GROUP)
+    try:
+        while not stop.asked:
+            standing.turned()
+            _turn(reader, gate, trainer, publishing, standing, stop)
+    finally:
+        standing.ends("draining")
+        trainer.stop()
+        reader.close()
+
+
+class Publishing:
+    """The relay, called as often as one likes: a broker that is away is asked again, not often.
+
+    Attributes:
+        sent: changes published so far.
+        pending: changes that wait for the broker, as of the last attempt.
+    """
+
+    def __init__(self, relay: Relay, registry: Registry) -> None:
+        self.sent = 0
+        self.pending = 0
         self._relay = relay
+        self._registry = registry
         self._not_before = 0.0
+        self._since = 0.0
+
+    @property
+    def age_seconds(self) -> float:
+        """For how long something has been pending."""
+        return time.monotonic() - self._since if self.pending else 0.0
 
     def pump(self) -> None:
-        if time.monotonic() < self._not_before:
+        now = time.monotonic()
+        if now < self._not_before:
             return
         try:
-            self._relay.pump()
+            self.sent += self._relay.pump()
+            self.pending = 0
         except BrokerError as error:
-            log.warning("outbox waits", reason=str(error))
+            log.warning("outbox waits", reason=explained(error))
+            self._since = self._since if self.pending else now
+            self.pending = len(self._registry.outbox_pending(MANY))
             self._not_before = time.monotonic() + RETRY_SECONDS
 
 
-def _serve(
-    reader: GroupReader, trainer: Trainer, publishing: Publishing, settings: Settings, stop: Stop
+def _turn(
+    reader: GroupReader,
+    gate: Gate,
+    trainer: Trainer,
+    publishing: Publishing,
+    standing: Standing,
+    stop: Stop,
 ) -> None:
-    log.info("trainer serves", bootstrap=settings.bootstrap_servers, group=TRAINER_GROUP)
-    while not stop.asked:
-        for came in reader.poll(POLL_SECONDS):
-            command = decode(came, settings.max_record_bytes)
-            if command is None or trainer.take(command, came.place):
-                reader.done(came.place)
-            if stop.asked:
-                break
-        for place in trainer.collect():
-            reader.done(place)
-        publishing.pump()
-        reader.commit()
-
-
-def decode(came: Delivered, max_bytes: int) -> Command | None:
-    """The command in a record; None, said aloud, for what is none."""
+    for came in reader.poll(POLL_SECONDS):
+        command = gate.command(came)
+        standing.refused = gate.refused
+        if command is None or trainer.take(command, came.place):
+            reader.done(came.place)
+        if stop.asked:
+            break
+    for place in trainer.collect():
+        reader.done(place)
+    gate.suspects.settle()
+    publishing.pump()
     try:
-        opened = open_record("commands", came.record, max_bytes=max_bytes)
-        command = read(opened, Command)
-        if opened.type != f"driftline.command.{command.kind}.v1":
-            raise Refused("bad-data", f"a {command.kind} in an event of type {opened.type}")
-    except Refused as refused:
-        log.error(
-            "command refused",
-            reason=str(refused),
-            partition=came.place.partition,
-            offset=came.place.offset,
-        )
-        return None
-    return command
+        reader.commit()
+    except KafkaException as error:  # tried again at the next turn; at worst they come again
+        log.warning("offsets not committed", error=str(error))

@@ -13,11 +13,11 @@ from consumers.loop import RangeReader, open_consumer
 from models.registry import LiveState, Registry
 from stream.envelope import open_record, read
 from stream.errors import Refused
-from stream.events import AccuracyMeasured, Alert
+from stream.events import AccuracyMeasured, Alert, LifecycleChanged
 from stream.settings import Settings
 from stream.topics import INPUTS, TRAINER_GROUP
 
-S = TypeVar("S", AccuracyMeasured, Alert)
+S = TypeVar("S", AccuracyMeasured, Alert, LifecycleChanged)
 
 NEWEST = 2000  # records of `accuracy` in each partition that are looked through
 READS: list[tuple[str, tuple[str, ...]]] = [*INPUTS.items(), (TRAINER_GROUP, ("commands",))]
@@ -88,6 +88,18 @@ def collect(settings: Settings, registry: Registry) -> Status:
     ]
     pending = len(registry.outbox_pending(1000))
     return Status(models=models, lags=lags, dead_letters=dead, outbox=pending)
+
+
+def published(settings: Settings, model: str) -> LifecycleChanged | None:
+    """The newest that `lifecycle` says of a model, which the registry need not know.
+
+    Raises:
+        BrokerError, ConfigurationError: nobody answers, or there is no such topic.
+    """
+    with RangeReader(settings) as reader:
+        told = _events(reader, settings, "lifecycle", LifecycleChanged, None)
+        states = [state for state in told if state.model == model]
+    return max(states, key=lambda state: state.generation, default=None)
 
 
 def _open_alerts(reader: RangeReader, settings: Settings) -> list[Alert]:

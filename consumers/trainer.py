@@ -6,7 +6,7 @@ until then its offset stays uncommitted, and after a crash the run begins again 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ from consumers.places import Place, Span
 from models.registry import Outcome, Registry
 from models.runs import DataRange, OffsetRange, Run
 from stream.events import Command
+from stream.failpoints import failpoint
 from stream.settings import Settings
 
 log = structlog.get_logger("driftline.trainer")
@@ -61,13 +62,23 @@ class Trainer:
         self._start = start
         self._waiting: deque[Retrain] = deque()
         self._fitting: list[tuple[Retrain, RunningFit]] = []
+        self.commands: Counter[tuple[str, str]] = Counter()  # by kind and outcome, for metrics
+        self.fits: Counter[str] = Counter()  # that ended, by verdict
+
+    @property
+    def fitting(self) -> tuple[int, int]:
+        """Fits that run, and retrains that wait for their turn."""
+        return len(self._fitting), len(self._waiting)
 
     def take(self, command: Command, place: Place) -> bool:
         """Carry a command out, or begin to. True: done, its offset may be committed."""
         if command.kind != "retrain":
-            self._decide(command)
+            outcome = self._decide(command)
+            told = "applied" if outcome.applied else "refused"
+            self.commands[command.kind, "repeated" if outcome.repeated else told] += 1
             return True
         retrain = self._begin(command, place)
+        self.commands["retrain", "refused" if retrain is None else "begun"] += 1
         if retrain is None:
             return True
         self._waiting.append(retrain)
@@ -138,7 +149,9 @@ class Trainer:
             )
             return None
         log.info("retrain begun", model=command.model, run=run_id, attempt=run.attempts)
-        return Retrain(command, place, run_id, Job.of(spec, self._settings, _examples(run)))
+        erased = self._registry.erased(command.model)
+        job = Job.of(spec, self._settings, _examples(run), erased)
+        return Retrain(command, place, run_id, job)
 
     def _range(self) -> DataRange:
         """Everything that is labelled by now: the run says later how much of it the fit used."""
@@ -154,6 +167,7 @@ class Trainer:
         while self._waiting and len(self._fitting) < self._settings.fits:
             retrain = self._waiting.popleft()
             self._fitting.append((retrain, self._start(retrain.job)))
+            failpoint("fit")
 
     def _conclude(self, retrain: Retrain, fitted: Fitted) -> None:
         """Propose what was fitted; the verdict comes last, so a crash before it repeats this."""
@@ -170,6 +184,7 @@ class Trainer:
             artefact_digest=fitted.artefact_digest,
             profile_digest=fitted.profile_digest,
         )
+        self.fits[verdict] += 1
         model = retrain.command.model
         log.info("retrain ended", model=model, run=retrain.run_id, verdict=verdict, reason=reason)
 
@@ -186,6 +201,7 @@ class Trainer:
             metrics=fitted.metrics,
             who=WHO,
         )
+        failpoint("registered")
         outcome = self._registry.challenge(
             command.model,
             version,

@@ -19,10 +19,12 @@ from models.training import Examples, Trained, TrainingRefused
 from stream.settings import Settings
 
 
-def train_from_topics(spec: ModelSpec, settings: Settings, examples: Sequence[Span]) -> Fitted:
-    """Read the newest labelled examples within these spans, and fit."""
+def train_from_topics(
+    spec: ModelSpec, settings: Settings, examples: Sequence[Span], erased: frozenset[str]
+) -> Fitted:
+    """Read the newest labelled examples within these spans but the erased ones, and fit."""
     with RangeReader(settings) as reader:
-        dataset = load(reader, spec, examples, settings)
+        dataset = load(reader, spec, examples, settings, erased)
     return train(spec, settings, dataset)
 
 

@@ -142,8 +142,8 @@ def _path(url: str) -> Path:
     if parts.netloc not in ("", "localhost") or not parts.path or parts.query or parts.fragment:
         raise ArtefactError(f"artefact URL {url!r}: write file:folder or file:///folder")
     path = unquote(parts.path)
-    if "\0" in path:
-        raise ArtefactError(f"artefact URL {url!r}: holds a null character")
+    if "\0" in path or ".." in path.split("/"):
+        raise ArtefactError(f"artefact URL {url!r}: holds a null character, or `..`")
     return Path(path)
 
 
@@ -153,9 +153,17 @@ def file_url(path: Path) -> str:
 
 
 def _read(path: Path, max_bytes: int | None) -> bytes:
-    """Read a regular file; links, pipes and devices are refused, and never block."""
+    """Read a regular file; links, pipes and devices are refused, and never block.
+
+    The folder of a digest may be no link either; the store's own may lie behind one.
+    """
+    safe = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        folder = os.open(path.parent, safe | os.O_DIRECTORY)
+        try:
+            handle = os.open(path.name, safe | os.O_NONBLOCK, dir_fd=folder)
+        finally:
+            os.close(folder)
     except OSError as error:
         raise ArtefactError(f"{path}: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(handle).st_mode):

@@ -71,6 +71,29 @@ def apply(connection: Connection, asked: Request, rule: Rule, now_ms: int) -> Ou
     return outcome
 
 
+def republish(connection: Connection, asked: Request, after: int, now_ms: int) -> int:
+    """Publish the state in force, as a generation newer than `after`. Returns it.
+
+    Raises:
+        UnknownModel
+    """
+    row = history.locked(connection, asked.model)
+    if row.generation > after:
+        return history.publish(connection, asked.model, now_ms)
+    outcome = Outcome(applied=True, generation=after + 1)
+    history.append(
+        connection,
+        asked.model,
+        history.standing(row),
+        before=row,
+        decision_id=_record(connection, asked, outcome, now_ms),
+        spec_revision=row.spec_revision,
+        now_ms=now_ms,
+        generation=after + 1,
+    )
+    return after + 1
+
+
 def _locked(connection: Connection, model: str) -> Row[tuple[Any, ...]] | None:
     try:
         return history.locked(connection, model)

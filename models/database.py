@@ -2,7 +2,8 @@
 
 RegistryError
 ├── RegistryUnavailable   the database cannot be reached, is locked or full; trying again may help
-├── RegistryOutdated      its schema is not this program's; `driftline migrate` helps
+├── RegistryOutdated      its schema is not this program's: `driftline migrate` helps, or a newer
+│                         program where the schema is ahead
 └── RegistryMisuse        the caller asked for something that makes no sense (unknown run, ...)
     └── UnknownModel
 
@@ -27,6 +28,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from models import masking
 from models.state import Health
 
 T = TypeVar("T")
@@ -71,7 +73,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
-        self.url = self._engine.url.render_as_string(hide_password=True)
+        self.url = masking.url(self._engine.url.render_as_string(hide_password=True))
 
     def close(self) -> None:
         self._engine.dispose()
@@ -103,6 +105,9 @@ class Database:
             if self._engine.dialect.name == "sqlite":
                 self._use_write_ahead_log()
             with _MIGRATING:
+                health = self.health()
+                if not health.known:
+                    raise RegistryOutdated(health.problem)
                 self._write(_migrate)
         return head()
 
@@ -111,7 +116,8 @@ class Database:
             context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
             return context.get_current_revision()
 
-        return Health(url=self.url, revision=self.read(revision), head=head())
+        found = self.read(revision)
+        return Health(url=self.url, revision=found, head=head(), revisions=revisions())
 
     def _use_write_ahead_log(self) -> None:
         # Kept in the file, so once is enough; it cannot be done inside a transaction.
@@ -175,10 +181,7 @@ class Door:
                 health = self.ping()
                 if health.current:
                     return health
-                problem: RegistryError = RegistryOutdated(
-                    f"registry {health.url}: schema {health.revision}, this program needs"
-                    f" {health.head}; run `driftline migrate`"
-                )
+                problem: RegistryError = RegistryOutdated(health.problem)
             except RegistryUnavailable as error:
                 problem = error
             if time.monotonic() >= deadline:
@@ -189,6 +192,12 @@ class Door:
 def head() -> str:
     """The schema revision of this program."""
     return ScriptDirectory(str(MIGRATIONS)).get_current_head() or ""
+
+
+def revisions() -> frozenset[str]:
+    """All schema revisions that this program can start from."""
+    scripts = ScriptDirectory(str(MIGRATIONS)).walk_revisions()
+    return frozenset(script.revision for script in scripts)
 
 
 def _migrate(connection: Connection) -> None:
@@ -208,7 +217,7 @@ def _engine(url: str) -> Engine:
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise RegistryMisuse(
-            f"registry URL {parsed!r}: must begin with sqlite:/// or postgresql://"
+            f"registry URL {masking.url(str(parsed))!r}: must begin with sqlite:/// or postgresql://"
         )
     engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() == "postgresql")
     if engine.dialect.name == "sqlite":

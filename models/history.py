@@ -92,14 +92,15 @@ def append(
     decision_id: int,
     spec_revision: int,
     now_ms: int,
+    generation: int | None = None,
 ) -> None:
-    """Add the generation that follows `before`, and its outbox row.
+    """Add a generation, the one that follows `before` if none is said, and its outbox row.
 
     Raises sqlalchemy's IntegrityError if another transaction took the same generation first.
     """
     row = {
         "model": model,
-        "generation": 1 if before is None else before.generation + 1,
+        "generation": generation or (1 if before is None else before.generation + 1),
         "decision_id": decision_id,
         "spec_revision": spec_revision,
         "newest": newest_version(connection, model),

@@ -63,4 +63,7 @@ def decode(data: bytes) -> ReferenceProfile:
     """Raises:
     ValueError: the bytes are not a profile.
     """
-    return msgspec.json.decode(data, type=ReferenceProfile)
+    try:
+        return msgspec.json.decode(data, type=ReferenceProfile)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error

@@ -22,6 +22,7 @@ from models.database import (
     RegistryUnavailable,
     UnknownModel,
 )
+from models.erasures import Erasures
 from models.runlog import RunLog
 from models.spec import ModelSpec, check
 from models.state import Decision, Entry, LiveState, Outcome, Outgoing, Version, VersionCard
@@ -56,7 +57,7 @@ class Audit(TypedDict, total=False):
     evidence: dict[str, Any]
 
 
-class Registry(RunLog):
+class Registry(RunLog, Erasures):
     """One registry database. Safe to share between threads; processes open their own.
 
     Args:
@@ -160,14 +161,20 @@ class Registry(RunLog):
 
         return self._database.read(work)
 
-    def republish(self, model: str) -> int:
-        """Publish what is live once more. Returns its generation. Raises UnknownModel."""
+    def republish(self, model: str, *, after: int = 0, who: str = "") -> int:
+        """Publish what is live once more. Returns its generation. Raises UnknownModel.
 
-        def work(connection: Connection) -> int:
-            history.locked(connection, model)
-            return history.publish(connection, model, self._clock())
-
-        return self._database.write(work)
+        Args:
+            after: a generation that workers have seen, as when this registry was restored from an
+                older backup: if ours is not newer, the same state becomes the one that follows it.
+        """
+        now = self._clock()
+        asked = Request(
+            action="republish", model=model, who=who, reason=f"generation {after} was published"
+        )
+        return self._database.write(
+            lambda connection: changes.republish(connection, asked, after, now)
+        )
 
     # --- outbox -----------------------------------------------------------------------------------
 

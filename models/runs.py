@@ -52,6 +52,7 @@ class DataRange(Struct, frozen=True, kw_only=True, omit_defaults=True):
         start_ms, end_ms: event time of the oldest and newest example used.
         predictions: predictions in the range; rows: of these, used for training and validation.
         labelled: predictions in the range that have a label; coverage: labelled / predictions.
+        erased: labelled predictions that were left out because their data was erased.
         source: file name, where the data did not come from topics.
         digest: sha256 of the examples as they were used.
     """
@@ -62,6 +63,7 @@ class DataRange(Struct, frozen=True, kw_only=True, omit_defaults=True):
     predictions: int = 0
     labelled: int = 0
     rows: int = 0
+    erased: int = 0
     classes: dict[str, int] = {}
     source: str = ""
     digest: str = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import stat
 import zipfile
 from collections.abc import Sequence
 from typing import Any, Final
@@ -31,6 +32,9 @@ ALLOWED: Final = (
 )
 MAX_UNPACKED_BYTES = 1_073_741_824
 MAX_FILES = 100_000
+MAX_SCHEMA_BYTES = 67_108_864
+MAX_RATIO = 200  # unpacked to packed; our own reach 20
+FREE_BYTES = 16_777_216  # that may be unpacked whatever the ratio
 LARGEST = 1e30  # inputs are cut there: a finite but absurd number must not overflow to infinity
 
 _SCHEMA = "schema.json"
@@ -134,8 +138,29 @@ def _check_archive(data: bytes) -> None:
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise BadArtefact(f"not an archive: {error}") from error
     unpacked = sum(info.file_size for info in infos)
-    if len(infos) > MAX_FILES or unpacked > MAX_UNPACKED_BYTES:
+    limit = min(MAX_UNPACKED_BYTES, max(FREE_BYTES, MAX_RATIO * len(data)))
+    if len(infos) > MAX_FILES or unpacked > limit:
         raise BadArtefact(f"unpacks to {len(infos)} files of {unpacked} bytes in all")
+    if len({info.filename for info in infos}) < len(infos):
+        raise BadArtefact("two files of the archive have one name")
+    for info in infos:
+        _check_member(info)
+
+
+def _check_member(info: zipfile.ZipInfo) -> None:
+    """A plain file at the top of the archive, packed in a way whose size is known beforehand.
+
+    `zipfile` never unpacks more than `file_size`, which the caller has added up.
+    """
+    if "/" in info.filename or "\\" in info.filename or info.filename in ("", ".", ".."):
+        raise BadArtefact(f"the archive names a path: {info.filename[:100]!r}")
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG):
+        raise BadArtefact(f"{info.filename[:100]!r} in the archive is no plain file")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+        raise BadArtefact(f"{info.filename[:100]!r} is packed in a way that is not accepted")
+    if info.filename == _SCHEMA and info.file_size > MAX_SCHEMA_BYTES:
+        raise BadArtefact(f"{_SCHEMA} has {info.file_size} bytes")
 
 
 def _normalised(data: bytes) -> bytes:

@@ -128,7 +128,27 @@ class Health(Struct, frozen=True, kw_only=True):
     url: str
     revision: str | None
     head: str
+    revisions: frozenset[str]  # that this program can migrate from
 
     @property
     def current(self) -> bool:
         return self.revision == self.head
+
+    @property
+    def known(self) -> bool:
+        """An empty database, or one whose schema this program or an older one made."""
+        return self.revision is None or self.revision in self.revisions
+
+    @property
+    def problem(self) -> str:
+        """What is wrong where it is not current, and what to do."""
+        if self.known:
+            return (
+                f"registry {self.url}: schema {self.revision}, this program needs {self.head}; "
+                "run `driftline migrate`"
+            )
+        return (
+            f"registry {self.url}: schema {self.revision} was made by a newer version of this "
+            f"program, which knows schemas up to {self.head}. Nothing was changed: run the newer "
+            "version, or restore the backup that was taken before it"
+        )

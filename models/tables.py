@@ -206,4 +206,15 @@ outbox: Final = Table(
     Index("ix_outbox_pending", "sent_ms", "outbox_id"),
 )
 
+# Predictions that training leaves out: a hash of each id, see `models.erasures`.
+erasures: Final = Table(
+    "erasures",
+    metadata,
+    Column("model", ForeignKey("models.name"), primary_key=True),
+    Column("digest", Words, primary_key=True),
+    Column("erased_ms", BigInteger, nullable=False),
+    Column("who", Words, nullable=False),
+    Column("reason", Words, nullable=False),
+)
+
 FACTS: Final = ("models", "specs", "versions", "decisions", "history")

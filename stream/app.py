@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import faust
+from aiokafka.abc import AbstractTokenProvider
 from faust.types import TP
 
 from stream.core.processor import Context, Processor
 from stream.runtime import Runtime
 from stream.settings import Settings
+from stream.tokens import Tokens
 from stream.topics import Stage
-from stream.transport import BatchTransport, Intake, aiokafka_security
+from stream.transport import BatchTransport, Intake
 
 Factory = Callable[[Context], Processor]
 
@@ -34,14 +37,38 @@ def factory(stage: Stage) -> Factory:
     return EvaluateProcessor
 
 
+class _TokenProvider(AbstractTokenProvider):
+    """`stream.tokens` as aiokafka asks for it: off its event loop."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    async def token(self) -> str:
+        return await asyncio.to_thread(self._tokens.token)
+
+
+def _security(settings: Settings) -> dict[str, Any]:
+    tokens = settings.tokens()
+    provider = {"sasl_oauth_token_provider": _TokenProvider(tokens)} if tokens else {}
+    return settings.aiokafka() | provider
+
+
+class _Boot(faust.App.BootStrategy):
+    """Without Faust's own producer: it would hold a connection that nobody uses."""
+
+    enable_kafka_producer = False
+
+
 class StageApp(faust.App):
     """A Faust app on the batch transport.
 
     Attributes:
         intake: what the transport fetches.
+        security: arguments of its aiokafka client.
         fail: where the transport reports what must end the process.
     """
 
+    BootStrategy = _Boot
     intake: Intake
     security: dict[str, Any]
     fail: Callable[[BaseException], None]
@@ -73,7 +100,7 @@ def build(
         stream_buffer_maxsize=max(16, settings.queue_batches * 2),
     )
     app.intake = runtime.intake
-    app.security = aiokafka_security(settings.kafka)
+    app.security = _security(settings)
     app.fail = fail
     topic = app.topic(
         *settings.names.inputs(stage), key_type=bytes, value_type=bytes, value_serializer="raw"

@@ -80,5 +80,5 @@ class CoPartitioned(AbstractPartitionAssignor):  # type: ignore[misc]
 def _numbers(user_data: bytes | None) -> list[int]:
     try:
         return msgspec.json.decode(user_data or b"[]", type=list[int])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return []

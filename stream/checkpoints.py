@@ -15,7 +15,12 @@ import msgspec
 from msgspec import Struct
 
 from stream.core.processor import Parts
-from stream.errors import CheckpointError, PartitionCountChanged, RetentionOvertook
+from stream.errors import (
+    CheckpointError,
+    PartitionCountChanged,
+    RetentionOvertook,
+    TopicRecreated,
+)
 from stream.topics import Stage
 
 FORMAT = 1
@@ -36,6 +41,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     Attributes:
         next: the offset to go on at, by input entity.
         partitions: partition counts of the pinned topics, by entity.
+        topics: ids of the inputs, by entity; empty where the broker gives none.
         generations: lifecycle generation per model that the state knows of.
         parts: digest by name.
     """
@@ -45,6 +51,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     partition: int
     next: dict[str, int]
     partitions: dict[str, int]
+    topics: dict[str, str] = {}
     generations: dict[str, int] = {}
     parts: dict[str, str] = {}
 
@@ -83,7 +90,7 @@ def parse(latest: Mapping[bytes, bytes], stage: Stage, partition: int) -> Checkp
         return None
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{where}: the manifest can't be read: {error}") from error
     if (manifest.format, manifest.stage, manifest.partition) != (FORMAT, stage, partition):
         raise CheckpointError(
@@ -115,6 +122,20 @@ def check_counts(manifest: Manifest, counts: Mapping[str, int]) -> None:
             )
 
 
+def check_topics(manifest: Manifest, ids: Mapping[str, str]) -> None:
+    """
+    Raises:
+        TopicRecreated: with the topic and what to do. Ids that either side lacks are not compared.
+    """
+    for entity in manifest.topics.keys() & ids.keys():
+        if manifest.topics[entity] != ids[entity]:
+            raise TopicRecreated(
+                f"{entity} was deleted and made anew since the checkpoint of {manifest.stage}"
+                f"[{manifest.partition}] was written, so its offsets mean other records now. "
+                f"`driftline topics forget {manifest.stage}` begins anew; see docs/OPERATIONS.md."
+            )
+
+
 def check_offsets(
     where: str, resume: int | None, committed: int | None, bounds: tuple[int, int]
 ) -> int:
@@ -138,18 +159,20 @@ def check_offsets(
     if committed is not None and committed != resume:
         raise CheckpointError(
             f"{where}: the group's offset is {committed}, the checkpoint's is {resume}. They are "
-            "written together, so one of them was changed by hand or belongs to other topics."
+            "written together, so one of them was changed by hand or belongs to other topics, or "
+            "the topic of checkpoints was lost: docs/OPERATIONS.md says how to begin anew."
         )
     if resume is None:
         return first
     if resume < first:
         raise RetentionOvertook(
             f"{where}: the checkpoint goes on at {resume}, but the log begins at {first}: "
-            f"{first - resume} offsets are gone. Lengthen the topic's retention."
+            f"{first - resume} offsets are gone. Lengthen the topic's retention; to go on without "
+            "them, set DRIFTLINE_LOST_RECORDS=skip."
         )
     if resume > end:
         raise CheckpointError(
             f"{where}: the checkpoint goes on at {resume}, but the log ends at {end}. "
-            "Was the topic made anew?"
+            "Was the topic made anew, or restored from a backup? See docs/OPERATIONS.md."
         )
     return resume

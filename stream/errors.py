@@ -6,6 +6,7 @@ DriftlineError
 └── Halt                    going on could lose or double an effect; the process exits non-zero
     ├── CheckpointError     a part is missing or corrupt, or disagrees with the group's offsets
     ├── PartitionCountChanged
+    ├── TopicRecreated      an input is not the topic that the checkpoint was written for
     ├── RetentionOvertook   the log no longer holds the offset a checkpoint resumes at
     └── Fenced              another process holds this partition's transactional id
 """
@@ -35,6 +36,18 @@ class Refused(DriftlineError):
         self.detail = detail[:500]
 
 
+def explained(error: BaseException | None) -> str:
+    """An error as a sentence, and what to do where the broker's own words do not say it.
+
+    >>> explained(RuntimeError("Broker: Topic authorization failed"))
+    'Broker: Topic authorization failed; `driftline topics acls` lists the rights of each service'
+    """
+    said = str(error) or type(error).__name__
+    refused = any(word in said.lower() for word in ("authorization failed", "authorizationfailed"))
+    hint = "; `driftline topics acls` lists the rights of each service"
+    return said + (hint if refused else "")
+
+
 class Halt(DriftlineError):
     """Going on could lose or double an effect, so the process ends and is started again."""
 
@@ -45,6 +58,10 @@ class CheckpointError(Halt):
 
 class PartitionCountChanged(Halt):
     """A topic's partition count is not the one its checkpoints were written for."""
+
+
+class TopicRecreated(Halt):
+    """An input topic was deleted and made anew: its offsets mean something else now."""
 
 
 class RetentionOvertook(Halt):
@@ -64,6 +81,7 @@ REASONS = frozenset(
         "bad-features",  # missing or extra features by the model's spec, or wrong feature types
         "bad-id",  # empty, too long, or not printable
         "bad-label",  # not a label of the model's task
+        "bad-signature",  # unsigned, by a key that is not trusted, or for another place
         "bad-output",  # the prediction does not fit the model's task
         "bad-time",  # event time too far from the record's clock
         "null-value",  # a tombstone where none belongs

@@ -22,6 +22,11 @@ Label = str | bool | int | float
 FeatureValue = float | str | bool | None
 #: What a model says: P(positive class) or the value, as one number; multiclass: one P per class.
 Output = float | list[float]
+#: What may be added up and turned into floats whoever wrote it.
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Sum = Annotated[int, Meta(ge=-(2**62), le=2**62)]  # micro
+Time = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # ms, or a number of ticks
+Partition = Annotated[int, Meta(ge=0, le=2**20)]
 MICRO: Final = 1_000_000
 LOSS_BINS: Final = 20
 
@@ -92,11 +97,11 @@ class Pairs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     D = bounded loss of the summarised version - that of the shadow; positive: shadow better.
     """
 
-    n: int = 0
-    d_sum: int = 0  # micro
-    d_squares: int = 0  # micro
-    losses: int = 0  # micro, unbounded loss of the summarised version
-    shadow_losses: int = 0  # micro, unbounded loss of the shadow
+    n: Count = 0
+    d_sum: Sum = 0
+    d_squares: Sum = 0
+    losses: Sum = 0  # unbounded loss of the summarised version
+    shadow_losses: Sum = 0  # unbounded loss of the shadow
 
 
 class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -110,19 +115,17 @@ class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: Model
     version: Version
     segment: str = ""  # "" is all; else "<feature>=<value>"
-    tick: int  # floor(event time / tick length)
-    partition: int
-    predictions: int = 0
-    signals: dict[str, list[int]] = {}  # counts on the reference profile's bins, by signal name
-    labelled: int = 0
-    sums: dict[
-        str, int
-    ] = {}  # micro: correct, log_loss, absolute_error, squared_error, loss (bounded)
-    squares: dict[str, int] = {}  # micro, of the same
-    bets: list[int] = []  # labels by bounded-loss bin, LOSS_BINS of them
+    tick: Time  # floor(event time / tick length)
+    partition: Partition
+    predictions: Count = 0
+    signals: dict[str, list[Count]] = {}  # counts on the reference profile's bins, by signal name
+    labelled: Sum = 0
+    sums: dict[str, Sum] = {}  # correct, log_loss, absolute_error, squared_error, loss (bounded)
+    squares: dict[str, Sum] = {}  # of the same
+    bets: list[Count] = []  # labels by bounded-loss bin, LOSS_BINS of them
     pairs: dict[str, Pairs] = {}  # shadow version -> outcomes
-    delays: dict[str, int] = {}  # label delay: floor(log2(seconds + 1)) -> count
-    counters: dict[str, int] = {}  # duplicates, conflicts, corrections, orphans, expired, late, ...
+    delays: dict[str, Count] = {}  # label delay: floor(log2(seconds + 1)) -> count
+    counters: dict[str, Sum] = {}  # duplicates, conflicts, corrections, orphans, expired, late, ...
 
 
 class Applied(Struct, frozen=True, kw_only=True, array_like=True):
@@ -140,11 +143,11 @@ class ProgressReported(Struct, frozen=True, kw_only=True, omit_defaults=True):
     No event older than `watermark_ms` that is on time can come from this partition any more.
     """
 
-    partition: int
-    partitions: int
+    partition: Partition
+    partitions: Partition
     sequence: int  # counts this partition's reports
-    watermark_ms: int
-    clock_ms: int
+    watermark_ms: Time
+    clock_ms: Time
     caught_up: bool
     applied: list[Applied] = []
 

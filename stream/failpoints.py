@@ -16,6 +16,7 @@ NAMES = frozenset(
     {
         *("assign", "init", "restore", "apply", "revoke"),
         *("begin", "produce", "send_offsets", "before_commit", "after_commit"),
+        *("fit", "registered", "publishing"),  # of the trainer
     }
 )
 

@@ -27,6 +27,8 @@ from stream.core.processor import Fleet, Record
 from stream.errors import Refused
 from stream.events import Alert, LifecycleChanged, VersionCard
 from stream.settings import Settings
+from stream.signing import NOBODY, Trust, trust
+from stream.suspects import Suspects
 from stream.topics import Stage
 
 T = TypeVar("T")
@@ -163,6 +165,7 @@ class Lifecycle:
     Args:
         tell: sends an alert; called on this object's thread.
         on_failure: told what ended the thread; without lifecycle a worker must not go on.
+        trusted: whose word counts; what others say changes nothing but raises an alert.
     """
 
     def __init__(
@@ -171,7 +174,10 @@ class Lifecycle:
         load: Callable[[LifecycleChanged, Live | None], Live],
         tell: Callable[[Alert], None],
         on_failure: Callable[[BaseException], None],
+        trusted: Trust = NOBODY,
     ) -> None:
+        self.suspects = Suspects("forged-lifecycle", tell)
+        self._trusted = trusted
         self._source = source
         self._load = load
         self._tell = tell
@@ -220,6 +226,7 @@ class Lifecycle:
                     records = early
                 self.take(records)
                 self._ready.set()
+                self.suspects.settle()
                 if time.monotonic() > retry:
                     retry = time.monotonic() + RETRY_SECONDS
                     self._adopt(list(self._failed.values()))
@@ -232,7 +239,7 @@ class Lifecycle:
         """Adopt the newest state of each model among these records."""
         newest: dict[str, LifecycleChanged] = {}
         gone = set()
-        for record in records:
+        for record in filter(self._is_trusted, records):
             if record.value is None:
                 gone.add((record.key or b"").decode(errors="replace"))
                 continue
@@ -247,6 +254,15 @@ class Lifecycle:
         if gone & self._fleet.keys():
             self._swap({name: live for name, live in self._fleet.items() if name not in gone})
         self._adopt([state for state in newest.values() if state.model not in gone])
+
+    def _is_trusted(self, record: Record) -> bool:
+        try:
+            self._trusted.check(record)
+        except Refused as refused:
+            log.error("forged lifecycle record", offset=record.offset, error=str(refused))
+            self.suspects.report(record, refused)
+            return False
+        return True
 
     def _generation(self, model: str, newest: Mapping[str, LifecycleChanged]) -> int:
         live = self._fleet.get(model)
@@ -351,4 +367,6 @@ def build(
 
         return serving.load(data, spec)
 
-    return Lifecycle(source, Loader(stage, fetch, load), tell, on_failure)
+    return Lifecycle(
+        source, Loader(stage, fetch, load), tell, on_failure, trust(settings, "lifecycle")
+    )

@@ -1,68 +1,172 @@
-"""Prometheus metrics, read from the runtime when they are scraped: nothing to pay per record."""
+"""Every metric that Driftline exports, and those of a stage.
+
+They are read when they are scraped, so there is nothing to pay per record. Labels are bounded:
+partitions, and words from the code.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal, NamedTuple
 
-import structlog
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from stream.runtime import Runtime
+from stream.health import Health
+from stream.runtime import Keeper, Runtime
 
-log = structlog.get_logger(__name__)
-LOOPBACK = "127.0.0.1"
+Labels = dict[str, str]
+
+
+class Told(NamedTuple):
+    """One metric, as it is exported; counters end in `_total`."""
+
+    name: str
+    labels: tuple[str, ...]
+    help: str
+
+    @property
+    def kind(self) -> Literal["counter", "gauge"]:
+        return "counter" if self.name.endswith("_total") else "gauge"
+
+
+_PARTITION: Final = ("stage", "partition")
+_INPUT: Final = (*_PARTITION, "entity")
+
+#: The stages'. docs/OPERATIONS.md shows these, and a test holds it and what is exported to them.
+STAGE_METRICS: Final = (
+    Told("driftline_ready", ("stage",), "1 when /readyz says so"),
+    Told("driftline_broker_away_seconds", ("stage",), "since the broker last answered; 0: it does"),
+    Told("driftline_lag_records", _INPUT, "offsets that could be applied and are not"),
+    Told("driftline_held_up_records", _INPUT, "offsets that others' open transactions hold back"),
+    Told("driftline_held_up_seconds", _INPUT, "for how long they have held back the same ones"),
+    Told("driftline_retention_headroom_records", _INPUT, "offsets between the log's start and us"),
+    Told("driftline_overtaken_records", _INPUT, "offsets that retention took before we came"),
+    Told("driftline_lost_to_retention_records_total", _INPUT, "of those, skipped for ever"),
+    Told("driftline_phase_seconds", (*_PARTITION, "phase"), "what the partition is at, how long"),
+    Told("driftline_restore_seconds", _PARTITION, "how long its last restore took"),
+    Told("driftline_waiting", (*_PARTITION, "what"), "pending, early or parked records in state"),
+    Told("driftline_partition_records_total", _PARTITION, "records applied"),
+    Told("driftline_partition_outputs_total", _PARTITION, "records written"),
+    Told("driftline_partition_commits_total", _PARTITION, "transactions committed"),
+    Told("driftline_partition_commit_seconds_total", _PARTITION, "time spent in them"),
+    Told("driftline_events_total", (*_PARTITION, "event"), "what came of records, by name"),
+    Told("driftline_refused_total", (*_PARTITION, "reason"), "dead letters (evaluate: dropped)"),
+    Told("driftline_rerouted_total", _INPUT, "sent on to the right partition"),
+    Told("driftline_published_total", (*_PARTITION, "kind"), "facts, alerts, commands of evaluate"),
+    Told("driftline_dropped_total", (*_PARTITION, "reason"), "summaries that nobody could take"),
+    Told("driftline_unjudged_total", (*_PARTITION, "reason"), "ticks of a champion not judged"),
+    Told("driftline_runtime_assignments_total", ("stage",), "times the group decided anew"),
+    Told("driftline_runtime_fences_total", ("stage",), "partitions that another process took"),
+    Told("driftline_runtime_late_revocations_total", ("stage",), "flushes too slow for one"),
+)
+TRAINER_METRICS: Final = (
+    Told("driftline_trainer_ready", (), "1 when /readyz says so"),
+    Told("driftline_trainer_commands_total", ("kind", "outcome"), "commands taken"),
+    Told("driftline_trainer_fits_running", (), "fits in child processes"),
+    Told("driftline_trainer_fits_waiting", (), "retrains that wait for their turn"),
+    Told("driftline_trainer_fits_total", ("verdict",), "fits that ended"),
+    Told("driftline_trainer_outbox_pending", (), "changes that are not published yet"),
+    Told("driftline_trainer_outbox_age_seconds", (), "for how long there have been some"),
+    Told("driftline_trainer_relayed_total", (), "changes published on lifecycle"),
+)
+METRICS: Final = {told.name: told for told in (*STAGE_METRICS, *TRAINER_METRICS)}
+#: A processor's counter `<name>:<label>` is the metric `driftline_<name>_total` with this label.
+_LABELLED: Final = {
+    "refused": "reason",
+    "rerouted": "entity",
+    "dropped": "reason",
+    "unjudged": "reason",
+}
+
+
+class Families:
+    """Samples, gathered by metric."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+
+    def add(self, name: str, value: float, **labels: str) -> None:
+        """One sample of a metric that is in the table, with the labels that it has there."""
+        told = METRICS[name]
+        family = self._found.get(name)
+        if family is None:
+            kind = CounterMetricFamily if told.kind == "counter" else GaugeMetricFamily
+            plain = name.removesuffix("_total")
+            family = self._found[name] = kind(plain, told.help, labels=list(told.labels))
+        family.add_metric([labels[label] for label in told.labels], value)
+
+    def __iter__(self) -> Iterator[Metric]:
+        yield from self._found.values()
 
 
 class StageCollector(Collector):
-    """
-    `driftline_partition_<name>_total{stage,partition}`: records, outputs, commits, commit_us.
-    `driftline_<name>_total{stage,partition[,label]}`: the processor's own counters.
-    `driftline_runtime_<name>_total{stage}`: fences, late_revocations.
-    `driftline_lag_records{stage,partition,entity}`: records not applied yet.
-    """
+    """`STAGE_METRICS` of one process."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, health: Health) -> None:
+        self._health = health
 
     def collect(self) -> Iterator[Metric]:
-        runtime, stage = self._runtime, self._runtime.world.stage
-        lag = GaugeMetricFamily(
-            "driftline_lag_records", "Not applied yet.", labels=["stage", "partition", "entity"]
-        )
-        families: dict[str, CounterMetricFamily] = {}
-        for name, count in list(runtime.counts.items()):
-            _add(families, f"driftline_runtime_{name}", {"stage": stage}, count)
-        for keeper in list(runtime.keepers.values()):
-            partition = keeper.partition
-            if partition is None:
-                continue
-            where = {"stage": stage, "partition": str(keeper.number)}
-            for entity, ahead in list(partition.ahead.items()):
-                lag.add_metric([stage, where["partition"], entity], ahead)
-            for name, count in list(partition.counts.items()):
-                _add(families, f"driftline_partition_{name}", where, count)
-            for name, count in list(partition.processor.counters.items()):
-                plain, _, label = name.partition(":")
-                _add(families, f"driftline_{plain}", {**where, "label": label}, count)
-        yield lag
-        yield from families.values()
+        health, families = self._health, Families()
+        stage = health.stage
+        families.add("driftline_ready", not health.ready(), stage=stage)
+        families.add("driftline_broker_away_seconds", health.away_seconds, stage=stage)
+        if health.runtime is not None:
+            _process(families, stage, health.runtime)
+            for keeper in list(health.runtime.keepers.values()):
+                _keeper(families, stage, keeper)
+        for (number, entity), seen in health.inputs.items():
+            where = {"stage": stage, "partition": str(number), "entity": entity}
+            families.add("driftline_lag_records", seen.lag, **where)
+            families.add("driftline_held_up_records", seen.held_up, **where)
+            families.add("driftline_held_up_seconds", seen.held_up_seconds, **where)
+            families.add("driftline_retention_headroom_records", seen.headroom, **where)
+            families.add("driftline_overtaken_records", seen.lost, **where)
+        yield from families
 
 
-def _add(
-    families: dict[str, CounterMetricFamily], name: str, labels: dict[str, str], count: int
-) -> None:
-    family = families.get(name)
-    if family is None:
-        plain = name.replace("-", "_").replace(".", "_")
-        family = families[name] = CounterMetricFamily(plain, plain, labels=list(labels))
-    family.add_metric(list(labels.values()), count)
+def _process(families: Families, stage: str, runtime: Runtime) -> None:
+    for name in ("assignments", "fences", "late_revocations"):
+        families.add(f"driftline_runtime_{name}_total", runtime.counts[name], stage=stage)
 
 
-def serve(runtime: Runtime, port: int) -> None:
-    """Serve on loopback, from a daemon thread."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(StageCollector(runtime))
-    start_http_server(port, addr=LOOPBACK, registry=registry)
-    log.info("metrics", url=f"http://{LOOPBACK}:{port}/metrics")
+def _keeper(families: Families, stage: str, keeper: Keeper) -> None:
+    where: Labels = {"stage": stage, "partition": str(keeper.number)}
+    families.add("driftline_phase_seconds", keeper.phase_seconds, phase=keeper.at[0], **where)
+    families.add("driftline_restore_seconds", keeper.restore_seconds, **where)
+    partition = keeper.partition
+    if partition is None:
+        return
+    counts = partition.counts
+    for name in ("records", "outputs", "commits"):
+        families.add(f"driftline_partition_{name}_total", counts[name], **where)
+    seconds = counts["commit_us"] / 1e6
+    families.add("driftline_partition_commit_seconds_total", seconds, **where)
+    for entity in partition.positions:
+        lost = counts[f"lost:{entity}"]
+        name = "driftline_lost_to_retention_records_total"
+        families.add(name, lost, entity=entity, **where)
+    _processor(families, where, partition.processor.counters)
+    for what, count in getattr(partition.processor, "gauges", {}).items():
+        families.add("driftline_waiting", count, what=what, **where)
+
+
+def _processor(families: Families, where: Labels, counters: Mapping[str, int]) -> None:
+    for name, count in dict(counters).items():
+        plain, _, label = name.partition(":")
+        if label:
+            told = {_LABELLED[plain]: label}
+            families.add(f"driftline_{plain}_total", count, **told, **where)
+        elif "." in name:
+            families.add("driftline_published_total", count, kind=name, **where)
+        else:
+            families.add("driftline_events_total", count, event=name, **where)
+
+
+def registry(health: Health) -> CollectorRegistry:
+    """All that a stage's process exports."""
+    made = CollectorRegistry(auto_describe=False)
+    made.register(StageCollector(health))
+    ProcessCollector(registry=made)
+    return made

@@ -8,21 +8,32 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import structlog
+
 from stream import checkpoints
 from stream.checkpoints import Manifest
+from stream.clock import steady
 from stream.core.processor import Batch, Context, Fleet, Output, Parts, Processor
-from stream.errors import Halt
+from stream.errors import Halt, RetentionOvertook
 from stream.failpoints import failpoint
 from stream.settings import Settings
 from stream.topics import INPUTS, Stage
 from stream.transport import Slice
 from stream.turns import turn
+from stream.watchdog import Phase
 
+log = structlog.get_logger(__name__)
+
+Enter = Callable[..., None]  # (phase, what it waits for)
 PROBES_PER_INTERVAL = 2  # look-ups of the inputs' ends, in one summary interval
 
 
 class Superseded(Exception):
     """The partition was given to someone else meanwhile; nothing was lost."""
+
+
+def _unheard(_: Phase, __: object = None) -> None:
+    """Nobody wants to know what a restore is at."""
 
 
 class Reader(Protocol):
@@ -68,7 +79,8 @@ class World:
     reader: Reader
     writer: Callable[[str], Writer]  # by transactional id
     fleets: Fleets
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = field(default_factory=steady)
+    ids: Mapping[str, str] = field(default_factory=dict)  # of the input topics, by entity
     topics: dict[str, str] = field(default_factory=dict)  # full name by entity
 
     def __post_init__(self) -> None:
@@ -126,6 +138,7 @@ class Partition:
         self.counts: Counter[str] = Counter()
         self._entities = {place[0]: entity for entity, place in world.inputs(number).items()}
         self._committed: dict[str, int] = {}
+        self._generations: dict[str, int] = {}  # that any owner's state has seen
         self._digests: dict[str, str] = {}
         self._outputs: list[Output] = []
         self._probe = Probe(world, number)
@@ -136,11 +149,12 @@ class Partition:
             Context(number, world.counts, world.settings.core)
         )
 
-    def restore(self, current: Callable[[], bool]) -> None:
+    def restore(self, current: Callable[[], bool], enter: Enter = _unheard) -> None:
         """Fence the owner before and take over its state.
 
         Args:
             current: whether the partition is still assigned to this process.
+            enter: told each phase as it begins, and what it waits for.
 
         Raises:
             Superseded: it is not.
@@ -148,9 +162,11 @@ class Partition:
         """
         failpoint("assign")
         _demand(current)
+        enter("init")
         failpoint("init")
         self._writer.init()
         _demand(current)
+        enter("checkpoint")
         failpoint("restore")
         reader = self.world.reader
         # The end of what may still be in an open transaction: it can only grow by our own hand.
@@ -162,10 +178,14 @@ class Partition:
         except Halt:
             _demand(current)  # what the next owner commits meanwhile is no fault
             raise
-        self._await_fleet(checkpoint.manifest.generations if checkpoint else {}, current)
+        generations = checkpoint.manifest.generations if checkpoint else {}
+        enter("lifecycle", generations)
+        self._await_fleet(generations, current)
+        enter("state")
         if checkpoint:
             self.processor.restore(checkpoint.parts)
             self._digests = dict(checkpoint.manifest.parts)
+            self._generations = dict(generations)
         self._committed = dict(self.positions)
         _demand(current)
 
@@ -174,16 +194,27 @@ class Partition:
         places = self.world.inputs(self.number)
         if manifest:
             checkpoints.check_counts(manifest, self.world.counts)
+            checkpoints.check_topics(manifest, self.world.ids)
         # The embedded broker does not keep offsets that were sent in transactions.
         embedded = self.world.settings.embedded_broker
         committed = {} if embedded else reader.committed(list(places.values()))
         for entity, place in places.items():
-            self.positions[entity] = checkpoints.check_offsets(
-                f"{place[0]}[{place[1]}]",
-                manifest.next.get(entity) if manifest else None,
-                committed.get(place),
-                reader.bounds(*place),
-            )
+            resume = manifest.next.get(entity) if manifest else None
+            bounds = reader.bounds(*place)
+            try:
+                self.positions[entity] = checkpoints.check_offsets(
+                    f"{place[0]}[{place[1]}]", resume, committed.get(place), bounds
+                )
+            except RetentionOvertook as lost:
+                self._skip(entity, bounds[0] - (resume or 0), lost)
+                self.positions[entity] = bounds[0]
+
+    def _skip(self, entity: str, count: int, lost: RetentionOvertook) -> None:
+        """Go on without what retention took, if we were told to: never in silence."""
+        if self.world.settings.lost_records != "skip":
+            raise lost
+        self.counts[f"lost:{entity}"] += count
+        log.error("lost to retention", partition=self.number, entity=entity, offsets=count)
 
     def _await_fleet(self, generations: Mapping[str, int], current: Callable[[], bool]) -> None:
         """State that has seen a generation must not meet an older one, and no state an empty fleet:
@@ -253,12 +284,14 @@ class Partition:
     def _commit(self, parts: Parts) -> None:
         world = self.world
         outputs, self._outputs = self._outputs, []
+        self._generations |= self.processor.generations
         manifest = Manifest(
             stage=world.stage,
             partition=self.number,
             next=self.positions,
             partitions={entity: world.counts[entity] for entity in checkpoints.PINNED[world.stage]},
-            generations=dict(self.processor.generations),
+            topics=dict(world.ids),
+            generations=self._generations,
             parts=self._digests,
         )
         self._writer.commit(

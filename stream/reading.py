@@ -22,9 +22,11 @@ from confluent_kafka import (
 from stream.core.processor import Record
 from stream.errors import CheckpointError, ConfigurationError
 from stream.settings import Settings
+from stream.topics import TAIL_GROUP
 
 TIMEOUT_SECONDS = 10.0
 ATTEMPTS = 3
+FORBIDDEN = KafkaError.TOPIC_AUTHORIZATION_FAILED
 STALL_SECONDS = 60.0  # a read that gets no further than this long has failed
 
 
@@ -39,6 +41,8 @@ class LogReader:
         self._lookups = consumer(settings, group, "read_uncommitted")
         self._reader = consumer(settings, group, "read_committed")
         self._reading = threading.Lock()
+        # Asked once: without a membership it never changes, and asking holds all threads up.
+        self._group_metadata = self._lookups.consumer_group_metadata()
 
     def counts(self, topics: Iterable[str]) -> dict[str, int]:
         """Partition counts of those topics that exist."""
@@ -59,7 +63,7 @@ class LogReader:
 
     def group_metadata(self) -> object:
         """What `send_offsets_to_transaction` wants; one without a membership is accepted."""
-        return self._lookups.consumer_group_metadata()
+        return self._group_metadata
 
     def latest(self, topic: str, partition: int, end: int) -> dict[bytes, bytes]:
         """The newest committed value of every key below offset `end`.
@@ -89,7 +93,7 @@ class Tail:
     """Follows all partitions of one topic from its beginning."""
 
     def __init__(self, settings: Settings, topic: str) -> None:
-        self._consumer = consumer(settings, settings.names.group("tail"), "read_committed")
+        self._consumer = consumer(settings, settings.names.group(TAIL_GROUP), "read_committed")
         count = partition_counts(self._consumer, [topic]).get(topic, 0)
         self._ends = {
             number: _watermarks(self._consumer, topic, number)[1] for number in range(count)
@@ -142,6 +146,10 @@ def partition_counts(client: Any, topics: Iterable[str]) -> dict[str, int]:
     for topic in topics:
         row = _retried(lambda topic=topic: client.list_topics(topic, timeout=TIMEOUT_SECONDS))
         found = row.topics[topic]
+        if found.error is not None and found.error.code() == FORBIDDEN:
+            raise ConfigurationError(
+                f"{topic}: this process may not see it; `driftline topics acls` lists its rights"
+            )
         if found.error is None and found.partitions:
             counts[topic] = len(found.partitions)
     return counts

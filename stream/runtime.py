@@ -23,6 +23,7 @@ from stream.failpoints import failpoint
 from stream.partitions import Partition, Superseded, World
 from stream.topics import INPUTS
 from stream.transport import Intake, Slice
+from stream.watchdog import Phase
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +36,8 @@ class Keeper(threading.Thread):
     Attributes:
         ready: restored; its slices are welcome.
         kept: it went through a rebalance with its state; only then a fence can be no fault.
+        at: its phase (see `stream.watchdog`), since when, and what it waits for.
+        restore_seconds: how long its restore took.
     """
 
     def __init__(self, number: int, runtime: Runtime, before: Keeper | None) -> None:
@@ -44,6 +47,8 @@ class Keeper(threading.Thread):
         self.epoch = runtime.intake.epoch
         self.ready = False
         self.kept = False
+        self.at: tuple[Phase, float, object] = ("predecessor", time.monotonic(), None)
+        self.restore_seconds = 0.0
         self._runtime = runtime
         self._before = before
         self._dropped = threading.Event()
@@ -73,13 +78,20 @@ class Keeper(threading.Thread):
     def _restore(self) -> Partition:
         started = time.monotonic()
         partition = Partition(self._runtime.world, self.number)
-        partition.restore(lambda: not self._dropped.is_set())
+        partition.restore(lambda: not self._dropped.is_set(), self._enter)
         self.partition = partition
         self.ready = True
         self._runtime.restored(self)
-        seconds = round(time.monotonic() - started, 3)
+        seconds = self.restore_seconds = round(time.monotonic() - started, 3)
         log.info("restored", partition=self.number, at=partition.positions, seconds=seconds)
         return partition
+
+    @property
+    def phase_seconds(self) -> float:
+        return time.monotonic() - self.at[1]
+
+    def _enter(self, phase: Phase, detail: object = None) -> None:
+        self.at = (phase, time.monotonic(), detail)
 
     def _serve(self, partition: Partition) -> None:
         due = time.monotonic()
@@ -90,6 +102,7 @@ class Keeper(threading.Thread):
             elif message is not None:
                 self._pause(partition, message)
             if not self._paused and self._is_due(partition, due):
+                self._enter("flush")
                 partition.flush()
                 due = time.monotonic() + self._runtime.interval_seconds
 
@@ -97,6 +110,7 @@ class Keeper(threading.Thread):
         wait = self._runtime.idle_seconds
         if partition.dirty:
             wait = max(0.0, due - time.monotonic())
+        self._enter("paused" if self._paused else "wait")
         try:
             return self._mailbox.get(timeout=None if self._paused else wait)
         except queue.Empty:
@@ -109,11 +123,13 @@ class Keeper(threading.Thread):
 
     def _apply(self, partition: Partition, piece: Slice) -> None:
         if piece.epoch == self.epoch and not self._paused:
+            self._enter("apply")
             partition.apply(piece)
             self._runtime.intake.release(piece)
 
     def _pause(self, partition: Partition, done: Future[None]) -> None:
         """Flush and stand still until `resume` or `drop`."""
+        self._enter("revoke")
         failpoint("revoke")
         self._paused = True
         self._pausing = done
@@ -146,7 +162,7 @@ class Runtime:
     """The keepers of one process.
 
     Attributes:
-        counts: fences and drops, for metrics.
+        counts: assignments, fences and drops, for metrics.
     """
 
     def __init__(
@@ -181,6 +197,7 @@ class Runtime:
             self.fail(PartitionCountChanged(f"partition {max(numbers)} is new: restart to check"))
             return
         with self._lock:
+            self.counts["assignments"] += 1
             for number in set(self.keepers) - numbers:
                 self._retire(number)
             for number in sorted(numbers):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,12 +19,13 @@ from pydantic_settings import (
 
 from stream.core.processor import CoreSettings
 from stream.errors import ConfigurationError
+from stream.security import Connection, shown
 from stream.topics import Names
 
 TOML_FILE = Path("driftline.toml")
 
 
-class Settings(BaseSettings):
+class Settings(Connection, BaseSettings):
     """Immutable; read once where a process starts, handed on from there."""
 
     model_config = SettingsConfigDict(
@@ -33,18 +34,10 @@ class Settings(BaseSettings):
         extra="forbid",
         toml_file=TOML_FILE,
         populate_by_name=True,
+        hide_input_in_errors=True,  # it may be a secret
     )
 
-    # Kafka
-    bootstrap_servers: str = Field(
-        default="localhost:9092",
-        validation_alias=AliasChoices("DRIFTLINE_BOOTSTRAP_SERVERS", "KAFKA_BOOTSTRAP_SERVERS"),
-        description="Kafka brokers, host:port, comma separated",
-    )
-    kafka: dict[str, str] = Field(
-        default_factory=dict,
-        description="further librdkafka properties, for every client (JSON in the environment)",
-    )
+    # Topics; how brokers are reached is in `stream.security`
     topic_prefix: str = Field(default="driftline", pattern=r"^[a-zA-Z0-9-]+$", max_length=100)
     partitions: int = Field(default=4, ge=1, le=1024, description="of every topic, when it is made")
     replication_factor: int = Field(default=1, ge=1, le=9)
@@ -78,6 +71,14 @@ class Settings(BaseSettings):
     transaction_timeout_ms: int = Field(default=15_000, ge=1000)
     queue_batches: int = Field(default=4, ge=1, description="fetched batches held per partition")
     drain_seconds: float = Field(default=8, gt=0, description="from SIGTERM to a clean exit")
+    stall_seconds: float = Field(
+        default=30,
+        ge=2,
+        description="a stage that stands still for so long though there is work ends itself",
+    )
+    lost_records: Literal["halt", "skip"] = Field(
+        default="halt", description="when retention took what was not applied: halt, or skip it"
+    )
     # Records
     max_event_bytes: int = Field(
         default=262_144, ge=1024, description="larger ones are dead-lettered"
@@ -92,6 +93,17 @@ class Settings(BaseSettings):
         default="file:artefacts", description="where artefacts lie, for all workers"
     )
     max_artefact_bytes: int = Field(default=268_435_456, ge=1024)
+    # Trust
+    signing_key_file: str | None = Field(
+        default=None,
+        description="signs commands (evaluate), lifecycle (trainer, people); `driftline keys new`",
+    )
+    command_keys: tuple[str, ...] = Field(
+        default=(), description="files of keys whose commands are obeyed; none: anybody's are"
+    )
+    lifecycle_keys: tuple[str, ...] = Field(
+        default=(), description="files of keys whose lifecycle counts; none: anybody's does"
+    )
     # Training
     fits: int = Field(
         default=1, ge=1, le=64, description="retrains that one trainer runs at a time"
@@ -99,8 +111,9 @@ class Settings(BaseSettings):
     fit_memory_mb: int = Field(default=4096, ge=256, description="a fit that needs more is ended")
     # Doors
     metrics_port: int | None = Field(
-        default=None, description="Prometheus on loopback; none by default"
+        default=None, ge=0, le=65535, description="of /livez, /readyz, /metrics; none by default"
     )
+    metrics_host: str = Field(default="127.0.0.1", description="the address it listens on")
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -120,9 +133,12 @@ class Settings(BaseSettings):
             max_ahead_ms=round(self.max_ahead_seconds * 1000),
         )
 
-    def client(self, **more: object) -> dict[str, object]:
-        """Properties that every librdkafka client starts from."""
-        return {"bootstrap.servers": self.bootstrap_servers, **self.kafka, **more}
+    def plain(self) -> dict[str, Any]:
+        """Every setting as plain data, secrets revealed: for a child process, never for a log."""
+        secrets = {name: value for name, value in self if isinstance(value, SecretStr)}
+        return self.model_dump(mode="json") | {
+            name: secret.get_secret_value() for name, secret in secrets.items()
+        }
 
     @classmethod
     def settings_customise_sources(
@@ -145,12 +161,21 @@ def load(**flags: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        lines = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})"
-            for e in error.errors()
-        )
+        lines = "; ".join(map(_line, error.errors()))
         raise ConfigurationError(
             f"settings: {lines}. `driftline config show` lists them all."
         ) from error
     except ValueError as error:
         raise ConfigurationError(f"settings: {TOML_FILE}: {error}") from error
+
+
+def _line(error: Any) -> str:
+    """What is wrong with one setting. What was given is told only where it can be no secret."""
+    said = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return str(said)
+    name, given = str(error["loc"][0]), error["input"]
+    field = Settings.model_fields.get(name)
+    secret = field is None or "Secret" in str(field.annotation)
+    told = "" if secret or not isinstance(given, str | int | float) else shown(name, given)
+    return f"{'.'.join(map(str, error['loc']))}: {said}" + (f" (got {told!r})" if told else "")

@@ -95,13 +95,14 @@ def _stop(children: Sequence[Child], drain_seconds: float) -> int:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    return int(any(process.returncode != 0 for process in running))
+    # One that had not come to its signal handlers yet held nothing.
+    return int(any(process.returncode not in (0, -signal.SIGTERM) for process in running))
 
 
 def environment(settings: Settings, position: int) -> dict[str, str]:
     """What a child must see to have the same settings; metrics ports go up by one a child."""
-    values = settings.model_dump()
-    if settings.metrics_port is not None:
+    values = settings.plain()
+    if settings.metrics_port:  # 0: any that is free
         values["metrics_port"] = settings.metrics_port + position
     given = {
         f"DRIFTLINE_{name.upper()}": value if isinstance(value, str) else json.dumps(value)

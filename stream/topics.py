@@ -48,6 +48,7 @@ TOPICS: Final = (
     Topic("requests.dlq", key="the original key"),
     Topic("predictions.dlq", key="the original key"),
     Topic("feedback.dlq", key="the original key"),
+    Topic("commands.dlq", key="the original key"),
 )
 BY_ENTITY: Final = {topic.entity: topic for topic in TOPICS}
 
@@ -56,6 +57,17 @@ INPUTS: Final[dict[Stage, tuple[str, ...]]] = {
     "score": ("requests",),
     "monitor": ("predictions", "feedback"),
     "evaluate": ("summaries",),
+}
+
+# What each stage writes, beside its checkpoint. Monitor sends on what producers put elsewhere;
+# every stage alerts to what it could not load.
+OUTPUTS: Final[dict[Stage, tuple[str, ...]]] = {
+    "score": ("predictions", "requests.dlq", "alerts"),
+    "monitor": (
+        *("examples", "summaries", "predictions", "feedback"),
+        *("predictions.dlq", "feedback.dlq", "alerts"),
+    ),
+    "evaluate": ("accuracy", "drift", "alerts", "commands"),
 }
 
 # Headers that Driftline writes. CloudEvents' own are `ce_<attribute>` and `content-type`.
@@ -69,6 +81,8 @@ HEADER_TIMESTAMP: Final = "dl_timestamp_ms"
 HEADER_STAGE: Final = "dl_stage"
 
 TRAINER_GROUP: Final = "trainer"
+TAIL_GROUP: Final = "tail"  # carried, never joined, by what follows lifecycle
+READER_GROUP: Final = "reader"  # carried, never joined, by what reads spans
 RELAY: Final = (
     "relay"  # the one transactional id that writes lifecycle: a newer relay fences the older
 )
@@ -112,6 +126,11 @@ class Names:
 
     def checkpoints(self, stage: Stage) -> str:
         return self.topic(f"checkpoints.{stage}")
+
+    def touched(self, stage: Stage) -> dict[str, str]:
+        """Every topic that a stage reads or writes: full name -> entity."""
+        around = (*INPUTS[stage], *OUTPUTS[stage], f"checkpoints.{stage}", "lifecycle")
+        return {self.topic(entity): entity for entity in around}
 
     def inputs(self, stage: Stage) -> tuple[str, ...]:
         return tuple(self.topic(entity) for entity in INPUTS[stage])

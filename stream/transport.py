@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ from stream.core.processor import Record
 from stream.errors import RetentionOvertook
 
 FETCH_WAIT_MS = 200  # how long a partition may stand still after its queue was full
+FETCH_PAUSE_SECONDS = 0.03  # between fetches: a trickle comes in handfuls, not one by one
 FETCH_BYTES = 1_048_576  # of one partition in one fetch; a larger record comes alone
 
 
@@ -174,6 +176,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         super().__post_init__()
         self._ends: dict[TP, int] = {}
         self._waiter: asyncio.Future[None] | None = None
+        self._drained = 0.0
         self._intake: Intake = self.app.intake
         self._intake.bind(self)
 
@@ -218,6 +221,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         timeout: float | None = None,
         max_records: int | None = None,
     ) -> list[Slice]:
+        await asyncio.sleep(self._drained + FETCH_PAUSE_SECONDS - time.monotonic())
         if not self.consumer.flow_active:
             return []
         fetcher = consumer._fetcher  # noqa: SLF001
@@ -231,6 +235,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 await asyncio.wait([self._waiter], timeout=timeout)
                 self._waiter.cancel()
                 slices = self._drain(consumer)
+        self._drained = time.monotonic()
         return slices
 
     def _drain(self, consumer: aiokafka.AIOKafkaConsumer) -> list[Slice]:
@@ -318,30 +323,3 @@ class BatchConsumer(driver.Consumer):
 
 class BatchTransport(driver.Transport):
     Consumer = BatchConsumer
-
-
-def aiokafka_security(kafka: Mapping[str, str]) -> dict[str, Any]:
-    """aiokafka's arguments for librdkafka's security properties; others are librdkafka's own.
-
-    >>> aiokafka_security({"sasl.mechanism": "PLAIN", "sasl.username": "u", "linger.ms": "5"})
-    {'sasl_mechanism': 'PLAIN', 'sasl_plain_username': 'u'}
-    """
-    names = {
-        "security.protocol": "security_protocol",
-        "sasl.mechanism": "sasl_mechanism",
-        "sasl.mechanisms": "sasl_mechanism",
-        "sasl.username": "sasl_plain_username",
-        "sasl.password": "sasl_plain_password",
-    }
-    arguments: dict[str, Any] = {
-        names[name]: value for name, value in kafka.items() if name in names
-    }
-    if kafka.get("security.protocol", "").lower().endswith("ssl"):
-        arguments["security_protocol"] = kafka["security.protocol"].upper()
-        arguments["ssl_context"] = aiokafka.helpers.create_ssl_context(
-            cafile=kafka.get("ssl.ca.location"),
-            certfile=kafka.get("ssl.certificate.location"),
-            keyfile=kafka.get("ssl.key.location"),
-            password=kafka.get("ssl.key.password"),
-        )
-    return arguments

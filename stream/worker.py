@@ -11,6 +11,8 @@ import gc
 import os
 import signal
 import sys
+import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -18,16 +20,19 @@ import structlog
 
 from stream import logs
 from stream import settings as settings_module
-from stream.errors import ConfigurationError, DriftlineError
+from stream.doors import open_doors
+from stream.ends import of_broker
+from stream.errors import ConfigurationError, DriftlineError, explained
+from stream.health import Health, die
+from stream.metrics import registry
 from stream.settings import Settings
 from stream.supervising import SUPERVISOR, supervise
-from stream.topics import BY_ENTITY, STAGES, Stage
+from stream.topics import STAGES, Stage
 
 if TYPE_CHECKING:
     from stream.app import Factory, StageApp
     from stream.lifecycle import Lifecycle
     from stream.partitions import World
-    from stream.reading import LogReader
     from stream.runtime import Runtime
 
 __all__ = ["main", "supervise"]
@@ -37,6 +42,7 @@ log = structlog.get_logger(__name__)
 OK, FAILED, USAGE = 0, 1, 2
 LEAVE_SECONDS = 2.0  # after a failure: to tell the group, so that others need not wait for us
 WATCH_SECONDS = 0.2
+LATE_SECONDS = 1.0  # after `drain_seconds`, a drain that hangs is ended
 
 
 def main(stage: Stage, settings: Settings, factory: Factory | None = None) -> int:
@@ -62,17 +68,31 @@ class _Worker:
         self._factory = factory
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
+        self._asked = False
+        self._health = Health(stage, settings, self._fail)
         self._parent = int(os.environ.get(SUPERVISOR, "0"))
 
     async def run(self) -> int:
-        loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
-        self._loop = loop
+            signal.signal(number, self._stop)
+        health = self._health
+        doors = open_doors(
+            self._settings, health.live, health.ready, registry(health), stage=self._stage
+        )
+        health.start()
+        try:
+            return await self._run()
+        finally:
+            if doors is not None:
+                doors.close()
+
+    async def _run(self) -> int:
         connecting = asyncio.create_task(asyncio.to_thread(self._connect))
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not connecting.done():
+            log.info("stopped before it began")
             return self._exit(OK)  # nothing is held yet
         try:
             world, lifecycle = connecting.result()
@@ -84,51 +104,35 @@ class _Worker:
         runtime, app = self._build(world)
         _calm_collector()
         lifecycle.start()
+        self._health.watch(runtime)
         starting = asyncio.create_task(app.start())
         await self._watch(app, starting)
+        self._health.doing = "ending" if self._failure else "draining"
+        self._health.stop()
         if self._failure is not None:
             runtime.drop_all()
-            await _stop(app, LEAVE_SECONDS)
+            await _leave(app, LEAVE_SECONDS)
             return self._die()
         return await self._drain(runtime, app, lifecycle)
 
     def _connect(self) -> tuple[World, Lifecycle]:
         """All that waits for the broker or imports for long; not on the event loop."""
-        from stream import app as apps
-        from stream.lifecycle import alert_record, build
-        from stream.reading import LogReader, Tail
-        from stream.transactions import Announcer
+        from stream.connecting import connect
 
-        settings, names = self._settings, self._settings.names
-        reader = LogReader(settings, names.group(self._stage))
-        counts = _counts(self._stage, settings, reader)
-        announcer = Announcer(settings)
-        lifecycle = build(
-            self._stage,
-            settings,
-            Tail(settings, names.topic("lifecycle")),
-            lambda alert: announcer.send(names.topic("alerts"), *alert_record(alert)),
-            self._fail,
-        )
-        factory = self._factory or apps.factory(self._stage)
-        return _world(self._stage, settings, factory, counts, reader, lifecycle), lifecycle
+        return connect(self._stage, self._settings, self._factory, self._fail)
 
     def _build(self, world: World) -> tuple[Runtime, StageApp]:
         from stream import app as apps
-        from stream import metrics
         from stream.runtime import Runtime
         from stream.transport import Intake
 
-        settings = self._settings
-        runtime = Runtime(world, Intake(settings.queue_batches), self._fail)
-        app = apps.build(self._stage, settings, runtime, self._fail)
-        if settings.metrics_port is not None:
-            metrics.serve(runtime, settings.metrics_port)
-        return runtime, app
+        runtime = Runtime(world, Intake(self._settings.queue_batches), self._fail)
+        return runtime, apps.build(self._stage, self._settings, runtime, self._fail)
 
     async def _watch(self, app: StageApp, starting: asyncio.Task[None]) -> None:
         """Return when there is a reason to end."""
         while not self._stopping.is_set():
+            self._health.beat = time.monotonic()
             if starting.done() and starting.exception() is not None:
                 self._fail(starting.exception())
             if app.crashed:
@@ -147,19 +151,46 @@ class _Worker:
         flushed = await runtime.revoke(total * 0.6)
         runtime.drop_all()
         lifecycle.stop()
-        await _stop(app, max(0.1, deadline - self._loop.time()))
-        log.info("drained" if flushed else "not drained in time")
-        return self._exit(OK if flushed and self._failure is None else FAILED)
+        await _leave(app, max(0.1, deadline - self._loop.time()))
+        return self._ended(flushed)
+
+    def _ended(self, flushed: bool) -> int:
+        """We were asked to end: a broker that is away makes that no failure, for nothing is lost.
+        What was not flushed will be read again."""
+        if self._failure is not None and not of_broker(self._failure):
+            return self._die()
+        if flushed and self._failure is None:
+            log.info("drained")
+        else:
+            log.warning("not drained in time: the last records will be read again")
+        return self._exit(OK)
+
+    def _stop(self, *_: object) -> None:
+        """SIGTERM or SIGINT: drain; should that hang, end all the same."""
+        if self._asked:
+            return
+        self._asked = True
+        with suppress(RuntimeError):  # the loop is closed already
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        self._end_by_all_means("the drain hangs; the last records will be read again", OK)
+
+    def _end_by_all_means(self, why: str, code: int) -> None:
+        """In a while, from a thread of its own: what should end this process may be what hangs."""
+        seconds = self._settings.drain_seconds + LATE_SECONDS
+        late = threading.Timer(seconds, die, (why, code))
+        late.daemon = True
+        late.start()
 
     def _fail(self, error: BaseException | None) -> None:
         """From any thread: this process must end."""
         if self._failure is None:
             self._failure = error or RuntimeError("unknown")
+            self._end_by_all_means(f"after {self._failure!r} the end hangs", FAILED)
             with suppress(RuntimeError):  # the loop is closed already
                 self._loop.call_soon_threadsafe(self._stopping.set)
 
     def _die(self) -> int:
-        log.error("ends", error=str(self._failure), kind=type(self._failure).__name__)
+        log.error("ends", error=explained(self._failure), kind=type(self._failure).__name__)
         return self._exit(FAILED)
 
     @staticmethod
@@ -177,52 +208,9 @@ def _calm_collector() -> None:
     gc.set_threshold(100_000, 20, 100)
 
 
-async def _stop(app: StageApp, timeout_seconds: float) -> None:
+async def _leave(app: StageApp, timeout_seconds: float) -> None:
     """Leave the group, if that is possible in time; Faust may swallow a cancellation."""
     await asyncio.wait({asyncio.create_task(app.stop())}, timeout=timeout_seconds)
-
-
-def _counts(stage: Stage, settings: Settings, reader: LogReader) -> dict[str, int]:
-    """Partition counts by entity.
-
-    Raises:
-        ConfigurationError: topics are missing or do not fit together.
-    """
-    from stream.reading import same_counts
-
-    names = settings.names
-    entities = {names.topic(entity): entity for entity in BY_ENTITY}
-    counts = reader.counts(entities)
-    missing = sorted(entities.keys() - counts.keys())
-    if missing:
-        raise ConfigurationError(
-            f"{settings.bootstrap_servers} has no topics {', '.join(missing)}: "
-            "make them by `driftline topics apply`"
-        )
-    same_counts(counts, (*names.inputs(stage), names.checkpoints(stage)))
-    return {entities[topic]: count for topic, count in counts.items()}
-
-
-def _world(
-    stage: Stage,
-    settings: Settings,
-    factory: Factory,
-    counts: dict[str, int],
-    reader: LogReader,
-    lifecycle: Lifecycle,
-) -> World:
-    from stream.partitions import World
-    from stream.transactions import Transactor
-
-    return World(
-        stage=stage,
-        settings=settings,
-        factory=factory,
-        counts=counts,
-        reader=reader,
-        writer=lambda transactional_id: Transactor(settings, transactional_id),
-        fleets=lifecycle,
-    )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -141,9 +142,28 @@ class Broker:
         bootstrap: `127.0.0.1:<port>`, the same across restarts.
     """
 
-    def __init__(self, directory: Path, *, heap: str = "1g") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        heap: str = "1g",
+        properties: str = "",
+        users: Sequence[str] = (),
+        client: Mapping[str, object] | None = None,
+        ports: tuple[int, int] | None = None,
+        voters: Sequence[str] = ("--standalone",),
+    ) -> None:
+        """
+        Args:
+            properties: further ones, which win; with {port}, {controller_port}, {directory}.
+            users: of SCRAM, as StorageTool's --add-scram takes them.
+            client: what a client needs beside the address to be let in.
+            ports: of broker and controller, where others must know them before.
+            voters: as StorageTool is told who elects the controller.
+        """
         self.directory = directory
-        port, controller_port = free_ports(2)
+        self._client = dict(client or {})
+        port, controller_port = ports or free_ports(2)
         self.bootstrap = f"127.0.0.1:{port}"
         self._heap = heap
         self._libs = jars()
@@ -152,9 +172,13 @@ class Broker:
         self._log = directory / "broker.log"
         directory.mkdir(parents=True, exist_ok=True)
         self._config.write_text(
-            PROPERTIES.format(port=port, controller_port=controller_port, directory=directory)
+            (PROPERTIES + properties).format(
+                port=port, controller_port=controller_port, directory=directory
+            )
         )
-        format_log_dirs = ["format", "--standalone", "-t", CLUSTER_ID, "-c", str(self._config)]
+        format_log_dirs = ["format", *voters, "-t", CLUSTER_ID, "-c", str(self._config)]
+        for user in users:
+            format_log_dirs += ["--add-scram", user]
         subprocess.run(
             self._java("kafka.tools.StorageTool", *format_log_dirs),
             check=True,
@@ -164,6 +188,10 @@ class Broker:
 
     def start(self) -> None:
         """Start and wait until it answers."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._java("kafka.Kafka", str(self._config)),
@@ -171,6 +199,9 @@ class Broker:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def wait(self) -> None:
+        assert self._process is not None, "the broker is not running"
         deadline = time.monotonic() + READY_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -216,6 +247,8 @@ class Broker:
             *orphanless,
             "java",
             f"-Xmx{self._heap}",
+            # The optimising compiler would take half a core for the minutes that a test run lasts.
+            "-XX:TieredStopAtLevel=1",
             quiet,
             "-cp",
             f"{self._libs}/*",
@@ -225,7 +258,7 @@ class Broker:
 
     def _answers(self) -> bool:
         try:
-            AdminClient(quiet_client(self.bootstrap)).list_topics(timeout=1)
+            AdminClient(quiet_client(self.bootstrap, **self._client)).list_topics(timeout=1)
         except KafkaException:
             return False
         return True

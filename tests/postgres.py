@@ -71,13 +71,22 @@ class Server:
             "--no-locale",
             "-N",
         )
+        self.launch()
+
+    def launch(self) -> None:
+        """Start the server on the data that is there."""
+        data = self._directory / "data"
         where = f"-c listen_addresses=127.0.0.1 -c port={self.port}"
         options = f"{where} -c unix_socket_directories='' {QUICK}"
         log = str(self._directory / "log")
         self._run("pg_ctl", "-D", str(data), "-l", log, "-w", "-t", "60", "-o", options, "start")
 
-    def stop(self) -> None:
+    def halt(self) -> None:
+        """End at once, as a power cut would; the data stays."""
         self._run("pg_ctl", "-D", str(self._directory / "data"), "-m", "immediate", "-w", "stop")
+
+    def stop(self) -> None:
+        self.halt()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def database(self, name: str) -> str:
@@ -88,6 +97,13 @@ class Server:
                 psycopg.sql.SQL("create database {}").format(psycopg.sql.Identifier(name))
             )
         return f"postgresql+psycopg://driftline@127.0.0.1:{self.port}/{name}"
+
+    def execute(self, statement: str) -> None:
+        """As the superuser, whatever other sessions are held to."""
+        where = f"host=127.0.0.1 port={self.port} user=driftline dbname=postgres"
+        with psycopg.connect(where, autocommit=True) as connection:
+            connection.execute("set default_transaction_read_only = off")
+            connection.execute(statement.encode())
 
     def __enter__(self) -> Self:
         self.start()

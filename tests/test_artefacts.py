@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -107,11 +108,54 @@ def test_links_pipes_devices_and_folders_are_refused_without_blocking(tmp_path: 
 
 @pytest.mark.parametrize(
     "bad",
-    ["", "artefacts", "/srv/a", "s3://bucket", "file:", "file://host/a", "file:a?b", "file:%00"],
+    [
+        *(
+            "",
+            "artefacts",
+            "/srv/a",
+            "s3://bucket",
+            "file:",
+            "file://host/a",
+            "file:a?b",
+            "file:%00",
+        ),
+        *("file:../a", "file:a/../b", "file:///srv/%2e%2e/etc"),
+    ],
 )
 def test_a_url_that_names_no_store_is_refused_at_once(bad: str) -> None:
     with pytest.raises(ArtefactError, match="artefact URL"):
         open_store(bad)
+
+
+def test_a_linked_folder_of_digests_is_refused_and_a_linked_store_is_not(tmp_path: Path) -> None:
+    """Where the store lies is the operator's to say; what lies in it is not to lead elsewhere."""
+    store = open_store(artefacts.file_url(tmp_path / "real"))
+    store.put(DATA)
+    (tmp_path / "store").symlink_to(tmp_path / "real")
+    linked = open_store(artefacts.file_url(tmp_path / "store"))
+    assert fetch(linked.url(DIGEST), DIGEST, BIG) == DATA
+    (tmp_path / "real" / DIGEST[:2]).rename(tmp_path / "away")
+    (tmp_path / "real" / DIGEST[:2]).symlink_to(tmp_path / "away")
+    with pytest.raises(ArtefactError):
+        fetch(linked.url(DIGEST), DIGEST, BIG)
+
+
+def test_the_bytes_that_were_checked_are_the_bytes_that_are_given(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is opened once: what comes to lie there later is never loaded."""
+    opened: list[str] = []
+    real = os.open
+
+    def noting(path: str | Path, *rest: int, **more: Any) -> int:
+        opened.append(Path(path).name)
+        return real(path, *rest, **more)
+
+    store = open_store(url)
+    store.put(DATA)
+    monkeypatch.setattr(os, "open", noting)
+    assert fetch(store.url(DIGEST), DIGEST, BIG) == DATA
+    assert opened.count(DIGEST) == 1
 
 
 @pytest.mark.parametrize("bad", ["", "..", "../" * 22, DIGEST.upper(), DIGEST[:-1], DIGEST + "\n"])

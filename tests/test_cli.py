@@ -20,12 +20,14 @@ COMMANDS = [
     [],
     *([name] for name in ("demo", "worker", "trainer", "migrate", "publish", "tail", "status")),
     ["doctor"],
-    *(["topics", name] for name in ("apply", "list")),
+    ["erase"],
+    *(["topics", name] for name in ("acls", "apply", "list")),
     *(["models", name] for name in ("add", "list", "show", "history", "live-at", "republish")),
     *(["models", name] for name in ("promote", "rollback", "pin", "unpin")),
     *(["runs", name] for name in ("list", "show", "compare")),
     *(["dlq", name] for name in ("list", "show", "replay")),
     *(["config", name] for name in ("show", "check")),
+    *(["keys", name] for name in ("new", "show")),
 ]
 
 
@@ -101,7 +103,7 @@ def test_a_wrong_setting_is_a_configuration_error(monkeypatch: pytest.MonkeyPatc
 
 def test_config_show_tells_the_origin_and_masks_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRIFTLINE_REGISTRY_URL", "postgresql://ann:hush@db/driftline")
-    monkeypatch.setenv("DRIFTLINE_KAFKA", '{"sasl.password": "hush"}')
+    monkeypatch.setenv("DRIFTLINE_KAFKA", '{"some.password": "hush"}')
     Path("driftline.toml").write_text("partitions = 8\n")
     result = run("config", "show", "--json")
     rows = {row["name"]: row for row in json.loads(result.stdout)}

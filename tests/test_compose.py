@@ -95,18 +95,18 @@ def test_comes_back_after_a_crash(name: str) -> None:
     assert SERVICES[name]["restart"] == expected
 
 
-@pytest.mark.parametrize("name", ["kafka", "postgres", *STAGES])
+@pytest.mark.parametrize("name", ["kafka", "postgres", "trainer", *STAGES])
 def test_tells_its_health(name: str) -> None:
-    """Servers and stages have a health check."""
+    """Servers, stages and the trainer have a health check."""
     assert SERVICES[name]["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_asks_for_health_where_metrics_are(name: str) -> None:
-    """The health check knocks at the port that the metrics setting opens."""
+@pytest.mark.parametrize("name", ["trainer", *STAGES])
+def test_asks_for_health_where_the_doors_are(name: str) -> None:
+    """The health check knocks at the port that the setting opens, and asks whether it is ready."""
     port = OURS[name]["environment"]["DRIFTLINE_METRICS_PORT"]
 
-    assert f"127.0.0.1:{port}/metrics" in " ".join(OURS[name]["healthcheck"]["test"])
+    assert f"127.0.0.1:{port}/readyz" in " ".join(OURS[name]["healthcheck"]["test"])
 
 
 @pytest.mark.parametrize("name", OURS)

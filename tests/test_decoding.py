@@ -423,7 +423,7 @@ def test_what_becomes_of_a_record_depends_on_its_bytes_alone(
 
 def _exactly(entity: str, r: Record) -> Decoded:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoding._Reader, "quick", lambda *_: None)
+        patch.setattr(decoding._Reader, "quick", lambda *_, **__: None)
         return decode(entity, [r], FLEET, SETTINGS)
 
 

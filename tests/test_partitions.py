@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
 
 from stream import checkpoints
 from stream.core.processor import Batch, Fleet, Output, Parts, Record
 from stream.errors import CheckpointError, Halt, PartitionCountChanged
-from stream.metrics import StageCollector
 from stream.partitions import Partition, Superseded, World
 from stream.settings import Settings
 from stream.supervising import environment
@@ -305,24 +302,6 @@ def test_parts_that_are_gone_are_removed() -> None:
     one.flush()
 
     assert list(log.checkpoint) == [checkpoints.MANIFEST_KEY.encode()]
-
-
-def test_metrics_name_stage_partition_and_label() -> None:
-    """Counters of the processor, the partition and the runtime, and the lag."""
-    log = Log()
-    one = restored(log)
-    one.apply(piece(0, 2))
-    one.flush()
-    keeper = SimpleNamespace(number=0, partition=one)
-    runtime: Any = SimpleNamespace(world=one.world, keepers={0: keeper}, counts={"fences": 1})
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(StageCollector(runtime))
-    text = generate_latest(registry).decode()
-
-    assert 'driftline_lag_records{entity="requests",partition="0",stage="score"} 5.0' in text
-    assert 'driftline_partition_commits_total{partition="0",stage="score"} 1.0' in text
-    assert 'driftline_refused_total{label="bad-json",partition="0",stage="score"} 2.0' in text
-    assert 'driftline_runtime_fences_total{stage="score"} 1.0' in text
 
 
 def test_children_see_the_settings_of_their_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -385,3 +385,15 @@ def test_one_model_added_by_many_is_added_once(url: str, registry: Registry) -> 
     outcomes = race(url, lambda r, _: r.add_model(spec))
     assert sum(outcome.applied for outcome in outcomes) == 1
     assert len(registry.history("new")) == 1
+
+
+def test_a_restored_registry_catches_up_with_what_workers_have_seen(registry: Registry) -> None:
+    """Republished after a generation that it has lost, the same state is newer than that."""
+    before = live(registry)
+    assert registry.republish("churn", after=7, who="ann") == 8
+    after = live(registry)
+    assert (after.generation, after.champion) == (8, before.champion)
+    assert [row.state.generation for row in registry.outbox_pending()][-1] == 8
+    assert [entry.action for entry in registry.history("churn")][-1] == "republish"
+    assert registry.republish("churn", after=7) == 8
+    assert registry.republish("churn", after=8) == 9

@@ -90,11 +90,15 @@ class Trainer:
         return state
 
     def send(self, kind: str, command_id: str, version: int | None = None) -> None:
+        self.tell(kind, command_id, self.live().generation, version)
+
+    def tell(self, kind: str, command_id: str, generation: int, version: int | None = None) -> None:
+        """Without a look into the registry."""
         command = Command(
             command_id=command_id,
             kind=kind,  # type: ignore[arg-type]
             model="churn",
-            generation=self.live().generation,
+            generation=generation,
             reason="harm",
             issued_ms=1,
             version=version,
@@ -106,10 +110,16 @@ class Trainer:
 
     def published(self) -> list[int | None]:
         """Champions on the lifecycle topic, in order."""
+        return [state.champion for state in self._lifecycle()]
+
+    def generations(self) -> list[int]:
+        return [state.generation for state in self._lifecycle()]
+
+    def _lifecycle(self) -> list[LifecycleChanged]:
         with RangeReader(self.settings) as reader:
             came = [d.record for d in reader.read("lifecycle", reader.bounds("lifecycle"))]
         events = [open_record("lifecycle", record, max_bytes=100_000) for record in came]
-        return [read(event, LifecycleChanged).champion for event in events]
+        return [read(event, LifecycleChanged) for event in events]
 
 
 def environment(settings: Settings) -> Mapping[str, str]:

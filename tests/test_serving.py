@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 import zipfile
 from functools import cache, partial
 from pathlib import Path
@@ -173,6 +174,67 @@ def test_an_archive_that_unpacks_to_too_much_is_refused_before_it_is_read(
 
     with pytest.raises(BadArtefact, match="unpacks to"):
         load(_archive({"schema.json": b"0" * 200_000}), spec())
+
+
+def test_an_archive_that_unpacks_to_far_more_than_it_is_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A few kilobytes of zeros are a bomb long before they are a gigabyte; models are none."""
+    bomb = _archive({"schema.json": b"{}", "x.npy": b"\0" * 20_000_000})
+    with pytest.raises(BadArtefact, match="unpacks to 2 files of 20000002"):
+        load(bomb, spec())
+    monkeypatch.setattr(serving, "FREE_BYTES", 0)
+    for name in NAMES:
+        load(dump(fitted(name)), spec())
+
+
+def test_an_archive_of_too_many_files_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "MAX_FILES", 10)
+
+    with pytest.raises(BadArtefact, match="unpacks to 11 files"):
+        load(_archive({str(number): b"" for number in range(11)}), spec())
+
+
+def test_an_archive_that_says_less_than_it_holds_unpacks_to_no_more_than_it_says() -> None:
+    """Sizes are checked before anything is read, so they must bound what is read."""
+    honest = _archive({"schema.json": b"0" * 1_000_000})
+    size = (1_000_000).to_bytes(4, "little")
+    lying = honest.replace(size, (10).to_bytes(4, "little"))
+    assert lying != honest
+    with pytest.raises(BadArtefact):
+        load(lying, spec())
+
+
+def _with_member(name: str, **attributes: Any) -> bytes:
+    """A good artefact, and one more file in it."""
+    buffer = io.BytesIO(dump(fitted()))
+    info = zipfile.ZipInfo(name)
+    for attribute, value in attributes.items():
+        setattr(info, attribute, value)
+    with zipfile.ZipFile(buffer, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of two files with one name
+        archive.writestr(info, b"/etc/passwd")
+    return buffer.getvalue()
+
+
+HOSTILE = {
+    "up": _with_member("../../etc/cron.d/x"),
+    "absolute": _with_member("/etc/cron.d/x"),
+    "folder": _with_member("a/b"),
+    "backslash": _with_member("..\\x"),
+    "link": _with_member("x", external_attr=0o120777 << 16),
+    "device": _with_member("x", external_attr=0o020666 << 16),
+    "one name twice": _with_member("schema.json"),
+    "bzip2": _with_member("x", compress_type=zipfile.ZIP_BZIP2),
+    "lzma": _with_member("x", compress_type=zipfile.ZIP_LZMA),
+}
+
+
+@pytest.mark.parametrize("case", sorted(HOSTILE))
+def test_an_archive_that_names_paths_links_or_odd_packing_is_refused(case: str) -> None:
+    """Nothing is ever unpacked to disk; what would matter if it were is refused all the same."""
+    with pytest.raises(BadArtefact, match=r"the archive|one name|not accepted"):
+        load(HOSTILE[case], spec())
 
 
 def test_an_artefact_of_another_spec_is_refused() -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from consumers.fitting import Fitted, Job
+from consumers.gate import decode
 from consumers.places import Delivered, Place, Span
-from consumers.service import decode
 from consumers.trainer import Trainer
 from models.registry import Registry
 from stream.core.processor import Record
 from stream.envelope import write
+from stream.errors import Refused
 from stream.events import Command
 from stream.settings import Settings
 from tests.registries import CHURN, register
@@ -243,18 +244,14 @@ def record(value: bytes | None) -> Record:
     return Record(0, 0, b"churn", value)
 
 
-def test_what_is_no_command_is_passed_over() -> None:
+def test_what_is_no_command_is_refused() -> None:
     good = Command(
         command_id="c", kind="promote", model="m", generation=1, reason="r", issued_ms=1, version=2
     )
     fields = {"id": "c", "source": "evaluate", "time_ms": 1}
     right = write("driftline.command.promote.v1", good, **fields)  # type: ignore[arg-type]
     other = write("driftline.command.rollback.v1", good, **fields)  # type: ignore[arg-type]
-    for value, expected in (
-        (right, good),
-        (other, None),
-        (b"{", None),
-        (b"{}", None),
-        (None, None),
-    ):
-        assert decode(Delivered(Place(0, 0), record(value)), 10_000) == expected
+    assert decode(Delivered(Place(0, 0), record(right)), 10_000) == good
+    for value in (other, b"{", b"{}", None):
+        with pytest.raises(Refused):
+            decode(Delivered(Place(0, 0), record(value)), 10_000)

@@ -41,7 +41,9 @@ class Group(TyperGroup):
             code = _exit_code(error)
             if code is None:
                 raise
-            say(f"error: {error}")
+            from stream.errors import explained
+
+            say(f"error: {explained(error)}")
             raise typer.Exit(code) from error
 
 

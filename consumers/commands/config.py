@@ -17,13 +17,14 @@ def show(*, json: Json = False) -> None:
 
     Example: DRIFTLINE_PARTITIONS=8 driftline config show
     """
+    from stream.security import shown
     from stream.settings import Settings
 
     settings = load_settings()
     rows = [
         {
             "name": name,
-            "value": masked(name, getattr(settings, name)),
+            "value": shown(name, getattr(settings, name)),
             "origin": origin(name),
             "description": field.description or "",
         }
@@ -49,23 +50,6 @@ def check() -> None:
     raise typer.Exit(0)
 
 
-def masked(name: str, value: object) -> object:
-    """A value that may be shown.
-
-    >>> masked("registry_url", "postgresql://ann:secret@db/driftline")
-    'postgresql://ann:***@db/driftline'
-    >>> masked("kafka", {"sasl.password": "secret", "client.id": "a"})
-    {'sasl.password': '***', 'client.id': 'a'}
-    """
-    if isinstance(value, dict):
-        return {key: "***" if _is_secret(key) else item for key, item in value.items()}
-    if name.endswith("_url") and isinstance(value, str) and "@" in value:
-        before, _, host = value.rpartition("@")
-        scheme, slashes, user = before.partition("://")
-        return f"{scheme}{slashes}{user.partition(':')[0]}:***@{host}"
-    return value
-
-
 def origin(name: str) -> str:
     """Where a setting comes from; flags arrive as environment variables."""
     from stream.settings import TOML_FILE
@@ -85,7 +69,3 @@ def _file_names() -> set[str]:
     from stream.settings import TOML_FILE
 
     return set(tomllib.loads(TOML_FILE.read_text())) if TOML_FILE.exists() else set()
-
-
-def _is_secret(key: str) -> bool:
-    return any(word in key for word in ("password", "secret", "key", "token", "jaas"))

@@ -155,16 +155,40 @@ def live_at(
 
 
 @app.command()
-def republish(model: Model) -> None:
-    """Write what is live to the lifecycle topic once more, as after a lost topic.
+def republish(
+    model: Model,
+    after: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="A generation that workers have seen; without it the topic is asked.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Write what is live to the lifecycle topic once more, as after a lost topic or registry.
+
+    Workers take only what is newer. Where the topic holds a generation that this registry does not
+    know (it was restored from an older backup), what is live gets a newer one.
 
     Example: driftline models republish churn
     """
     settings = load_settings()
     with registry(settings) as opened:
-        known_model(opened, model)
-        opened.republish(model)
+        state = known_model(opened, model)
+        seen = _seen(settings, state) if after is None else after
+        generation = opened.republish(model, after=seen, who=who())
+        say(f"{model} is published as generation {generation}")
         publish_changes(opened, settings)
+
+
+def _seen(settings: Settings, state: LiveState) -> int:
+    """The generation that ours must follow; 0 where the topic tells what we know, or less."""
+    from consumers.relay import lifecycle
+    from consumers.status import published
+
+    told = published(settings, state.model)
+    return 0 if told is None or told == lifecycle(state) else told.generation
 
 
 def describe(state: LiveState) -> str:

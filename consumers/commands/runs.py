@@ -151,6 +151,7 @@ def _data_fields(run: Run) -> list[tuple[str, object]]:
         ("from", show_time(data.start_ms)),
         ("to", show_time(data.end_ms)),
         ("labelled", f"{data.labelled} of {data.predictions} predictions {coverage}"),
+        ("erased", data.erased or None),
         ("classes", " ".join(f"{name}={n}" for name, n in data.classes.items())),
         ("source", data.source),
         *(("offsets", f"{r.topic}[{r.partition}] {r.first}..{r.end}") for r in data.ranges),

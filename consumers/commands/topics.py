@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from consumers.commands.common import (
     BREACH,
+    USAGE,
     Json,
+    Yes,
+    confirm,
     group,
     load_settings,
     print_json,
@@ -50,6 +53,66 @@ def apply(*, json: Json = False) -> None:
     _show(rows, json=json)
     if any(row.state in ("differs", "missing") for row in rows):
         raise typer.Exit(BREACH)
+
+
+@app.command()
+def forget(
+    stage: Annotated[str, typer.Argument(help="score, monitor or evaluate.", show_default=False)],
+    *,
+    keep_offsets: Annotated[
+        bool, typer.Option("--keep-offsets", help="Score only: go on where its group is.")
+    ] = False,
+    yes: Yes = False,
+) -> None:
+    """Begin a stage anew, from the beginning of its inputs, as after lost checkpoints.
+
+    Stop its workers first. What was written before stays; what is written again has the same ids.
+    docs/OPERATIONS.md says when this is right, and what it costs.
+
+    Example: driftline topics forget monitor --yes
+    """
+    from consumers import forgetting
+    from stream.topics import STAGES
+
+    chosen = next((known for known in STAGES if known == stage), None)
+    if chosen is None or (keep_offsets and chosen != "score"):
+        say(f"error: {stage}: name one of {', '.join(STAGES)}; --keep-offsets is for score alone")
+        raise typer.Exit(USAGE)
+    settings, scope = load_settings(), forgetting.SCOPES[chosen]
+    topics = ", ".join(settings.names.topic(entity) for entity in scope.entities)
+    confirm(f"Make {topics} anew, so that {', '.join(scope.stages)} begin again?", yes=yes)
+    if keep_offsets:
+        offsets = forgetting.keep_offsets(settings)
+        told = ", ".join(f"{place}: {offset}" for place, offset in sorted(offsets.items()))
+        say(f"score goes on at offsets {told}")
+        return
+    forgetting.forget(settings, chosen)
+    say(f"{', '.join(scope.stages)} begin again when their workers start")
+
+
+@app.command("acls")
+def list_acls(
+    principal: Annotated[
+        str, typer.Option(help="Of each service; with {prefix} and {service} in it.")
+    ] = "User:{prefix}-{service}",
+    *,
+    give: Annotated[bool, typer.Option("--apply", help="Give these rights on the broker.")] = False,
+    json: Json = False,
+) -> None:
+    """Print the rights that each service needs on the broker, as lines for kafka-acls.sh.
+
+    Example: driftline topics acls --principal "User:CN={service},O=Acme"
+    """
+    from consumers import acls
+
+    settings = load_settings()
+    listed = acls.listing(settings.names, principal)
+    if give:
+        say(f"{acls.apply(settings, listed)} rules are in force")
+    elif json:
+        print_json([acl._asdict() for acl in listed])
+    else:
+        typer.echo("\n".join(acls.commands(settings.names, principal)).strip())
 
 
 def _show(rows: list[Row], *, json: bool) -> None:

@@ -38,16 +38,16 @@ def dead_letter(
     `dl_topic` names the entity ("requests"): the core does not know the topics' prefix.
     """
     values = (
-        refused.reason,
-        refused.detail,
-        entity,
-        str(partition),
-        str(record.offset),
-        str(record.timestamp_ms),
-        stage,
+        refused.reason.encode(),
+        refused.detail.encode(errors="replace"),
+        entity.encode(),
+        b"%d" % partition,
+        b"%d" % record.offset,
+        b"%d" % record.timestamp_ms,
+        stage.encode(),
     )
-    ours: Headers = tuple(
-        (name, value.encode(errors="replace")) for name, value in zip(HEADERS, values, strict=True)
-    )
+    ours: Headers = tuple(zip(HEADERS, values, strict=True))
+    if not record.headers:
+        return Output(f"{entity}.dlq", record.key, record.value, partition, ours)
     theirs = tuple(header for header in record.headers if header[0] not in HEADERS)
     return Output(f"{entity}.dlq", record.key, record.value, partition, theirs + ours)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import repeat
+from itertools import compress, repeat
+from operator import not_
 from typing import Any, NamedTuple
 
 import msgspec
@@ -92,16 +93,33 @@ def decode(entity: str, records: Sequence[Record], fleet: Fleet, settings: CoreS
         run = records[start : start + _RUN]
         events = reader.together(run)
         if events is None:
-            _one_by_one(reader, run, decoded)
+            _apart(reader, run, decoded)
         else:
             decoded.events.extend(events)
     return decoded
 
 
-def _one_by_one(reader: _Reader, records: Sequence[Record], decoded: Decoded) -> None:
+def _apart(reader: _Reader, records: Sequence[Record], decoded: Decoded) -> None:
+    """Bad records must not make the good ones between them dear: those are read together."""
+    right = [reader.seems_right(record) for record in records]
+    good = list(compress(records, right))
+    events = reader.together(good)
+    if events is None:
+        _one_by_one(reader, records, decoded)
+    else:
+        others = Decoded([], decoded.refused, decoded.unknown, decoded.clocks)
+        _one_by_one(reader, list(compress(records, map(not_, right))), others, guess=False)
+        if others.events:  # of another model: each in its place between those of the guessed one
+            events = sorted(events + others.events, key=lambda event: event.record.offset)
+        decoded.events.extend(events)
+
+
+def _one_by_one(
+    reader: _Reader, records: Sequence[Record], decoded: Decoded, *, guess: bool = True
+) -> None:
     for record in records:
         try:
-            event = reader.quick(record) or reader.exact(record)
+            event = reader.quick(record, guess=guess) or reader.exact(record)
         except Refused as refused:
             kept = decoded.unknown if refused.reason in UNKNOWN else decoded.refused
             kept.append((record, refused))
@@ -128,7 +146,7 @@ class _Reader:
 
     def together(self, records: Sequence[Record]) -> list[Event] | None:
         """The events of a run of records, if one pass tells that all are right."""
-        if len(records) == 1:
+        if len(records) < 2:
             return None
         known = self._guess = self._guess or self._hinted(records[0].value or b"")
         columns = known and read_columns(known.shape, records, self._settings)
@@ -145,17 +163,35 @@ class _Reader:
             return None
         return list(map(Event, records, times_ms, data, rows, values, traceparents))
 
+    def seems_right(self, record: Record) -> bool:
+        """Whether the guessed model's decoder can read it; nothing else is looked at."""
+        known, value = self._guess, record.value
+        if known is None or value is None:
+            return False
+        try:
+            if b"specversion" in value:
+                known.shape.structured.decode(value)
+            else:
+                known.shape.data.decode(value)
+        except BROKEN:
+            return False
+        return True
+
     def _rows(self, known: Known, data: Sequence[Any]) -> Iterable[Row]:
         if self._entity == "feedback":
             return repeat(())
         return known.shape.rows([one.features for one in data])
 
-    def quick(self, record: Record) -> Event | None:
-        """The event, if one pass tells that the record is right; guesses the model before it."""
+    def quick(self, record: Record, *, guess: bool) -> Event | None:
+        """The event, if one pass tells that the record is right.
+
+        Args:
+            guess: whether it may be of the same model as the record before.
+        """
         _, _, _, value, headers = record
         if value is None or len(value) > self._max_bytes or (headers and has_attributes(headers)):
             return None
-        event = self._guess and self._one_pass(record, value, self._guess)
+        event = self._guess and guess and self._one_pass(record, value, self._guess)
         if event:
             return event
         known = self._hinted(value)

@@ -107,7 +107,8 @@ class ModelState(Struct, omit_defaults=True):
                 case = Case(self.verdicts, watch, kit, lifecycle, group.end_ms)
                 yield from judging.judge(case, group)
                 for shadow, trial in sorted(self.verdicts.trials.items()):
-                    yield from measuring.paired(lifecycle.spec, number, shadow, trial)
+                    if trial.ended_ms == group.end_ms:  # else it was told of before
+                        yield from measuring.paired(lifecycle.spec, number, shadow, trial)
 
     def _publish(self, closed: int, live: LiveModel) -> Iterator[Fact]:
         for number, version in sorted(self.versions.items()):

@@ -28,7 +28,7 @@ class Journal(Struct):
         """Note the models whose generation is not the one last used."""
         changed = {
             model: live.lifecycle.generation
-            for model, live in fleet.items()
+            for model, live in sorted(fleet.items())  # in what order they were read is chance
             if self.generations.get(model) != live.lifecycle.generation
         }
         if changed:

@@ -70,6 +70,11 @@ class MonitorProcessor:
     def counters(self) -> Mapping[str, int]:
         return self._counters
 
+    @property
+    def gauges(self) -> Mapping[str, int]:
+        join = self._join
+        return {"parked": len(self._parking), "pending": join.held, "early": join.early}
+
     def restore(self, parts: Mapping[str, bytes]) -> None:
         if STATE in parts:
             self._written = parts[STATE]

@@ -99,6 +99,10 @@ class ScoreProcessor:
     def counters(self) -> Mapping[str, int]:
         return self._counters
 
+    @property
+    def gauges(self) -> Mapping[str, int]:
+        return {"parked": len(self._parking)}
+
     def _retry(self, fleet: Fleet) -> list[Output]:
         retried = self._parking.retry(fleet, self._settings)
         return [output for _, decoded in retried for output in self._work(decoded, fleet)]

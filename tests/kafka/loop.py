@@ -11,18 +11,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from stream.settings import Settings
 from stream.supervising import environment
 from stream.topics import STAGES, Stage
 from tests.topics import quiet_client, read_all
 
+DIED_AT_FAILPOINT = 137
 HERE = {"PYTHONPATH": str(Path(__file__).parents[2]), "DRIFTLINE_SUPERVISOR": "0"}
 
 
@@ -30,13 +32,22 @@ class Stages:
     """The processes of the three stages; whoever ends is started again, as a supervisor would.
 
     Attributes:
+        program: the interpreter's arguments before the module and its stage.
+        environment: variables beside the settings.
         running: process by place, such as ("score", 1).
-        kills: SIGKILLs sent, by stage.
-        failures: processes that ended by themselves, by stage and exit code.
+        armed: the failpoints at which the processes of a place are to act, one a start.
+        kills: SIGKILLs sent, by stage, and deaths at failpoints.
+        failures: processes that ended by themselves, by stage and exit code; `patience` is how
+            many are too many.
     """
 
     def __init__(self, settings: Settings, directory: Path, **numbers: int) -> None:
         self.settings = settings
+        self.program: Sequence[str] = ("-m",)
+        self.environment: dict[str, str] = {}
+        self.patience = 20
+        self.armed: dict[tuple[Stage, int], deque[str]] = defaultdict(deque)
+        self._failpoints: dict[tuple[Stage, int], str] = {}
         self.running: dict[tuple[Stage, int], subprocess.Popen[bytes]] = {}
         self.kills: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
@@ -51,11 +62,19 @@ class Stages:
 
     def start_one(self, stage: Stage, number: int) -> subprocess.Popen[bytes]:
         self._started += 1
+        armed = self.armed[stage, number]
+        failpoint = armed.popleft() if armed else ""
+        self._failpoints[stage, number] = failpoint
         with (self._directory / f"{self._started:03}-{stage}-{number}.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "stream.worker", stage],
+                [sys.executable, *self.program, "stream.worker", stage],
                 cwd=self._directory,  # Faust leaves a folder where it is started
-                env={**environment(self.settings, 0), **HERE},
+                env={
+                    **environment(self.settings, 0),
+                    **HERE,
+                    **self.environment,
+                    "DRIFTLINE_FAILPOINT": failpoint,
+                },
                 stderr=log,
             )
         self.running[stage, number] = process
@@ -73,11 +92,21 @@ class Stages:
         """Start those again that ended by themselves; a wrong setting is not to be mended so."""
         for (stage, number), process in list(self.running.items()):
             code = process.poll()
-            if code is not None:
+            if code == DIED_AT_FAILPOINT:
+                self.kills[stage] += 1
+                self.start_one(stage, number)
+            elif code is not None:
                 assert code == 1, f"{stage} ended with {code}\n{self.errors()}"
                 self.failures[f"{stage}:{code}"] += 1
-                assert self.failures.total() < 20, self.errors()
+                assert self.failures.total() < self.patience, self.errors()
+                self._arm_again(stage, number)
                 self.start_one(stage, number)
+
+    def _arm_again(self, stage: Stage, number: int) -> None:
+        """It ended by itself, before it came to the step at which it was to die."""
+        failpoint = self._failpoints[stage, number]
+        if failpoint and not failpoint.endswith(":stop"):
+            self.armed[stage, number].appendleft(failpoint)
 
     def stop(self, stage: Stage) -> None:
         """SIGTERM; all must drain."""
@@ -124,20 +153,32 @@ class Offsets:
         ]
 
     def committed(self) -> dict[tuple[str, int], int]:
-        found = self._client.committed(self._places, timeout=30)
+        found = _retried(lambda: self._client.committed(self._places, timeout=30))
         return {(tp.topic, tp.partition): max(0, tp.offset) for tp in found}
 
     def behind(self) -> int:
         """Offsets still to come, control records included."""
         committed = self.committed()
         ends = {
-            (tp.topic, tp.partition): self._client.get_watermark_offsets(tp, timeout=30)[1]
+            (tp.topic, tp.partition): _retried(
+                partial(self._client.get_watermark_offsets, tp, timeout=30)
+            )[1]
             for tp in self._places
         }
         return int(sum(ends.values()) - sum(committed.values()))
 
     def close(self) -> None:
         self._client.close()
+
+
+def _retried(call: Callable[[], Any]) -> Any:
+    """A client that was just made may not know yet who leads a partition."""
+    for _ in range(4):
+        try:
+            return call()
+        except KafkaException:
+            time.sleep(0.5)
+    return call()
 
 
 def until(what: Callable[[], bool], seconds: float, stages: Stages) -> None:

@@ -15,19 +15,26 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from consumers.relay import Relay
-from models.artefacts import open_store
 from models.registry import Registry
 from stream.settings import Settings
 from stream.topics import HEADER_REROUTED
 from tests.kafka import oracle
 from tests.kafka.logs import Logs
 from tests.kafka.loop import Offsets, Stages, drain, until
-from tests.kafka.traffic import SPEC, Event, Sender, Traffic, launch, some_features, train
+from tests.kafka.traffic import (
+    SPEC,
+    Event,
+    Sender,
+    Traffic,
+    launch,
+    promote_corrupt,
+    some_features,
+    train,
+)
 from tests.topics import make_topics
 
 REQUESTS = int(os.environ.get("LOOP_REQUESTS", "200000"))
@@ -198,7 +205,7 @@ def test_version_swaps_between_two_events(
             assert train(registry, settings, seed=2) == 2
             relay.pump()
         if number == 80:
-            _promote_corrupt(registry, settings)
+            promote_corrupt(registry, settings)
             relay.pump()
         time.sleep(0.1)
     until(lambda: _alerts(settings) != [], 60, stages)
@@ -231,27 +238,6 @@ def _until_scored(stages: Stages) -> None:
     offsets = Offsets(stages.settings, "score")
     until(lambda: min(offsets.committed().values()) > 0, 60, stages)
     offsets.close()
-
-
-def _promote_corrupt(registry: Registry, settings: Settings) -> None:
-    """Version 3: its bytes are other ones than its digest says."""
-    live = registry.live(SPEC.name)
-    assert live is not None
-    good = live.versions[-1]
-    store = open_store(settings.artefact_url)
-    digest = store.put(b"was a model once")
-    url = store.url(digest)
-    Path(urlsplit(url).path).write_bytes(b"and is something else now")
-    version = registry.register_version(
-        SPEC.name,
-        run_id=None,
-        artefact_url=url,
-        artefact_digest=digest,
-        profile_url=good.profile_url,
-        profile_digest=good.profile_digest,
-        metrics={},
-    )
-    assert registry.promote(SPEC.name, version, who="test").applied
 
 
 def _alerts(settings: Settings) -> list[dict[str, Any]]:

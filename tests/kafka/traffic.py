@@ -8,13 +8,16 @@ import random
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from confluent_kafka import Producer
 
 from consumers.dataset import Labelled, assemble
 from consumers.first_version import train_first
 from consumers.relay import Relay
+from models.artefacts import open_store
 from models.features import check_row
 from models.registry import Registry
 from models.runs import DataRange
@@ -91,6 +94,27 @@ def launch(settings: Settings) -> Registry:
     train(registry, settings)
     Relay(registry, settings).pump()
     return registry
+
+
+def promote_corrupt(registry: Registry, settings: Settings) -> None:
+    """One more version: where its bytes should lie are those of the version before."""
+    live = registry.live(SPEC.name)
+    assert live is not None
+    good = live.versions[-1]
+    store = open_store(settings.artefact_url)
+    digest = store.put(b"was a model once")
+    url = store.url(digest)
+    Path(urlsplit(url).path).write_bytes(Path(urlsplit(good.artefact_url).path).read_bytes())
+    version = registry.register_version(
+        SPEC.name,
+        run_id=None,
+        artefact_url=url,
+        artefact_digest=digest,
+        profile_url=good.profile_url,
+        profile_digest=good.profile_digest,
+        metrics={},
+    )
+    assert registry.promote(SPEC.name, version, who="test").applied
 
 
 class Event(NamedTuple):

@@ -1,0 +1,29 @@
+"""The fault table: all rows, in the order in which they are shown."""
+
+from __future__ import annotations
+
+from tests.faults import (
+    brokers,
+    checkpoints,
+    clocks,
+    cluster,
+    control,
+    disks,
+    network,
+    processes,
+    topics,
+)
+from tests.faults.rows import Row
+
+ROWS: tuple[Row, ...] = (
+    *processes.ROWS,
+    *brokers.ROWS,
+    *cluster.ROWS,
+    *network.ROWS,
+    *topics.ROWS,
+    *checkpoints.ROWS,
+    *control.ROWS,
+    *disks.ROWS,
+    *clocks.ROWS,
+)
+BY_ID = {row.id: row for row in ROWS}

@@ -1,0 +1,216 @@
+"""One partition in one process, as `stream.runtime.Keeper` has it, without a thread of its own.
+
+The real `Partition` and `Transactor` do the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from stream import transactions
+from stream.core.evaluate import EvaluateProcessor
+from stream.core.monitor import MonitorProcessor
+from stream.core.processor import Batch, Context, Fleet, Output, Processor
+from stream.core.scoring import ScoreProcessor
+from stream.errors import Fenced, Halt
+from stream.partitions import Partition, Superseded
+from stream.topics import INPUTS
+from stream.transport import Slice
+from tests.simulation.kafka import Producer, Reader
+from tests.simulation.operations import Crash, Operation, failpoint
+
+if TYPE_CHECKING:
+    from tests.simulation.worker import Worker
+
+PROCESSORS: dict[str, Callable[[Context], Processor]] = {
+    "score": ScoreProcessor,
+    "monitor": MonitorProcessor,
+    "evaluate": EvaluateProcessor,
+}
+QUEUE = 3  # slices held for one input
+
+#: What was applied and committed: entity, first offset, end, clock, caught up, fleet.
+Applied = tuple[str, int, int, int, bool, Fleet]
+
+
+class Recorder:
+    """A processor that notes what it is told, so that it can be told again."""
+
+    def __init__(self, real: Processor) -> None:
+        self.real = real
+        self.applied: list[Applied] = []
+        self.restore, self.changes = real.restore, real.changes
+
+    def apply(self, batch: Batch, fleet: Fleet) -> list[Output]:
+        first, end = batch.records[0].offset, batch.records[-1].offset + 1
+        self.applied.append((batch.entity, first, end, 0, False, fleet))
+        return self.real.apply(batch, fleet)
+
+    def advance(self, clock_ms: int, caught_up: bool, fleet: Fleet) -> list[Output]:
+        self.applied.append(("", 0, 0, clock_ms, caught_up, fleet))
+        return self.real.advance(clock_ms, caught_up, fleet)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+class Keeper:
+    """One partition in one process, from assignment to release.
+
+    Attributes:
+        operation: what it is in the middle of.
+        ready, kept, dropped, paused: as in `stream.runtime.Keeper`.
+    """
+
+    def __init__(self, worker: Worker, number: int, before: Keeper | None) -> None:
+        self.number = number
+        self.worker = worker
+        self.operation: Operation | None = None
+        self.partition: Partition | None = None
+        self.ready = self.kept = self.dropped = self.paused = False
+        self.epoch = worker.epoch
+        sim = worker.sim
+        self.reader = Reader(sim.log, worker.group, number, sim.rng)
+        self.recorder: Recorder | None = None
+        self.producer: Producer | None = None
+        self._before = before
+        self._mailbox: list[Slice] = []
+        self._fetched: dict[str, int] = {}  # by entity
+        self._world = replace(
+            worker.world, reader=self.reader, writer=self._writer, factory=self._factory, topics={}
+        )
+
+    def __repr__(self) -> str:
+        return f"{self.worker}[{self.number}]"
+
+    @property
+    def waits(self) -> bool:
+        """The keeper of the same partition before it has not ended yet."""
+        return self._before is not None and self._before.operation is not None
+
+    def begin(self) -> Callable[[], object] | None:
+        """What to do first; None if it must wait."""
+        return None if self.waits else self._restore
+
+    def _restore(self) -> None:
+        partition = Partition(self._world, self.number)
+        partition.restore(lambda: not self.dropped)
+        assert not self.reader.lied, f"{self} went on although: {self.reader.lie}"
+        self.partition = partition
+        self.ready = True
+        self.reader.lie = ""
+        self.open()
+
+    def open(self) -> None:
+        """Fetch from what is applied on; what was fetched before is void."""
+        if self.partition is not None:
+            self._fetched = dict(self.partition.positions)
+            self._mailbox.clear()
+        self.epoch = self.worker.epoch
+        self.paused = False
+
+    def fetch(self, entity: str, most: int) -> int:
+        """Take records of an input into the mailbox; how many."""
+        assert self.partition is not None
+        place = self._world.topics[entity], self.number
+        start = self._fetched[entity]
+        records, end = self.worker.sim.log.fetch(place, start, most)
+        if end == start:
+            return 0
+        self._fetched[entity] = end
+        ahead = self.worker.sim.log.partitions[place].stable_end - end
+        self._mailbox.append(Slice(*place, records, start, end, self.epoch, ahead))
+        return len(records)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return INPUTS[self._world.stage]
+
+    @property
+    def unread(self) -> bool:
+        partitions, topics = self.worker.sim.log.partitions, self._world.topics
+        return any(
+            partitions[topics[entity], self.number].stable_end > position
+            for entity, position in self._fetched.items()
+        )
+
+    @property
+    def has_mail(self) -> bool:
+        return bool(self._mailbox)
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._mailbox) < QUEUE
+
+    @property
+    def is_done(self) -> bool:
+        """All that lies in the inputs is applied, committed and, in monitor, reported."""
+        partition = self.partition
+        if partition is None or partition.dirty or self.recorder is None:
+            return False
+        journal = getattr(getattr(self.recorder.real, "_state", None), "journal", None)
+        return not (journal and journal.runs) and all(
+            self.worker.sim.log.fetch((self._world.topics[entity], self.number), position, 1)[1]
+            == position
+            for entity, position in partition.positions.items()
+        )
+
+    def apply(self) -> None:
+        assert self.partition is not None
+        piece = self._mailbox.pop(0)
+        if piece.epoch == self.epoch and not self.paused:
+            self.partition.apply(piece)
+
+    def flush(self) -> None:
+        assert self.partition is not None
+        if not self.paused:
+            self.partition.flush()
+
+    def void(self) -> None:
+        """A rebalance begins: what still lies in the mailbox is of no use."""
+        self.epoch = -1
+        self._mailbox.clear()
+
+    def pause(self) -> None:
+        """Flush and stand still."""
+        assert self.partition is not None
+        failpoint("revoke")
+        self.paused = True
+        self.partition.flush()
+
+    def drop(self) -> None:
+        self.dropped = True
+
+    def _writer(self, transactional_id: str) -> Any:
+        sim = self.worker.sim
+        counts = {self._world.topics[entity]: n for entity, n in sim.counts.items()}
+        producer = Producer(sim.log, transactional_id, counts, sim.trouble, self._committed)
+        self.producer = producer
+        vars(transactions)["Producer"] = lambda _: producer
+        return transactions.Transactor(self._world.settings, transactional_id)
+
+    def _factory(self, context: Context) -> Processor:
+        self.recorder = Recorder(PROCESSORS[self._world.stage](context))
+        return self.recorder
+
+    def _committed(self) -> None:
+        """What was applied since the commit before is part of the log now."""
+        assert self.recorder is not None
+        done, self.recorder.applied = self.recorder.applied, []
+        self.worker.sim.committed(self, done)
+
+
+def outcome(error: BaseException | None) -> str:
+    """What an operation's end means for its process: "", "superseded", "fenced" or "fail"."""
+    match error:
+        case None:
+            return ""
+        case Superseded():
+            return "superseded"
+        case Fenced():
+            return "fenced"
+        case Crash() | Halt():
+            return "fail"
+    return "fail" if type(error).__name__ == "KafkaException" else "bug"

@@ -1,0 +1,56 @@
+"""The real modules under the simulated clock, failpoints and clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from stream import lifecycle, partitions, transactions
+from stream.core import evaluate
+from tests.simulation import models
+from tests.simulation.operations import failpoint, sleep
+
+#: (owner, attribute, replacement)
+Patches = list[tuple[Any, str, Any]]
+
+now_ms = 0  # of the simulation that was made last; only one runs at a time in a process
+
+
+class _Mute:
+    """A log of nothing."""
+
+    def __getattr__(self, _: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+def _seconds() -> float:
+    return now_ms / 1000
+
+
+TIME = SimpleNamespace(monotonic=_seconds, time=_seconds, sleep=sleep)
+LAWS: Patches = [
+    (partitions, "time", TIME),
+    (partitions, "failpoint", failpoint),
+    (partitions, "log", _Mute()),
+    (transactions, "time", TIME),
+    (transactions, "failpoint", failpoint),
+    (transactions, "Producer", None),  # set by whoever makes a transactor
+    (lifecycle, "time", TIME),
+    (lifecycle, "log", _Mute()),
+    (evaluate, "Kit", models.shared_kit),
+]
+
+
+@contextmanager
+def replaced(patches: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Replace attributes for a while."""
+    saved = [(owner, name, getattr(owner, name), new) for owner, name, new in patches]
+    for owner, name, _, new in saved:
+        setattr(owner, name, new)
+    try:
+        yield
+    finally:
+        for owner, name, old, _ in saved:
+            setattr(owner, name, old)
