@@ -1,9 +1,9 @@
 """The outbox of the registry, published on `lifecycle` in its order.
 
 All relays share one transactional id. Taking it fences whoever held it, and the outbox is read only
-after that, so an older state is never written behind a newer one, however many trainers and command
-lines relay at once. A crash between writing and marking repeats rows; readers ignore a generation
-that is not newer.
+after that, so no transaction ends with an older state than one before it, however many trainers and
+command lines relay at once. A crash or a take-over between writing and marking repeats rows, all
+that are pending; readers ignore a generation that is not newer.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from stream.events import LifecycleChanged
 from stream.failpoints import failpoint
 from stream.settings import Settings
 from stream.signing import signed, signer
+from stream.transactions import is_fence
 
 BATCH = 100
 SECONDS = 10.0
@@ -131,12 +132,9 @@ def pump_once(outbox: Outbox, settings: Settings) -> str:
 
 def _fenced(error: Exception) -> bool:
     """Kafka 4.1 also says "unknown" to a commit that another relay's take-over has overtaken."""
-    codes = (
-        KafkaError._FENCED,  # noqa: SLF001
-        KafkaError.INVALID_PRODUCER_EPOCH,
-        KafkaError.UNKNOWN,
-    )
-    return isinstance(error, KafkaException) and error.args[0].code() in codes
+    if not isinstance(error, KafkaException):
+        return False
+    return is_fence(error) or error.args[0].code() == KafkaError.UNKNOWN
 
 
 def _unwritten(settings: Settings, error: Exception) -> BrokerError:

@@ -8,6 +8,7 @@ so that they merge to the same bits in any order.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -24,11 +25,13 @@ FeatureValue = float | str | bool | None
 Output = float | list[float]
 #: What may be added up and turned into floats whoever wrote it.
 Count = Annotated[int, Meta(ge=0, le=2**53)]
-Sum = Annotated[int, Meta(ge=-(2**62), le=2**62)]  # micro
+Signed = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # a count that corrections lower
+Sum = int  # micro; squared errors of a regression need more than 64 bits: see MAX_SUM
 Time = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # ms, or a number of ticks
 Partition = Annotated[int, Meta(ge=0, le=2**20)]
 MICRO: Final = 1_000_000
 LOSS_BINS: Final = 20
+MAX_SUM: Final = 10**100  # squares of the largest values that are taken, and room to add them up
 
 
 # --- what producers write ---------------------------------------------------------------------
@@ -103,6 +106,9 @@ class Pairs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     losses: Sum = 0  # unbounded loss of the summarised version
     shadow_losses: Sum = 0  # unbounded loss of the shadow
 
+    def __post_init__(self) -> None:
+        _check_sums((self.d_sum, self.d_squares, self.losses, self.shadow_losses))
+
 
 class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one partition adds to one (model, version, segment, tick). Deltas: add them up.
@@ -119,13 +125,27 @@ class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     partition: Partition
     predictions: Count = 0
     signals: dict[str, list[Count]] = {}  # counts on the reference profile's bins, by signal name
-    labelled: Sum = 0
+    labelled: Signed = 0
     sums: dict[str, Sum] = {}  # correct, log_loss, absolute_error, squared_error, loss (bounded)
     squares: dict[str, Sum] = {}  # of the same
     bets: list[Count] = []  # labels by bounded-loss bin, LOSS_BINS of them
     pairs: dict[str, Pairs] = {}  # shadow version -> outcomes
     delays: dict[str, Count] = {}  # label delay: floor(log2(seconds + 1)) -> count
-    counters: dict[str, Sum] = {}  # duplicates, conflicts, corrections, orphans, expired, late, ...
+    counters: dict[
+        str, Signed
+    ] = {}  # duplicates, conflicts, corrections, orphans, expired, late, ...
+
+    def __post_init__(self) -> None:
+        _check_sums((*self.sums.values(), *self.squares.values()))
+
+
+def _check_sums(sums: Iterable[int]) -> None:
+    """
+    Raises:
+        ValueError: one of them could not be turned into a float.
+    """
+    if any(abs(one) > MAX_SUM for one in sums):
+        raise ValueError(f"a sum beyond {MAX_SUM:.0e}")
 
 
 class Applied(Struct, frozen=True, kw_only=True, array_like=True):

@@ -24,9 +24,16 @@ FENCED = frozenset(
         KafkaError._FENCED,  # noqa: SLF001
         KafkaError.PRODUCER_FENCED,
         KafkaError.INVALID_PRODUCER_EPOCH,
+        # One that librdkafka learnt of in the background shows as fatal, without its reason.
+        KafkaError._FATAL,  # noqa: SLF001
     }
 )
 CALL_SECONDS = 5.0  # one attempt; repeated while the error says that it may be
+
+
+def is_fence(error: KafkaException) -> bool:
+    """Whether another producer holds the transactional id now."""
+    return error.args[0].code() in FENCED
 
 
 class Transactor:
@@ -144,9 +151,7 @@ class Transactor:
                 return
 
     def _named(self, error: KafkaException) -> Exception:
-        # A fence that librdkafka learnt of in the background shows as fatal, without its reason.
-        fenced = error.args[0].code() in {*FENCED, KafkaError._FATAL}  # noqa: SLF001
-        return Fenced(f"{self._id} is held by another process now") if fenced else error
+        return Fenced(f"{self._id} is held by another process now") if is_fence(error) else error
 
     def abandon(self) -> None:
         """Give up what is not sent. The transaction, if any, is the next holder's to abort."""

@@ -147,6 +147,7 @@ class Broker:
         directory: Path,
         *,
         heap: str = "1g",
+        optimised: bool = False,
         properties: str = "",
         users: Sequence[str] = (),
         client: Mapping[str, object] | None = None,
@@ -155,6 +156,8 @@ class Broker:
     ) -> None:
         """
         Args:
+            optimised: by the JVM's second compiler, as in production; it takes half a core for
+                minutes, which is more than a test run gets back.
             properties: further ones, which win; with {port}, {controller_port}, {directory}.
             users: of SCRAM, as StorageTool's --add-scram takes them.
             client: what a client needs beside the address to be let in.
@@ -165,7 +168,7 @@ class Broker:
         self._client = dict(client or {})
         port, controller_port = ports or free_ports(2)
         self.bootstrap = f"127.0.0.1:{port}"
-        self._heap = heap
+        self._jvm = [f"-Xmx{heap}", *([] if optimised else ["-XX:TieredStopAtLevel=1"])]
         self._libs = jars()
         self._process: subprocess.Popen[bytes] | None = None
         self._config = directory / "server.properties"
@@ -246,9 +249,7 @@ class Broker:
         return [
             *orphanless,
             "java",
-            f"-Xmx{self._heap}",
-            # The optimising compiler would take half a core for the minutes that a test run lasts.
-            "-XX:TieredStopAtLevel=1",
+            *self._jvm,
             quiet,
             "-cp",
             f"{self._libs}/*",

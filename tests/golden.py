@@ -10,6 +10,7 @@ version is never written again; a new format gets a file of its own.
 from __future__ import annotations
 
 import base64
+import math
 import random
 import sqlite3
 import tempfile
@@ -91,6 +92,36 @@ def go_on(one: Processor, stage: Stage, kept: Kept) -> list[tuple[str, str]]:
         outputs += one.apply(Batch(entity, 0, [came]), FLEETS[stage])
     outputs += one.advance(kept.clock_ms, True, FLEETS[stage])
     return [(output.entity, (output.value or b"").decode()) for output in outputs]
+
+
+def missing(outputs: list[tuple[str, str]], kept: Kept) -> list[tuple[str, str]]:
+    """What the release wrote of the same records and is not among these outputs, in its order."""
+    left = iter(outputs)
+    return [
+        (entity, value)
+        for entity, value in kept.outputs
+        if not any(
+            entity == now and says(msgspec.json.decode(told), msgspec.json.decode(value))
+            for now, told in left
+        )
+    ]
+
+
+def says(now: Any, then: Any) -> bool:
+    """Whether all that was said then is said now: further fields are new, and the last bits of a
+    float depend on the processor.
+
+    >>> says({"x": [0.1 + 0.2], "new": 1}, {"x": [0.3]}), says({"x": [0.3001]}, {"x": [0.3]})
+    (True, False)
+    """
+    if isinstance(then, dict):
+        return isinstance(now, dict) and all(k in now and says(now[k], then[k]) for k in then)
+    if isinstance(then, list):
+        same = isinstance(now, list) and len(now) == len(then)
+        return same and all(map(says, now, then))
+    if isinstance(then, float) and isinstance(now, int | float):
+        return math.isclose(now, then, rel_tol=1e-9, abs_tol=1e-9)
+    return bool(now == then)
 
 
 def latest(kept: Kept) -> dict[bytes, bytes]:
