@@ -63,7 +63,9 @@ class Settings(Connection, BaseSettings):
     max_ahead_seconds: float = Field(default=300, ge=0)
     # Delivery
     commit_interval_ms: int = Field(
-        default=100, ge=1, description="at least this; grows with partitions"
+        default=100,
+        ge=1,
+        description="of score, at least this; monitor and evaluate: twice in a summary interval",
     )
     commit_interval_per_partition_ms: int = Field(default=15, ge=0)
     summary_interval_ms: int = Field(default=1000, ge=10)
