@@ -148,7 +148,9 @@ def test_stationary_models_with_dependent_features_stay_within_the_budget() -> N
 
 
 @pytest.mark.parametrize("rows", [300, 1000])
-def test_a_million_stable_events_raise_no_alarm_and_no_evidence_grows_with_time(rows: int) -> None:
+def test_a_million_stable_events_keep_to_the_budget_and_no_evidence_grows_with_time(
+    rows: int,
+) -> None:
     rng = np.random.default_rng(5)
     ticks, tick, names = 4000, 250, [str(i) for i in range(10)]
     signals = [reference(rows, rng, name) for name in names]
@@ -159,10 +161,14 @@ def test_a_million_stable_events_raise_no_alarm_and_no_evidence_grows_with_time(
         groups={name: name for name in names},
     )
     counts = [rng.multinomial(tick, shares(s), ticks) for s in signals]
+    alarms = 0
     for t in range(ticks):
         row = {name: c[t] for name, c in zip(names, counts, strict=True)}
-        assert watch.update(row, 1 / ticks) == ()
-    assert ticks * float(np.median(list(watch.levels().values()))) < 2
+        alarms += len(watch.update(row, 1 / ticks))
+        if t == 99:
+            early = float(np.median(list(watch.levels().values())))
+    assert alarms <= len(names)
+    assert float(np.median(list(watch.levels().values()))) < 2 * early
 
 
 @pytest.mark.parametrize(("inflation", "most"), [(1.0, 30), (19.0, 1)])
@@ -205,11 +211,12 @@ def with_nulls(signal: SignalProfile) -> Array:
 @pytest.mark.parametrize(
     ("change", "most"),
     [
-        pytest.param(lambda s: shares(s, 0.2), 1200, id="mean + 0.2 sd"),
-        pytest.param(lambda s: shares(s, 0.3), 500, id="mean + 0.3 sd"),
+        pytest.param(lambda s: shares(s, 0.1), 3000, id="mean + 0.1 sd"),
+        pytest.param(lambda s: shares(s, 0.2), 1000, id="mean + 0.2 sd"),
+        pytest.param(lambda s: shares(s, 0.3), 400, id="mean + 0.3 sd"),
         pytest.param(lambda s: shares(s, 0.5), 200, id="mean + 0.5 sd"),
         pytest.param(lambda s: shares(s, 0.0, 1.5), 200, id="sd x 1.5"),
-        pytest.param(with_nulls, 1700, id="1 % in a new bin"),
+        pytest.param(with_nulls, 1500, id="1 % in a new bin"),
     ],
 )
 def test_a_change_of_distribution_is_found_in_time(
@@ -225,12 +232,25 @@ def test_a_change_of_distribution_is_found_in_time(
     assert np.median(delays) <= most
 
 
-@pytest.mark.parametrize(("rows", "error", "most"), [(10_000, 0.15, 1000), (10_000, 0.2, 300)])
+@pytest.mark.parametrize(("rows", "error", "most"), [(10_000, 0.15, 800), (10_000, 0.2, 300)])
 def test_harm_is_found_in_time(rows: int, error: float, most: float) -> None:
     rng = np.random.default_rng(8)
     delays = []
     for _ in range(60):
         table = loss_table(validated(rng, rows), tolerance=0.0, delta=0.005)
+        stable, harmed = errors(100, 1000) / 1000, errors(round(error * 1000), 1000) / 1000
+        delays.append(delay(Detector(table), stable, harmed, rng))
+    assert np.median(delays) <= most
+
+
+@pytest.mark.parametrize(("error", "most"), [(0.15, 600), (0.2, 200)])
+def test_harm_against_a_stated_objective_is_found_in_time(error: float, most: float) -> None:
+    """The validation does not matter then: 300 rows are as good as any."""
+    rng = np.random.default_rng(14)
+    delays = []
+    for _ in range(60):
+        seen = validated(rng, 300)
+        table = loss_table(seen, tolerance=0.0, delta=0.005, objective=0.1 * seen.loss_scale)
         stable, harmed = errors(100, 1000) / 1000, errors(round(error * 1000), 1000) / 1000
         delays.append(delay(Detector(table), stable, harmed, rng))
     assert np.median(delays) <= most

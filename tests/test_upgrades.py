@@ -45,6 +45,15 @@ def with_more(kept: Kept) -> dict[bytes, bytes]:
     return records
 
 
+def problems(outputs: list[tuple[str, str]]) -> set[tuple[str, str]]:
+    """What was found and what was asked for."""
+    return {
+        (entity, msgspec.json.decode(value)["data"]["problem" if entity == "alerts" else "kind"])
+        for entity, value in outputs
+        if entity in ("alerts", "commands")
+    }
+
+
 @released
 @pytest.mark.parametrize("kind", EVENT_TYPES)
 def test_an_event_of_a_release_is_read_whole(release: Golden, kind: str) -> None:
@@ -70,6 +79,15 @@ def test_a_stage_goes_on_from_a_release_s_checkpoint(release: Golden, stage: Sta
 
     assert not golden.missing(golden.go_on(golden.restored(stage, kept), stage, kept), kept)
     assert kept.outputs
+
+
+@released
+def test_verdicts_go_on_from_a_release_s_checkpoint(release: Golden) -> None:
+    """What a release had open or found afterwards is found by this version too."""
+    kept = release.stages["evaluate"]
+
+    found = problems(golden.go_on(golden.restored("evaluate", kept), "evaluate", kept))
+    assert problems(kept.outputs) <= found
 
 
 @released

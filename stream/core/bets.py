@@ -8,6 +8,8 @@ tick size and however q moves inside the null (Waudby-Smith, Ramdas 2024; Larsso
 
 The null always holds the reference, its sampling error and the tolerance. So a table is as sure as
 its reference is large, and a small reference makes it blind to small changes, never trigger-happy.
+
+Beside these a table has bets that go on what was seen (`learning`).
 """
 
 from __future__ import annotations
@@ -21,6 +23,14 @@ from scipy import special
 
 from models.profile import SignalProfile, Validation
 from stream.core.intervals import mean_upper_bound, share_bounds
+from stream.core.learning import (
+    SHIFTS,
+    LearnedBets,
+    PastBets,
+    common,
+    learned_bets,
+    past_bets,
+)
 from stream.events import LOSS_BINS
 
 Array = NDArray[np.float64]
@@ -28,22 +38,23 @@ Array = NDArray[np.float64]
 LOSS_VALUES: Final[Array] = np.arange(LOSS_BINS) / (LOSS_BINS - 1)  # what its bins stand for
 
 LOSS_STAKES: Final = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.8])  # of the largest possible stake
-SHIFTS: Final = np.array([0.1, 0.2, 0.4, 0.8])  # beyond the null, in standard deviations
 ODDS_UP: Final = (1.5, 4.0)  # a bin's odds against those of its bound
 ODDS_DOWN: Final = (0.6, 0.2)
 RAREST_DOWN: Final = 0.005  # a bin whose share may be below this is not bet to shrink
-WEIGHTS: Final = {"location": 0.4, "scale": 0.2, "bins": 0.3}
+WEIGHTS: Final = {"location": 0.2, "scale": 0.1, "bins": 0.3}
+PAST_WEIGHT: Final = 0.3
+LEARNED_WEIGHT: Final = 0.1
 BOLDEST: Final = 0.9  # of the capital may be lost on one event
 DEFLATE_FROM: Final = 1.5  # a smaller variance inflation is taken for noise of its estimate
 PRIOR_ROWS: Final = 100  # of the reference, mixed into the counts that a recovery table starts from
 
 
 class BetTable(NamedTuple):
-    """K bets on one signal.
+    """The bets on one signal. All weights together add up to 1, or there are no bets.
 
     Attributes:
         log_bets: shape (K, B).
-        weights: shape (K,), adding up to 1; empty if the reference allows no bet.
+        weights: shape (K,).
         deflation: counts are divided by it before they are bet on, at least 1.
     """
 
@@ -51,6 +62,8 @@ class BetTable(NamedTuple):
     log_bets: Array
     weights: Array
     deflation: float = 1.0
+    past: PastBets | None = None
+    learned: LearnedBets | None = None
 
 
 class HarmBound(NamedTuple):
@@ -65,44 +78,69 @@ class HarmBound(NamedTuple):
         return self.upper - self.mean
 
 
-def harm_bound(validation: Validation, *, tolerance: float, delta: float) -> HarmBound:
+def harm_bound(
+    validation: Validation, *, tolerance: float, delta: float, objective: float | None = None
+) -> HarmBound:
     """The validated mean loss, and the most it may be: its upper bound at delta plus the tolerance.
+
+    Args:
+        objective: a mean loss that was promised, in the unit of the loss; takes the place of the
+            bound, and then no sampling error is left.
 
     >>> bins = (400, 60, 20, 10, 6, 4) + (0,) * 14
     >>> v = Validation(n=500, loss_bins=bins, loss_scale=4.0, metrics={})
     >>> bound = harm_bound(v, tolerance=0.0, delta=0.005)
     >>> round(bound.mean, 4), round(bound.smallest_harm, 4)
     (0.0183, 0.0142)
+    >>> harm_bound(v, tolerance=0.0, delta=0.005, objective=0.1).upper
+    0.025
     """
     counts = np.asarray(validation.loss_bins, dtype=float)
     n = float(counts.sum())
     mean = float(counts @ LOSS_VALUES) / n if n else 1.0
+    if objective is not None:
+        return HarmBound(mean, min(1.0, objective / validation.loss_scale))
     upper = mean_upper_bound(LOSS_VALUES, counts / _deflation(validation.deflation), delta)
     return HarmBound(mean, min(1.0, upper + tolerance))
 
 
 def loss_table(
-    validation: Validation, *, tolerance: float, delta: float, name: str = "harm"
+    validation: Validation,
+    *,
+    tolerance: float,
+    delta: float,
+    objective: float | None = None,
+    name: str = "harm",
 ) -> BetTable:
     """Bets against "the mean bounded loss is at most the validated one", on LOSS_BINS counts.
 
     Wrong about the validated loss with probability at most delta (see `harm_bound`). Losses must
-    have been rounded onto the bins without moving their mean.
+    have been rounded onto the bins without moving their mean. Without an objective, a rise against
+    the validation and the past together is harm as well.
     """
-    bound = harm_bound(validation, tolerance=tolerance, delta=delta)
+    bound = harm_bound(validation, tolerance=tolerance, delta=delta, objective=objective)
     rows = mean_bets(LOSS_VALUES, bound.upper, LOSS_STAKES / bound.upper)
-    return _table(name, _staked(rows), validation.deflation)
+    past = _past_loss(validation, tolerance) if objective is None else None
+    return _table(name, _staked(rows), validation.deflation, past=past)
 
 
 def recovery_table(
-    validation: Validation, level: float, *, tolerance: float, delta: float, name: str = "harm"
+    validation: Validation,
+    level: float,
+    *,
+    tolerance: float,
+    delta: float,
+    objective: float | None = None,
+    name: str = "harm",
 ) -> BetTable:
     """Bets against "the loss is still nearer to `level` (at the alarm) than to the validated one".
 
-    The edge lies midway between the two, or where `loss_table` ceases to call harmless if higher.
+    The edge lies midway between the two, or, up to three quarters of the way, where `loss_table`
+    ceases to call harmless.
     """
-    bound = harm_bound(validation, tolerance=tolerance, delta=delta)
-    edge = min(max((bound.mean + level) / 2, bound.upper), 1 - 1e-6)
+    bound = harm_bound(validation, tolerance=tolerance, delta=delta, objective=objective)
+    middle, far = (bound.mean + level) / 2, bound.mean + 0.75 * (level - bound.mean)
+    edge = min(max(middle, min(bound.upper, far), 1e-6), 1 - 1e-6)
     rows = mean_bets(-LOSS_VALUES, -edge, LOSS_STAKES / (1 - edge))
     return _table(name, _staked(rows), validation.deflation)
 
@@ -116,20 +154,25 @@ def distribution_table(signal: SignalProfile, *, tolerance_psi: float, delta: fl
         delta: chance that the reference's sampling error alone reaches past the null (approximate
             for location and scale, exact for bins). With S signals take 0.01 / S.
     """
-    deflation = _deflation(signal.deflation)
-    counts = np.asarray(signal.counts, dtype=float) / deflation
+    counts = np.asarray(signal.counts, dtype=float) / _deflation(signal.deflation)
     scored = signal.kind == "numeric"
-    delta_each = delta / (2 * len(counts) + 4 * scored)
-    rows = float(counts.sum())
+    delta_each = delta / (3 * len(counts) + 4 * scored)
+    rows, bins = float(counts.sum()), len(counts)
     if rows <= 0:
-        return _table(signal.name, [], signal.deflation, bins=len(counts))
+        return _table(signal.name, [], signal.deflation, bins=bins)
+    p, tolerated = _smoothed(counts), tolerance_psi**0.5
     groups = [(WEIGHTS["bins"], _share_bets(counts, tolerance_psi, delta_each))]
+    directions = list(_scores(p)) if scored else common(p)
     if scored:
-        p = _smoothed(counts)
-        slack = max(tolerance_psi**0.5, float(-special.ndtri(delta_each)) / rows**0.5)
-        for name, score in zip(("location", "scale"), _scores(p), strict=True):
+        slack = max(tolerated, float(-special.ndtri(delta_each)) / rows**0.5)
+        for name, score in zip(("location", "scale"), directions, strict=True):
             groups.append((WEIGHTS[name], _shift_bets(p, score, slack)))
-    return _table(signal.name, groups, signal.deflation, bins=len(counts))
+    both = [side * score for score in directions for side in (1.0, -1.0)]
+    past = past_bets(p, rows, both, slack=tolerated, weight=PAST_WEIGHT)
+    learned = learned_bets(
+        p, rows, tolerance_psi=tolerance_psi, delta=bins * delta_each, weight=LEARNED_WEIGHT
+    )
+    return _table(signal.name, groups, signal.deflation, bins=bins, past=past, learned=learned)
 
 
 def broken_table(signal: SignalProfile, *, delta: float) -> BetTable:
@@ -241,8 +284,21 @@ def _deflation(inflation: float) -> float:
 
 def _staked(rows: Array) -> list[tuple[float, list[Array]]]:
     """Low stakes weigh more: what they are for is slow to show, what high ones are for is not."""
-    weights = LOSS_STAKES**-0.5
+    weights = LOSS_STAKES**-0.5 / (LOSS_STAKES**-0.5).sum()
     return [(float(weight), [row[None]]) for weight, row in zip(weights, rows, strict=False)]
+
+
+def _past_loss(validation: Validation, tolerance: float) -> PastBets | None:
+    """Only a rise is harm. A row of the greatest loss, that was not seen, keeps costs careful."""
+    counts = np.asarray(validation.loss_bins, dtype=float) / _deflation(validation.deflation)
+    rows = float(counts.sum())
+    if rows <= 0:
+        return None
+    counts[-1] += 1
+    p = counts / counts.sum()
+    spread = float(p @ (LOSS_VALUES - p @ LOSS_VALUES) ** 2) ** 0.5
+    slack = tolerance / max(spread, 1e-9)
+    return past_bets(p, rows, [LOSS_VALUES], slack=slack, weight=1.0)
 
 
 def _table(
@@ -250,6 +306,8 @@ def _table(
     groups: Sequence[tuple[float, Sequence[Array]]],
     inflation: float,
     bins: int = LOSS_BINS,
+    past: PastBets | None = None,
+    learned: LearnedBets | None = None,
 ) -> BetTable:
     """Stack directions. A group's weight is split evenly over directions, then over their bets."""
     rows, weights = [np.empty((0, bins))], [np.empty(0)]
@@ -258,4 +316,13 @@ def _table(
         rows += winnable
         weights += [np.full(len(bets), weight / len(winnable) / len(bets)) for bets in winnable]
     column = np.concatenate(weights)
-    return BetTable(name, np.vstack(rows), column / (column.sum() or 1.0), _deflation(inflation))
+    more = [bets for bets in (past, learned) if bets is not None]
+    total = float(column.sum() + sum(bets.weights.sum() for bets in more)) or 1.0
+    return BetTable(
+        name,
+        np.vstack(rows),
+        column / total,
+        _deflation(inflation),
+        past._replace(weights=past.weights / total) if past else None,
+        learned._replace(weights=learned.weights / total) if learned else None,
+    )

@@ -13,22 +13,23 @@ point of the bet. While the null holds E[M] <= sum of g, hence:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stream.core.bets import BetTable
+from stream.core.capital import Stack
 
 Array = NDArray[np.float64]
-
-CEILING: Final = 1e150  # capital is capped: lower is always allowed, and infinity is no plain data
-LARGEST_LOG: Final = 345.0  # what a tick pays at most; about log(CEILING), so no product overflows
 
 #: A period grows no faster than this many events of a signal. Without it a signal of few events
 #: would collect a month's growth while its bets have hardly been tested, and alarm by age alone.
 PERIOD_EVENTS: Final = 20_000
+
+#: One signal's bets: packed float64, or numbers as release 0.1 wrote them; None: suspended.
+State = bytes | list[float] | None
 
 
 class Detector:
@@ -46,12 +47,12 @@ class Detector:
 
     def __init__(self, table: BetTable) -> None:
         self.table = table
-        self._capital: Array = np.zeros(len(table.weights))
+        self._stack = Stack([table])
 
     @property
     def evidence(self) -> float:
         """Weighted capital of the bets: reaches A at most once per A of growth, on average."""
-        return float(self.table.weights @ self._capital)
+        return float(self._stack.evidence[0])
 
     def update(self, counts: ArrayLike, growth: float) -> float:
         """Take one tick's counts, shape (B,). Returns the evidence. An empty tick changes nothing.
@@ -60,24 +61,23 @@ class Detector:
             ValueError: the counts are not on the table's bins.
         """
         row = _on_bins(self.table, counts) / self.table.deflation
-        if row.any():
-            self._capital = _grown(self._capital, self.table.log_bets @ row, growth)
+        self._stack.update(row[None], np.array([[growth]]))
         return self.evidence
 
     def reset(self) -> None:
-        self._capital = np.zeros_like(self._capital)
+        """From no evidence again; what the bets have learned stays."""
+        self._stack.reset([0])
 
     def snapshot(self) -> list[float]:
-        """The bets' capital, as plain numbers."""
-        return [float(value) for value in self._capital]
+        """State as plain numbers."""
+        return [float(value) for value in self._stack.save(0)]
 
     def restore(self, snapshot: Sequence[float]) -> None:
         """Raises:
         ValueError: the snapshot is of another table.
         """
-        if len(snapshot) != len(self._capital):
-            raise ValueError(f"{self.table.name}: {len(snapshot)} bets, not {len(self._capital)}")
-        self._capital = np.array(snapshot, dtype=float)
+        if not self._stack.load(0, np.array(snapshot, dtype=float)):
+            raise ValueError(f"{self.table.name}: a snapshot of other bets")
 
 
 class Bank:
@@ -113,23 +113,12 @@ class Bank:
             raise ValueError("shares add up to more than the budget")
         self.tables = {table.name: table for table in tables}
         self._names = names
+        self._places = {name: i for i, name in enumerate(names)}
         self._group_of = [(groups or {}).get(name, "") for name in names]
         self._worth = np.array([alarms * shares[name] for name in names])
         self._suspended: NDArray[np.bool_] = np.zeros(len(names), dtype=bool)
         self._deflation = np.array([[table.deflation] for table in tables]).reshape(-1, 1)
-        self._stack(tables)
-
-    def _stack(self, tables: Sequence[BetTable]) -> None:
-        """Pad all tables to one size, so that a tick costs a few array operations."""
-        most_bets = max((len(table.weights) for table in tables), default=0)
-        most_bins = max((table.log_bets.shape[1] for table in tables), default=0)
-        self._log_bets = np.zeros((len(tables), most_bets, most_bins))
-        self._weights = np.zeros((len(tables), most_bets))
-        self._capital: Array = np.zeros((len(tables), most_bets))
-        for i, table in enumerate(tables):
-            bets, bins = table.log_bets.shape
-            self._log_bets[i, :bets, :bins] = table.log_bets
-            self._weights[i, :bets] = table.weights
+        self._stack = Stack(tables)
 
     def update(self, counts: Mapping[str, ArrayLike], growth: float) -> tuple[str, ...]:
         """Take one tick; signals without events in it stay as they are.
@@ -144,16 +133,15 @@ class Bank:
         Raises:
             ValueError: counts are not on a table's bins.
         """
-        rows = np.zeros((len(self._names), self._log_bets.shape[2]))
+        rows = np.zeros((len(self._names), self._stack.bins))
         for i, name in enumerate(self._names):
             if name in counts and not self._suspended[i]:
                 row = _on_bins(self.tables[name], counts[name])
                 rows[i, : len(row)] = row
         rows /= self._deflation
-        n = rows.sum(axis=1, keepdims=True)
-        paid = (self._log_bets @ rows[:, :, None])[:, :, 0]
-        grown = _grown(self._capital, paid, np.minimum(growth, n / PERIOD_EVENTS))
-        self._capital = np.where(n > 0, grown, self._capital)
+        self._stack.update(
+            rows, np.minimum(growth, rows.sum(axis=1, keepdims=True) / PERIOD_EVENTS)
+        )
         return self._alarms()
 
     def levels(self) -> dict[str, float]:
@@ -162,57 +150,51 @@ class Bank:
 
     def suspend(self, name: str) -> None:
         """Stop watching a signal, as long as its alert is open."""
-        i = self._names.index(name)
+        i = self._places[name]
         self._suspended[i] = True
-        self._reset([i])
+        self._stack.reset([i])
 
     def resume(self, name: str) -> None:
         """Watch a signal again, from no evidence."""
-        self._suspended[self._names.index(name)] = False
+        self._suspended[self._places[name]] = False
 
-    def snapshot(self) -> dict[str, list[float] | None]:
-        """Plain data: the bets' capital by name, None for a suspended signal."""
+    def snapshot(self) -> dict[str, State]:
+        """Plain data: the state of each signal's bets, None for a suspended one."""
         return {
-            name: None if self._suspended[i] else [float(x) for x in self._capital_of(i)]
+            name: None if self._suspended[i] else self._stack.save(i).astype("<f8").tobytes()
             for i, name in enumerate(self._names)
         }
 
-    def restore(self, snapshot: Mapping[str, Sequence[float] | None]) -> None:
+    def restore(self, snapshot: Mapping[str, State]) -> None:
         """Take a snapshot over. Signals it lacks or has other bets for start from no evidence."""
         for i, name in enumerate(self._names):
-            values = snapshot.get(name, ())
-            self._suspended[i] = values is None
-            capital = self._capital_of(i)
-            capital[:] = values if values is not None and len(values) == len(capital) else 0.0
+            state = snapshot.get(name, b"")
+            self._suspended[i] = state is None
+            self._stack.load(i, _numbers(state))
 
     def _alarms(self) -> tuple[str, ...]:
         levels = self._levels()
         order = [int(i) for i in np.argsort(-levels, kind="stable")]
         alone = {i for i in order if levels[i] >= 1}
-        self._reset(alone)
+        self._stack.reset(alone)
         carried: set[int] = set()
         for group in dict.fromkeys(self._group_of):
             summed = [i for i in order if i not in alone and self._group_of[i] == group]
             reached = np.cumsum(levels[summed])
             if len(reached) and reached[-1] >= 1:
                 carried |= set(summed[: int(np.searchsorted(reached, 0.5 * reached[-1])) + 1])
-                self._reset(summed)
+                self._stack.reset(summed)
         return tuple(self._names[i] for i in order if i in alone | carried)
 
     def _levels(self) -> Array:
-        levels: Array = self._worth * (self._weights * self._capital).sum(axis=1)
+        levels: Array = self._worth * self._stack.evidence
         return levels
 
-    def _reset(self, signals: Iterable[int]) -> None:
-        self._capital[list(signals)] = 0.0
 
-    def _capital_of(self, i: int) -> Array:
-        return self._capital[i, : len(self.tables[self._names[i]].weights)]
-
-
-def _grown(capital: Array, paid: Array, growth: Array | float) -> Array:
-    grown: Array = np.minimum(np.exp(np.minimum(paid, LARGEST_LOG)) * (capital + growth), CEILING)
-    return grown
+def _numbers(state: State) -> Array:
+    if isinstance(state, bytes):
+        return np.frombuffer(state, dtype="<f8")
+    return np.array(state or (), dtype=float)
 
 
 def _on_bins(table: BetTable, counts: ArrayLike) -> Array:

@@ -61,7 +61,7 @@ class Watch(Struct, omit_defaults=True):
 
     version: int
     until_ms: int = 0  # end of the last group seen
-    bank: dict[str, list[float] | None] = {}
+    bank: dict[str, bytes | list[float] | None] = {}
     sightings: dict[str, Sighting] = {}
 
     def open(self, kind: Kind) -> dict[str, Sighting]:

@@ -1,0 +1,108 @@
+"""What bets are worth: the recursion of each kind, written out beside the arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stream.core.bets import BetTable, distribution_table
+from stream.core.capital import CAUTION_ROWS, HALF_LIVES, IDLE_LOG, Stack, learned_bets
+from stream.core.learning import LearnedBets, PastBets
+from tests.test_bets import categorical, numeric
+
+Array = NDArray[np.float64]
+NOTHING = BetTable("x", np.empty((0, 2)), np.empty(0))
+PAST = PastBets(
+    scores=np.array([[-0.1, 0.1], [0.2, -0.2]]),
+    costs=np.array([0.006, 0.021]),
+    variances=np.array([0.01, 0.04]),
+    rows=50.0,
+    weights=np.array([0.5, 0.5]),
+)
+LEARNED = LearnedBets(np.array([0.5, 0.5]), 0.001, np.array([0.5, 0.5]))
+
+
+def take(stack: Stack, *ticks: tuple[float, float], growth: float = 1.0) -> float:
+    for tick in ticks:
+        stack.update(np.array([tick]), np.array([[growth]]))
+    return float(stack.evidence[0])
+
+
+def test_a_bet_on_the_past_pays_for_what_differs_from_all_that_was_before() -> None:
+    stack = Stack([NOTHING._replace(past=PAST)])
+    ticks = [(3.0, 7.0), (4.0, 4.0), (0.0, 9.0)]
+    capital, total, rows = np.zeros(2), np.zeros(2), 50.0
+    for tick in ticks:
+        n, sums = sum(tick), PAST.scores @ tick
+        cost = n * PAST.costs + n**2 / rows * PAST.variances / 2
+        capital = np.exp(sums - n * total / rows - cost) * (capital + 1.0)
+        total, rows = total + sums, rows + n
+        assert take(stack, tick) == pytest.approx(capital.mean())
+
+
+def test_a_learned_bet_goes_on_earlier_ticks_only_and_forgets_by_halves() -> None:
+    stack = Stack([NOTHING._replace(learned=LEARNED)])
+    counts, capital = np.zeros((2, 2)), np.zeros(2)
+    for tick in [(30.0, 70.0), (30.0, 70.0), (20.0, 80.0)]:
+        bets, idle = learned_bets(LEARNED.reference, counts, np.array([LEARNED.radius] * 2))
+        paid = np.where(idle, IDLE_LOG, bets @ tick)
+        capital = np.exp(paid) * (capital + 1.0)
+        counts = counts * 0.5 ** (1 / HALF_LIVES)[:, None] + tick
+        assert take(stack, tick) == pytest.approx(capital.mean())
+    assert capital.min() > 1
+
+
+def test_what_was_learned_is_a_mixture_with_the_reference_as_near_as_is_fair() -> None:
+    p, counts = np.array([0.2, 0.3, 0.5]), np.array([[90.0, 5.0, 5.0]])
+    bets, idle = learned_bets(p, counts, np.array([0.02]))
+    r = (counts[0] + CAUTION_ROWS * p) / (counts.sum() + CAUTION_ROWS)
+    q = r / np.exp(bets[0])
+    assert not idle[0]
+    assert q.sum() == pytest.approx(1)
+    assert float(p @ np.log(p / q)) == pytest.approx(0.02, rel=1e-3)
+    assert learned_bets(p, counts * 0.01, np.array([0.02]))[1].all()
+
+
+def test_a_tick_without_events_teaches_and_pays_nothing() -> None:
+    stack = Stack([NOTHING._replace(past=PAST, learned=LEARNED)])
+    take(stack, (3.0, 7.0))
+    before = stack.save(0).copy()
+    take(stack, (0.0, 0.0))
+    assert (stack.save(0) == before).all()
+
+
+def test_reset_takes_the_capital_and_leaves_what_was_learned() -> None:
+    stack = Stack([NOTHING._replace(past=PAST, learned=LEARNED)])
+    take(stack, (3.0, 7.0), (3.0, 7.0))
+    kept = stack.save(0).copy()
+    stack.reset([0])
+    assert stack.evidence[0] == 0
+    after = stack.save(0)
+    assert ((after == kept) | (after == 0)).all()
+    assert (after != 0).sum() == 1 + 2 + 4  # rows and sums since the reference, and faded counts
+
+
+def test_signals_of_different_sizes_and_kinds_do_not_touch_each_other() -> None:
+    rng = np.random.default_rng(1)
+    signals = [numeric(800, rng), categorical(500, 300, 0, 0), numeric(900, rng)]
+    tables = [distribution_table(s, tolerance_psi=0.0, delta=0.01) for s in signals]
+    tables.insert(1, BetTable("coin", np.log([[0.8, 1.2]]), np.ones(1)))
+    together, apart = Stack(tables), [Stack([table]) for table in tables]
+    for _ in range(5):
+        rows = np.zeros((4, 13))
+        for row, table in zip(rows, tables, strict=True):
+            bins = table.log_bets.shape[1]
+            row[:bins] = rng.multinomial(100, rng.dirichlet(np.ones(bins)))
+        together.update(rows, np.full((4, 1), 0.5))
+        for i, one in enumerate(apart):
+            bins = tables[i].log_bets.shape[1]
+            one.update(rows[i : i + 1, :bins], np.array([[0.5]]))
+    np.testing.assert_allclose(together.evidence, [one.evidence[0] for one in apart])
+    for i, one in enumerate(apart):
+        np.testing.assert_allclose(together.save(i), one.save(0))
+        fresh = Stack([tables[i]])
+        assert fresh.load(0, together.save(i))
+        assert fresh.evidence[0] == pytest.approx(one.evidence[0])
+        assert not fresh.load(0, np.ones(3))
+        assert fresh.evidence[0] == 0
