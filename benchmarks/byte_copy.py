@@ -26,8 +26,7 @@ def copy(settings: Settings, source: str, target: str, group: str) -> None:
     consumer.subscribe([source])
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
-    per_partition = settings.commit_interval_per_partition_ms * settings.partitions
-    interval = max(settings.commit_interval_ms, per_partition) / 1000
+    interval = settings.commit_interval_seconds("score", settings.partitions)
     while not stopping:
         _transaction(consumer, producer, target, time.monotonic() + interval)
     consumer.close()

@@ -183,13 +183,8 @@ class Runtime:
 
     @property
     def interval_seconds(self) -> float:
-        """From one commit to the next. What monitor and evaluate say waits for the next summary
-        anyhow, and commits are most of what a small broker does: they commit at half that pace."""
-        settings = self.world.settings
-        least_ms = len(self.keepers) * settings.commit_interval_per_partition_ms
-        if self.world.stage != "score":
-            least_ms = max(least_ms, settings.summary_interval_ms // 2)
-        interval = max(settings.commit_interval_ms, least_ms) / 1000
+        settings, stage = self.world.settings, self.world.stage
+        interval = settings.commit_interval_seconds(stage, len(self.keepers))
         return interval * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
 
     def assign(self, numbers: set[int]) -> None:

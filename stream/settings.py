@@ -20,7 +20,7 @@ from pydantic_settings import (
 from stream.core.processor import CoreSettings
 from stream.errors import ConfigurationError
 from stream.security import Connection, shown
-from stream.topics import Names
+from stream.topics import Names, Stage
 
 TOML_FILE = Path("driftline.toml")
 
@@ -122,6 +122,17 @@ class Settings(Connection, BaseSettings):
     @property
     def names(self) -> Names:
         return Names(self.topic_prefix)
+
+    def commit_interval_seconds(self, stage: Stage, partitions: int) -> float:
+        """From one commit of a partition to the next, on a worker that owns so many.
+
+        What monitor and evaluate say waits for the next summary anyhow, and small transactions are
+        most of what a broker has to do: these stages commit twice in a summary interval.
+        """
+        least_ms = [self.commit_interval_ms, self.commit_interval_per_partition_ms * partitions]
+        if stage != "score":
+            least_ms.append(self.summary_interval_ms // 2)
+        return max(least_ms) / 1000
 
     @property
     def core(self) -> CoreSettings:

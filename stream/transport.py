@@ -34,7 +34,7 @@ from stream.core.processor import Record
 from stream.errors import RetentionOvertook
 
 FETCH_WAIT_MS = 200  # how long a partition may stand still after its queue was full
-FETCH_PAUSE_SECONDS = 0.03  # between fetches: a trickle comes in handfuls, not one by one
+FETCHES_PER_COMMIT = 4  # at most: a trickle comes in handfuls, not one by one
 FETCH_BYTES = 1_048_576  # of one partition in one fetch; a larger record comes alone
 
 
@@ -60,14 +60,15 @@ class Slice(NamedTuple):
 
 
 class Intake:
-    """Which partitions may be fetched, from where, and in which epoch.
+    """Which partitions may be fetched, from where, in which epoch, and how often.
 
     Epochs end and partitions open on the consumer's event loop only, so that no seek, drain or
     rebalance comes between another's steps.
     """
 
-    def __init__(self, queue_batches: int) -> None:
+    def __init__(self, queue_batches: int, commit_interval_seconds: float) -> None:
         self.epoch = 0
+        self.pause_seconds = commit_interval_seconds / FETCHES_PER_COMMIT
         self._limit = queue_batches
         self._held: dict[TP, int] = {}  # slices between fetch and processor, of open partitions
         self._lock = threading.Lock()
@@ -177,6 +178,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self._ends: dict[TP, int] = {}
         self._waiter: asyncio.Future[None] | None = None
         self._drained = 0.0
+        self._behind = False
         self._intake: Intake = self.app.intake
         self._intake.bind(self)
 
@@ -221,7 +223,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         timeout: float | None = None,
         max_records: int | None = None,
     ) -> list[Slice]:
-        await asyncio.sleep(self._drained + FETCH_PAUSE_SECONDS - time.monotonic())
+        if not self._behind:
+            await asyncio.sleep(self._drained + self._intake.pause_seconds - time.monotonic())
         if not self.consumer.flow_active:
             return []
         fetcher = consumer._fetcher  # noqa: SLF001
@@ -236,6 +239,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 self._waiter.cancel()
                 slices = self._drain(consumer)
         self._drained = time.monotonic()
+        self._behind = any(piece.ahead for piece in slices)
         return slices
 
     def _drain(self, consumer: aiokafka.AIOKafkaConsumer) -> list[Slice]:

@@ -126,8 +126,10 @@ class _Worker:
         from stream.runtime import Runtime
         from stream.transport import Intake
 
-        runtime = Runtime(world, Intake(self._settings.queue_batches), self._fail)
-        return runtime, apps.build(self._stage, self._settings, runtime, self._fail)
+        settings, stage = self._settings, self._stage
+        intake = Intake(settings.queue_batches, settings.commit_interval_seconds(stage, 1))
+        runtime = Runtime(world, intake, self._fail)
+        return runtime, apps.build(stage, settings, runtime, self._fail)
 
     async def _watch(self, app: StageApp, starting: asyncio.Task[None]) -> None:
         """Return when there is a reason to end."""

@@ -153,7 +153,7 @@ class Thread:
 
 
 def intake(limit: int = 2) -> tuple[Intake, Thread]:
-    made, thread = Intake(limit), Thread()
+    made, thread = Intake(limit, 0.1), Thread()
     made.bind(thread)  # type: ignore[arg-type]
     return made, thread
 
