@@ -57,6 +57,7 @@ class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many false alarms the model may raise, over all its signals."""
 
     false_alarms_per_month: Positive = 1.0
+    false_alarms_per_million_events: Positive | None = None  # if set, counts instead of the month
     harm_share: NotNegative = 0.40
     data_share: NotNegative = 0.20
     prediction_share: NotNegative = 0.15
@@ -68,6 +69,9 @@ class Tolerances(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     psi: NotNegative = 0.01
     loss: NotNegative = 0.0  # on the bounded loss, added to the upper bound of the validated loss
+    loss_objective: Positive | None = (
+        None  # a mean loss that is promised (nats, or the label's unit): harm is to exceed it
+    )
     delta: Probability = 0.005  # chance that a version's validated loss exceeds its upper bound
 
 

@@ -237,3 +237,17 @@ def test_doctor_goes_on_without_a_broker_or_a_registry() -> None:
     found = {check["what"]: check["state"] for check in json.loads(result.stdout)}
     assert (result.exit_code, found["broker"], found["registry"]) == (3, "bad", "bad")
     assert "driftline migrate" in result.stdout
+
+
+def test_adding_a_model_says_what_its_alarms_promise(place: Path) -> None:
+    """The smallest harm that can be certified, what is guaranteed and what is approximate."""
+    (place / "churn.toml").write_text(SPEC)
+    run("migrate")
+    added = run("models", "add", "churn.toml", "--data", history(place / "h.csv")).stdout
+    assert "at most 1 per month are expected" in added
+    assert "the smallest harm that this reference can certify is a rise by" in added
+    assert "\nguaranteed " in added
+    assert "\napproximate " in added
+    promise = json.loads(run("models", "show", "churn", "--json").stdout)["promise"]
+    assert promise["validation_rows"] == 100
+    assert 0 < promise["smallest_harm"] < 1

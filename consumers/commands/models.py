@@ -26,6 +26,7 @@ from consumers.commands.common import (
 if TYPE_CHECKING:
     from models.registry import LiveState, Outcome, Registry
     from models.spec import ModelSpec
+    from stream.core.promises import Promise
     from stream.settings import Settings
 
 app = group("Models: what is registered, what is live, and what was.")
@@ -60,7 +61,7 @@ def add(
             version = train_first(opened, settings, wanted, dataset, who())
             say(f"version {version} is trained and live")
         publish_changes(opened, settings)
-        show_model(opened, wanted.name, json=json)
+        show_model(opened, settings, wanted.name, json=json)
 
 
 @app.command("list")
@@ -95,12 +96,13 @@ def list_models(*, json: Json = False) -> None:
 
 @app.command()
 def show(model: Model, *, json: Json = False) -> None:
-    """Show what is live for one model, and its versions.
+    """Show what is live for one model, what its alarms promise, and its versions.
 
     Example: driftline models show churn --json
     """
-    with registry(load_settings()) as opened:
-        show_model(opened, model, json=json)
+    settings = load_settings()
+    with registry(settings) as opened:
+        show_model(opened, settings, model, json=json)
 
 
 @app.command()
@@ -244,13 +246,16 @@ def publish_changes(opened: Registry, settings: Settings) -> None:
     say(pump_once(opened, settings))
 
 
-def show_model(opened: Registry, model: str, *, json: bool) -> None:
+def show_model(opened: Registry, settings: Settings, model: str, *, json: bool) -> None:
     state = known_model(opened, model)
     versions = opened.versions(model)
+    promise = _promise(settings, state)
     if json:
-        print_json({"live": state, "versions": versions})
+        print_json({"live": state, "versions": versions, "promise": promise})
         return
     _print_state(state, json=False)
+    if promise is not None:
+        _print_promise(promise)
     if versions:
         typer.echo()
         print_table(
@@ -266,6 +271,42 @@ def show_model(opened: Registry, model: str, *, json: bool) -> None:
                 for version in reversed(versions)
             ],
         )
+
+
+def _promise(settings: Settings, state: LiveState) -> Promise | None:
+    """What the champion's reference allows to promise; None without a champion."""
+    from models import artefacts, profile
+    from stream.core.promises import promise
+    from stream.core.watching import watched
+
+    card = next((card for card in state.versions if card.version == state.champion), None)
+    if card is None:
+        return None
+    try:
+        data = artefacts.fetch(card.profile_url, card.profile_digest, settings.max_artefact_bytes)
+        reference = profile.decode(data)
+        return promise(state.spec, reference, signals=len(watched(state.spec, reference)))
+    except ValueError as error:
+        say(f"what its alarms promise is not known: {error}")
+        return None
+
+
+def _print_promise(promise: Promise) -> None:
+    scale = promise.loss_scale
+    harm = (
+        f"a mean loss above {promise.bound * scale:.4g} is certain harm; validated "
+        f"{promise.validated * scale:.4g} on {promise.validation_rows} labels, so the smallest "
+        f"harm that this reference can certify is a rise by {promise.smallest_harm * scale:.4g}"
+    )
+    print_fields(
+        [
+            ("false alarms", f"at most {promise.false_alarms:g} per {promise.per} are expected"),
+            ("no news", f"changes up to a PSI of {promise.tolerance_psi:g}"),
+            ("harm", harm),
+            ("guaranteed", promise.guaranteed),
+            *(("approximate", sentence) for sentence in promise.approximate),
+        ]
+    )
 
 
 def role(state: LiveState, version: int) -> str:

@@ -125,4 +125,4 @@ def _change(
     confirm("Go ahead?", yes=yes)
     require(getattr(opened, action)(model, version, who=who(), reason=reason))
     publish_changes(opened, load_settings())
-    show_model(opened, model, json=json)
+    show_model(opened, load_settings(), model, json=json)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from stream.core.bets import harm_bound
 from stream.core.distances import compare
 from stream.core.trials import Judgement
 from stream.core.watching import Kit, Sighting, Watch, bounded_loss
@@ -18,8 +17,7 @@ Finding = tuple[str, dict[str, Any]]  # sentence, evidence
 def harm(watch: Watch, kit: Kit) -> Finding:
     """The champion's loss is above what its validation allows."""
     sighting = watch.open("harm")["loss"]
-    tolerances = kit.spec.tolerances
-    bound = harm_bound(kit.profile.validation, tolerance=tolerances.loss, delta=tolerances.delta)
+    bound = kit.harm_bound
     loss = bounded_loss(sighting.counts)
     sentence = (
         f"version {watch.version} does worse than when it was validated: bounded loss {loss:.3f} "

@@ -14,6 +14,8 @@ from scipy import special
 
 Array = NDArray[np.float64]
 
+REFERENCE_RISK: Final = 0.01  # chance that a reference's sampling error raises an alarm of its own
+
 
 class Interval(NamedTuple):
     """A figure with its interval; `low` and `high` are None where the sample cannot tell."""

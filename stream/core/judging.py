@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from msgspec import Struct, field
 
 from stream.core import describing, policy, trials, watching
@@ -118,7 +119,8 @@ def _report(case: Case) -> Iterator[Fact]:
         names = sorted(case.watch.open(kind))
         alert = case.verdicts.book.open.get(problem)
         if names and (alert is None or alert.evidence.get("names") != names):
-            yield case.report(problem, _describe(case, kind), names=names)
+            promised = msgspec.structs.asdict(case.kit.promise)
+            yield case.report(problem, _describe(case, kind), names=names, promise=promised)
         elif alert is not None and not names:
             yield case.recovered(problem)
 

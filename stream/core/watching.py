@@ -7,7 +7,7 @@ won it returns to the bank without evidence (hysteresis: statistics of both are 
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -17,21 +17,24 @@ from stream.core.bets import (
     BetTable,
     broken_table,
     distribution_table,
+    harm_bound,
     loss_table,
     recovery_table,
     signal_recovery_table,
 )
 from stream.core.detector import Bank, Detector
+from stream.core.intervals import REFERENCE_RISK
+from stream.core.promises import allowance, promise
 from stream.core.ticks import Group, Tick, added
 from stream.events import LOSS_BINS
 
 Kind = Literal["harm", "broken", "prediction", "feature"]
 
 MONTH_MS: Final = 30 * DAY_SECONDS * 1000
+MILLION: Final = 1_000_000
 RECOVERY_EVIDENCE: Final = 1000.0  # a false "recovered" at most once in so many groups of ticks
 MINIMUM_OPEN_GROUPS: Final = 3
 LOW: Final = 0.01  # of an alarm's evidence: below it nothing has begun
-REFERENCE_RISK: Final = 0.01  # chance that a reference's sampling error raises an alarm of its own
 
 
 class Signal(NamedTuple):
@@ -82,11 +85,18 @@ class Kit:
     def __init__(self, spec: ModelSpec, profile: ReferenceProfile) -> None:
         self.spec = spec
         self.profile = profile
-        self.signals = _signals(spec, profile)
+        self.signals = watched(spec, profile)
+        self.promise = promise(spec, profile, signals=len(self.signals))
+        self._loss: dict[str, Any] = {
+            "tolerance": spec.tolerances.loss,
+            "delta": spec.tolerances.delta,
+            "objective": spec.tolerances.loss_objective,
+        }
+        self.harm_bound = harm_bound(profile.validation, **self._loss)
         self.bank = Bank(
             [self._table(signal) for signal in self.signals],
             _shares(spec, self.signals),
-            alarms=spec.budget.false_alarms_per_month,
+            alarms=allowance(spec.budget)[0],
             groups={signal.key: signal.kind for signal in self.signals},
         )
         self._recoveries: dict[str, tuple[list[int], BetTable]] = {}
@@ -102,6 +112,12 @@ class Kit:
             if len(counts) == self.bank.tables[signal.key].log_bets.shape[1] and sum(counts) > 0
         }
 
+    def periods(self, group: Group, since_ms: int) -> float:
+        """Budget periods that passed with a group: months, or millions of events."""
+        if self.spec.budget.false_alarms_per_million_events is not None:
+            return group.counts.events / MILLION
+        return (group.end_ms - since_ms) / MONTH_MS
+
     def recovery(self, signal: Signal, counts: list[int]) -> BetTable:
         """Bets against "still as bad as `counts`, seen at the alarm"."""
         known = self._recoveries.get(signal.key)
@@ -113,8 +129,7 @@ class Kit:
     def _table(self, signal: Signal) -> BetTable:
         tolerances = self.spec.tolerances
         if signal.kind == "harm":
-            validation = self.profile.validation
-            table = loss_table(validation, tolerance=tolerances.loss, delta=tolerances.delta)
+            table = loss_table(self.profile.validation, **self._loss)
         else:
             delta = REFERENCE_RISK / len(self.profile.signals)
             reference = self._reference(signal)
@@ -127,13 +142,7 @@ class Kit:
     def _recovery_table(self, signal: Signal, counts: list[int]) -> BetTable:
         if signal.kind != "harm":
             return signal_recovery_table(self._reference(signal), counts)
-        tolerances = self.spec.tolerances
-        return recovery_table(
-            self.profile.validation,
-            bounded_loss(counts),
-            tolerance=tolerances.loss,
-            delta=tolerances.delta,
-        )
+        return recovery_table(self.profile.validation, bounded_loss(counts), **self._loss)
 
     def _reference(self, signal: Signal) -> SignalProfile:
         reference = self.profile.signal(signal.name)
@@ -144,7 +153,7 @@ class Kit:
 
 def observe(watch: Watch, kit: Kit, group: Group) -> None:
     """Take one group in: signals of the watch open and recover."""
-    growth = (group.end_ms - (watch.until_ms or group.start_ms)) / MONTH_MS
+    growth = kit.periods(group, watch.until_ms or group.start_ms)
     watch.until_ms = group.end_ms
     kit.bank.restore(watch.bank)
     seen = kit.counts(group.counts)
@@ -194,7 +203,8 @@ def bounded_loss(bets: list[int]) -> float:
     return sum(i * n for i, n in enumerate(bets)) / max(1, sum(bets)) / (LOSS_BINS - 1)
 
 
-def _signals(spec: ModelSpec, profile: ReferenceProfile) -> tuple[Signal, ...]:
+def watched(spec: ModelSpec, profile: ReferenceProfile) -> tuple[Signal, ...]:
+    """Every line of the budget."""
     features = set(spec.feature_names)
     signals = [Signal("harm", "loss")]
     for reference in profile.signals:
