@@ -11,6 +11,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from models.seasons import Season
+
 
 class SignalProfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Counts of one signal: a feature, or "prediction" (multiclass: "prediction:<class>").
@@ -22,7 +24,10 @@ class SignalProfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
         categories: categorical only; values as text, most frequent first.
         counts: reference counts; numeric k+3 (under, k bins, over, null), categorical c+2
             (c categories, unseen, null).
-        deflation: variance inflation of block means of the time-ordered reference, at least 1.
+        deflation: variance inflation of block means of the time-ordered reference, at least 1;
+            within the cells of the season, where there is one.
+        season: the cycle that the reference goes through, "" if none.
+        cells: counts of each cell of the season; they add up to `counts`.
     """
 
     name: str
@@ -31,6 +36,12 @@ class SignalProfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     edges: tuple[float, ...] = ()
     categories: tuple[str, ...] = ()
     deflation: float = 1.0
+    season: Season | Literal[""] = ""
+    cells: tuple[tuple[int, ...], ...] = ()
+
+    def in_cell(self, cell: int) -> SignalProfile:
+        """The reference of one cell of the season."""
+        return msgspec.structs.replace(self, counts=self.cells[cell], season="", cells=())
 
 
 class Validation(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -50,6 +61,7 @@ class ReferenceProfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rows: int
     signals: tuple[SignalProfile, ...]
     validation: Validation
+    time_zone: str = "UTC"  # of the seasons
 
     def signal(self, name: str) -> SignalProfile | None:
         return next((signal for signal in self.signals if signal.name == name), None)

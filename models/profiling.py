@@ -14,38 +14,48 @@ from scipy.special import ndtri
 
 from models.features import Row, frequent
 from models.profile import ReferenceProfile, SignalProfile, Validation
+from models.rhythms import Rhythm
 from models.spec import ModelSpec
 
 BINS = 10
 FEW_VALUES = 12  # a numeric signal with no more distinct values gets a bin for each
-BLOCKS = (50, 100, 200, 400)  # rows; of the deflation estimate
-FEWEST_BLOCKS = 5  # fewer block means say nothing of their variance
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
 def build_profile(
-    spec: ModelSpec, rows: Sequence[Row], outputs: Floats, validation: Validation
+    spec: ModelSpec,
+    rows: Sequence[Row],
+    outputs: Floats,
+    validation: Validation,
+    times_ms: Ints | None = None,
 ) -> ReferenceProfile:
     """The reference of a version.
 
     Args:
         rows: in event-time order, else the deflation estimate sees no dependence.
-        outputs: shape (m, spec.outputs), of rows that the version was not fitted on, in time order.
+        outputs: shape (m, spec.outputs), of the newest rows, that the version was not fitted on.
+        times_ms: of the rows, shape (len(rows),); without them no season is looked for.
     """
+    whole = Rhythm(spec, times_ms)
+    newest = Rhythm(spec, None if times_ms is None else times_ms[len(rows) - len(outputs) :])
     columns: dict[str, tuple[object, ...]] = dict(
         zip(spec.feature_names, zip(*rows, strict=True), strict=True)
     )
     signals = [
-        _categorical(feature.name, columns[feature.name])
+        _categorical(feature.name, columns[feature.name], whole)
         if feature.type == "categorical"
-        else _numeric(feature.name, _numbers(columns[feature.name]))
+        else _numeric(feature.name, _numbers(columns[feature.name]), whole)
         for feature in spec.features
     ]
-    signals += [_numeric(n, v) for n, v in prediction_signals(spec, outputs).items()]
+    signals += [_numeric(n, v, newest) for n, v in prediction_signals(spec, outputs).items()]
     return ReferenceProfile(
-        model=spec.name, rows=len(rows), signals=tuple(signals), validation=validation
+        model=spec.name,
+        rows=len(rows),
+        signals=tuple(signals),
+        validation=validation,
+        time_zone=spec.time_zone,
     )
 
 
@@ -140,16 +150,19 @@ def _numbers(column: Sequence[object] | Floats) -> Floats:
     return np.array(column, dtype=np.float64)  # None becomes NaN
 
 
-def _numeric(name: str, values: Floats) -> SignalProfile:
+def _numeric(name: str, values: Floats, rhythm: Rhythm) -> SignalProfile:
     edges = _edges(values[~np.isnan(values)])
     bins = numeric_bins(edges, values)
     counts = np.bincount(bins, minlength=len(edges) + 2)
-    return SignalProfile(
-        name=name,
-        kind="numeric",
-        edges=tuple(edges.tolist()),
-        counts=tuple(counts.tolist()),
-        deflation=deflation(_rank_scores(bins, counts)),
+    return rhythm.found(
+        SignalProfile(
+            name=name,
+            kind="numeric",
+            edges=tuple(edges.tolist()),
+            counts=tuple(counts.tolist()),
+        ),
+        bins,
+        _rank_scores(bins, counts),
     )
 
 
@@ -162,18 +175,21 @@ def _edges(values: Floats) -> Floats:
     return np.unique(np.quantile(values, np.linspace(0.0, 1.0, BINS + 1)))
 
 
-def _categorical(name: str, column: Sequence[object]) -> SignalProfile:
+def _categorical(name: str, column: Sequence[object], rhythm: Rhythm) -> SignalProfile:
     categories = frequent(v if isinstance(v, str) else None for v in column)
     places: dict[object, int] = {category: i for i, category in enumerate(categories)}
     bins = category_bins(places | {None: len(categories) + 1}, column)
     counts = np.bincount(bins, minlength=len(categories) + 2)
     indicators = (bins[:, None] == np.arange(min(len(categories), BINS))).astype(np.float64)
-    return SignalProfile(
-        name=name,
-        kind="categorical",
-        categories=categories,
-        counts=tuple(counts.tolist()),
-        deflation=deflation(indicators),
+    return rhythm.found(
+        SignalProfile(
+            name=name,
+            kind="categorical",
+            categories=categories,
+            counts=tuple(counts.tolist()),
+        ),
+        bins,
+        indicators,
     )
 
 
@@ -185,25 +201,3 @@ def _rank_scores(bins: Ints, counts: Ints) -> Floats:
     mean = shares @ z
     z = (z - mean) / max(float(np.sqrt(shares @ (z - mean) ** 2)), 1e-12)
     return np.column_stack([z, z**2])[bins]
-
-
-def deflation(scores: Floats) -> float:
-    """How much block means of a time-ordered series vary more than those of independent events.
-
-    The largest Var(block mean) * block / Var(score) over the columns and blocks of 50 to 400, at
-    least 1: counts divided by it carry no more evidence than their dependence allows.
-
-    Args:
-        scores: shape (m,) or (m, columns), in time order.
-    """
-    columns = scores.reshape(len(scores), -1)
-    variance = columns.var(axis=0)
-    worst = 1.0
-    for block in BLOCKS:
-        blocks = len(columns) // block
-        if blocks >= FEWEST_BLOCKS:
-            means = columns[: blocks * block].reshape(blocks, block, -1).mean(axis=1)
-            spread = means.var(axis=0, ddof=1) * block
-            ratios = np.divide(spread, variance, out=np.ones_like(spread), where=variance > 1e-12)
-            worst = max(worst, float(ratios.max(initial=1.0)))
-    return worst

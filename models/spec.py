@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from models.seasons import is_time_zone
+
 Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
@@ -129,6 +131,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     classes: tuple[
         str, ...
     ] = ()  # binary: (negative, positive); multiclass: in the order of probabilities
+    time_zone: str = "UTC"  # whose hours and weekdays inputs may follow, such as "Europe/Berlin"
     segments: tuple[str, ...] = ()  # names of categorical features whose values are judged apart
     windows: tuple[Window, ...] = (Window(seconds=DAY_SECONDS), Window(labels=1000))
     labels: Labels = Labels()
@@ -177,6 +180,7 @@ def check(spec: ModelSpec) -> ModelSpec:
         "classes: a regression model has none": spec.task == "regression" and bool(spec.classes),
         "classes: names must differ": len(set(spec.classes)) < len(spec.classes),
         "segments: name categorical features": not set(spec.segments) <= categorical,
+        f"time_zone: {spec.time_zone!r} is none": not is_time_zone(spec.time_zone),
         "windows: each has either seconds or labels": any(
             (window.seconds is None) == (window.labels is None) for window in spec.windows
         ),

@@ -19,7 +19,8 @@ from models.features import Coder, Row
 from models.learners import LEARNERS
 from models.losses import LOG_LOSS_SCALE, LOSS_BINS, loss_bin, measures
 from models.profile import ReferenceProfile, Validation
-from models.profiling import build_profile, deflation
+from models.profiling import build_profile
+from models.rhythms import deflation
 from models.serving import ServingModel
 from models.spec import ModelSpec
 from models.threads import one_thread
@@ -121,7 +122,7 @@ def fit(spec: ModelSpec, examples: Examples, seed: int) -> Trained:
     return Trained(
         algorithm=best.candidate.algorithm,
         artefact=serving.dump(best.model),
-        profile=build_profile(spec, examples.rows, best.outputs, validation),
+        profile=build_profile(spec, examples.rows, best.outputs, validation, examples.times_ms),
         candidates=tuple(t.candidate if isinstance(t, _Fit) else t for t in tried),
         fitted_rows=len(older.rows),
         held_out_rows=len(newest.rows),

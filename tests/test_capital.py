@@ -14,9 +14,9 @@ from tests.test_bets import categorical, numeric
 Array = NDArray[np.float64]
 NOTHING = BetTable("x", np.empty((0, 2)), np.empty(0))
 PAST = PastBets(
-    scores=np.array([[-0.1, 0.1], [0.2, -0.2]]),
+    scores=np.array([[-1.0, 1.0]]),
+    stakes=np.array([[0.1], [-0.2]]),
     costs=np.array([0.006, 0.021]),
-    variances=np.array([0.01, 0.04]),
     rows=50.0,
     weights=np.array([0.5, 0.5]),
 )
@@ -32,13 +32,32 @@ def take(stack: Stack, *ticks: tuple[float, float], growth: float = 1.0) -> floa
 def test_a_bet_on_the_past_pays_for_what_differs_from_all_that_was_before() -> None:
     stack = Stack([NOTHING._replace(past=PAST)])
     ticks = [(3.0, 7.0), (4.0, 4.0), (0.0, 9.0)]
-    capital, total, rows = np.zeros(2), np.zeros(2), 50.0
+    capital, total, rows, stakes = np.zeros(2), 0.0, 50.0, PAST.stakes[:, 0]
     for tick in ticks:
-        n, sums = sum(tick), PAST.scores @ tick
-        cost = n * PAST.costs + n**2 / rows * PAST.variances / 2
-        capital = np.exp(sums - n * total / rows - cost) * (capital + 1.0)
-        total, rows = total + sums, rows + n
+        n, gain = sum(tick), tick[1] - tick[0]
+        cost = n * PAST.costs + n**2 / rows * stakes**2 / 2
+        capital = np.exp(stakes * (gain - n * total / rows) - cost) * (capital + 1.0)
+        total, rows = total + gain, rows + n
         assert take(stack, tick) == pytest.approx(capital.mean())
+
+
+def test_every_cell_of_a_season_has_a_past_of_its_own_and_the_capital_goes_on() -> None:
+    whole = NOTHING._replace(past=PAST._replace(cells=2))
+    other = whole._replace(past=PAST._replace(cells=2, rows=80.0, costs=PAST.costs * 2))
+    stack = Stack([whole])
+    take(stack, (3.0, 7.0))
+    before = stack.save(0).copy()
+    stack.turn(0, other, cell=1)
+    assert (stack.save(0) == before).all()
+    take(stack, (8.0, 2.0))
+    rows, sums, capital = np.split(stack.save(0), [2, 4])
+    assert (rows.tolist(), sums.tolist()) == ([10.0, 10.0], [4.0, -6.0])
+    cost = 10 * 2 * PAST.costs + 100 / 80 * PAST.stakes[:, 0] ** 2 / 2
+    paid = np.exp(PAST.stakes[:, 0] * -6.0 - cost)
+    assert capital == pytest.approx(paid * (before[-2:] + 1.0))
+    fresh = Stack([whole])
+    assert fresh.load(0, stack.save(0))
+    assert (fresh.save(0) == stack.save(0)).all()
 
 
 def test_a_learned_bet_goes_on_earlier_ticks_only_and_forgets_by_halves() -> None:
@@ -80,7 +99,7 @@ def test_reset_takes_the_capital_and_leaves_what_was_learned() -> None:
     assert stack.evidence[0] == 0
     after = stack.save(0)
     assert ((after == kept) | (after == 0)).all()
-    assert (after != 0).sum() == 1 + 2 + 4  # rows and sums since the reference, and faded counts
+    assert (after != 0).sum() == 1 + 1 + 4  # rows and sums since the reference, and faded counts
 
 
 def test_signals_of_different_sizes_and_kinds_do_not_touch_each_other() -> None:

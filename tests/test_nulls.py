@@ -20,6 +20,7 @@ from scipy.stats import t as student
 
 from models.profile import SignalProfile
 from models.profiling import _numeric
+from models.rhythms import Rhythm
 from stream.core.bets import (
     LOSS_VALUES,
     broken_table,
@@ -31,6 +32,7 @@ from stream.core.bets import (
 from stream.core.capital import learned_bets
 from stream.core.intervals import share_bounds
 from stream.core.learning import SHIFTS, PastBets
+from tests.summaries import SPEC
 from tests.test_bets import categorical, numeric, validation
 
 Array = NDArray[np.float64]
@@ -187,7 +189,11 @@ def test_a_bet_on_the_past_is_fair_over_references_of_the_same_law(law: str, row
     rng = np.random.default_rng(5)
     paid = []
     for _ in range(300):
-        signal = _numeric("x", np.asarray(LAWS[law].rvs(size=rows, random_state=rng), dtype=float))
+        signal = _numeric(
+            "x",
+            np.asarray(LAWS[law].rvs(size=rows, random_state=rng), dtype=float),
+            Rhythm(SPEC, None),
+        )
         past = distribution_table(signal, tolerance_psi=0.0, delta=DELTA).past
         assert past is not None
         edges = np.array(signal.edges)
@@ -215,9 +221,10 @@ def test_a_bet_on_the_past_loss_is_fair_over_validations_of_the_same_error(
 
 def _first_tick(past: PastBets, q: Array, rows: int, n: int = 100) -> Array:
     """Log of what each bet but the boldest pays on average on n events of law q."""
-    cost = n * (past.costs + n / rows * past.variances / 2)
-    timid = np.sqrt(past.variances) < SHIFTS[-1] - 1e-9
-    paid: Array = (n * np.log(np.exp(past.scores) @ q) - cost)[timid]
+    shifts = np.abs(past.stakes).sum(axis=1)
+    cost = n * (past.costs + n / rows * shifts**2 / 2)
+    timid = shifts < SHIFTS[-1] - 1e-9
+    paid: Array = (n * np.log(np.exp(past.stakes @ past.scores) @ q) - cost)[timid]
     return paid
 
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from models import profile as profiles
 from models.features import Row
 from models.profile import ReferenceProfile, Validation
-from models.profiling import Binner, build_profile, deflation, numeric_bins
+from models.profiling import Binner, build_profile, numeric_bins
+from models.rhythms import deflation
 from models.spec import Feature, ModelSpec
 
 SPEC = ModelSpec(

@@ -46,6 +46,7 @@ PAST_WEIGHT: Final = 0.3
 LEARNED_WEIGHT: Final = 0.1
 BOLDEST: Final = 0.9  # of the capital may be lost on one event
 DEFLATE_FROM: Final = 1.5  # a smaller variance inflation is taken for noise of its estimate
+IDLE: Final = -1e-3  # log of what an idle bet pays for each event
 PRIOR_ROWS: Final = 100  # of the reference, mixed into the counts that a recovery table starts from
 
 
@@ -145,7 +146,13 @@ def recovery_table(
     return _table(name, _staked(rows), validation.deflation)
 
 
-def distribution_table(signal: SignalProfile, *, tolerance_psi: float, delta: float) -> BetTable:
+def distribution_table(
+    signal: SignalProfile,
+    *,
+    tolerance_psi: float,
+    delta: float,
+    cell_of: SignalProfile | None = None,
+) -> BetTable:
     """Bets against "the signal is distributed as in the reference, up to the tolerance".
 
     Args:
@@ -153,22 +160,26 @@ def distribution_table(signal: SignalProfile, *, tolerance_psi: float, delta: fl
             standard deviations has about d squared.
         delta: chance that the reference's sampling error alone reaches past the null (approximate
             for location and scale, exact for bins). With S signals take 0.01 / S.
+        cell_of: the signal with its season, of which the counts are one cell. Tables of all cells
+            have the same bets in the same order: where a cell allows none, an idle one.
     """
     counts = np.asarray(signal.counts, dtype=float) / _deflation(signal.deflation)
     scored = signal.kind == "numeric"
-    delta_each = delta / (3 * len(counts) + 4 * scored)
+    seasonal, cells = cell_of is not None, len(cell_of.cells) if cell_of else 1
+    delta_each = delta / cells / (3 * len(counts) + 4 * scored)
     rows, bins = float(counts.sum()), len(counts)
     if rows <= 0:
         return _table(signal.name, [], signal.deflation, bins=bins)
     p, tolerated = _smoothed(counts), tolerance_psi**0.5
-    groups = [(WEIGHTS["bins"], _share_bets(counts, tolerance_psi, delta_each))]
-    directions = list(_scores(p)) if scored else common(p)
+    groups = [(WEIGHTS["bins"], _share_bets(counts, tolerance_psi, delta_each, keep=seasonal))]
+    directions = list(_scores(p)) if scored else common(_smoothed((cell_of or signal).counts))
     if scored:
         slack = max(tolerated, float(-special.ndtri(delta_each)) / rows**0.5)
         for name, score in zip(("location", "scale"), directions, strict=True):
-            groups.append((WEIGHTS[name], _shift_bets(p, score, slack)))
-    both = [side * score for score in directions for side in (1.0, -1.0)]
-    past = past_bets(p, rows, both, slack=tolerated, weight=PAST_WEIGHT)
+            groups.append((WEIGHTS[name], _shift_bets(p, score, slack, keep=seasonal)))
+    past = past_bets(p, rows, directions, slack=tolerated, weight=PAST_WEIGHT, cells=cells)
+    if seasonal:
+        return _table(signal.name, groups, signal.deflation, bins=bins, past=past)
     learned = learned_bets(
         p, rows, tolerance_psi=tolerance_psi, delta=bins * delta_each, weight=LEARNED_WEIGHT
     )
@@ -223,7 +234,7 @@ def mean_bets(values: Array, edge: float, stakes: Array) -> Array:
     return rows
 
 
-def _shift_bets(p: Array, score: Array, slack: float) -> list[Array]:
+def _shift_bets(p: Array, score: Array, slack: float, *, keep: bool) -> list[Array]:
     """Both sides of "the score's mean stays within `slack` standard deviations".
 
     The mean of a score s moves by at most sqrt(PSI) standard deviations (Cauchy-Schwarz), hence the
@@ -231,23 +242,35 @@ def _shift_bets(p: Array, score: Array, slack: float) -> list[Array]:
     """
     mean = float(p @ score)
     spread = float(p @ (score - mean) ** 2) ** 0.5
-    if spread <= 1e-9:
-        return []
-    unit = (score - mean) / spread
+    unit = (score - mean) / max(spread, 1e-9)
     stakes = SHIFTS / (1 + SHIFTS**2)
-    return [mean_bets(side * unit, slack, stakes) for side in (1.0, -1.0)]
+    both = [mean_bets(side * unit, slack, stakes) for side in (1.0, -1.0)]
+    return [_or_idle(bets, len(SHIFTS)) for bets in both] if keep else both
 
 
-def _share_bets(counts: Array, tolerance_psi: float, delta: float) -> list[Array]:
-    """For every bin, that its share has grown; for those not rare, that it has shrunk."""
+def _share_bets(counts: Array, tolerance_psi: float, delta: float, *, keep: bool) -> list[Array]:
+    """For every bin, that its share has grown; for those not rare, that it has shrunk.
+
+    Args:
+        keep: have an idle bet where there can be none.
+    """
     n, bins = float(counts.sum()), len(counts)
     p = _smoothed(counts)
     low, high = share_bounds(counts, n, delta)
     slack = np.sqrt(tolerance_psi * p * (1 - p))
     low, high = np.minimum(low, p - slack), np.maximum(high, p + slack)
-    up = [_odds_bets(high[b], b, bins, ODDS_UP) for b in range(bins) if high[b] < 1]
-    down = [_odds_bets(low[b], b, bins, ODDS_DOWN) for b in range(bins) if RAREST_DOWN < low[b] < 1]
-    return up + down
+    none = np.empty((0, bins))
+    up = [_odds_bets(high[b], b, bins, ODDS_UP) if high[b] < 1 else none for b in range(bins)]
+    down = [
+        _odds_bets(low[b], b, bins, ODDS_DOWN) if RAREST_DOWN < low[b] < 1 else none
+        for b in range(bins)
+    ]
+    return [_or_idle(bets, len(ODDS_UP)) for bets in up + down] if keep else up + down
+
+
+def _or_idle(bets: Array, number: int) -> Array:
+    """A bet that stood still at L = 1 would grow as time; so an idle one loses a little."""
+    return bets if len(bets) else np.full((number, bets.shape[1]), IDLE)
 
 
 def _odds_bets(bound: float, at: int, bins: int, odds: Sequence[float]) -> Array:
@@ -272,9 +295,10 @@ def _scores(p: Array) -> tuple[Array, Array]:
     return np.append(z, 0.0), np.append(square, 0.0)
 
 
-def _smoothed(counts: Array) -> Array:
+def _smoothed(counts: ArrayLike) -> Array:
     """Shares with half a row added to each bin (Jeffreys' prior)."""
-    smoothed: Array = (counts + 0.5) / (counts.sum() + len(counts) / 2)
+    smoothed = np.asarray(counts, dtype=float) + 0.5
+    smoothed /= smoothed.sum()
     return smoothed
 
 
@@ -298,7 +322,7 @@ def _past_loss(validation: Validation, tolerance: float) -> PastBets | None:
     p = counts / counts.sum()
     spread = float(p @ (LOSS_VALUES - p @ LOSS_VALUES) ** 2) ** 0.5
     slack = tolerance / max(spread, 1e-9)
-    return past_bets(p, rows, [LOSS_VALUES], slack=slack, weight=1.0)
+    return past_bets(p, rows, [LOSS_VALUES], slack=slack, weight=1.0, sides=(1.0,))
 
 
 def _table(

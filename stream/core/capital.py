@@ -59,6 +59,12 @@ class Stack:
         for members, kind in self._kinds:
             kind.update(rows[members], growth[members])
 
+    def turn(self, signal: int, table: BetTable, cell: int) -> None:
+        """Go over to the table of another cell of the signal's season: as many bets of like kind,
+        whose capital goes on."""
+        for kind, at in self._parts[signal]:
+            kind.turn(at, table, cell)
+
     @property
     def evidence(self) -> Array:
         """Weighted capital, shape (S,)."""
@@ -95,6 +101,9 @@ class _Kind(Protocol):
 
     def update(self, rows: Array, growth: Array) -> None: ...
 
+    def turn(self, at: int, table: BetTable, cell: int) -> None:
+        """Go over to the table of another cell of the season."""
+
     def kept(self, at: int) -> Sequence[Array]:
         """State of one signal: views, to be read and to be written."""
 
@@ -112,6 +121,10 @@ class _Fixed:
         paid = (self._log_bets @ rows[:, :, None])[:, :, 0]
         self.capital = _grown(self.capital, paid, growth, rows)
 
+    def turn(self, at: int, table: BetTable, cell: int) -> None:
+        bets, bins = table.log_bets.shape
+        self._log_bets[at, :bets, :bins] = table.log_bets
+
     def kept(self, at: int) -> Sequence[Array]:
         return [self.capital[at, : self._sizes[at]]]
 
@@ -119,36 +132,50 @@ class _Fixed:
 class _Past:
     """Bets that a mean is not what it was: in the reference, and in all that was seen since.
 
-    With N events before, of mean score m, and n in the tick, of sum S, S - n m has mean 0 and a
-    variance of n (1 + n / N) while nothing changes, whatever the mean is, and is independent of
-    earlier such differences if scores are normal. L is its exponential over what that is worth on
-    average: the test of a mean that nobody knows which does not depend on it (Perez-Ortiz et al.
-    2024), taken one tick at a time. Approximate where scores are not normal.
+    With N events before (in this cell of the season), of mean score m, and n in the tick, of sum S,
+    S - n m has mean 0 and a variance of n (1 + n / N) while nothing changes, whatever the mean is,
+    and is independent of earlier such differences if scores are normal. L is its exponential over
+    what that is worth on average: the test of a mean that nobody knows which does not depend on it
+    (Perez-Ortiz et al. 2024), taken one tick at a time. Approximate where scores are not normal.
     """
 
     def __init__(self, past: Sequence[PastBets]) -> None:
         self._scores = _stacked([bets.scores for bets in past])
+        self._stakes = _stacked([bets.stakes for bets in past])
         self._costs = _stacked([bets.costs for bets in past])
-        self._halves = _stacked([bets.variances for bets in past]) / 2
         self._reference = np.array([[bets.rows] for bets in past])
         self.weights = _stacked([bets.weights for bets in past])
         self.capital: Array = np.zeros_like(self.weights)
-        self._sums: Array = np.zeros_like(self.weights)
-        self._rows: Array = np.zeros_like(self._reference)  # since the reference
-        self._sizes = [len(bets.weights) for bets in past]
+        self._sizes = [(bets.cells, len(bets.scores), len(bets.weights)) for bets in past]
+        most = max(bets.cells for bets in past)
+        self._cell: NDArray[np.intp] = np.zeros(len(past), dtype=np.intp)
+        self._sums: Array = np.zeros((len(past), most, self._scores.shape[1]))
+        self._rows: Array = np.zeros((len(past), most, 1))  # since the reference
+
+    def turn(self, at: int, table: BetTable, cell: int) -> None:
+        bets = table.past
+        if bets is not None:
+            self._cell[at] = cell
+            self._scores[at, : len(bets.scores), : bets.scores.shape[1]] = bets.scores
+            self._costs[at, : len(bets.costs)] = bets.costs
+            self._reference[at] = bets.rows
 
     def update(self, rows: Array, growth: Array) -> None:
         rows = rows[:, : self._scores.shape[2]]
-        before, n = self._reference + self._rows, rows.sum(axis=1, keepdims=True)
+        here = (np.arange(len(rows)), self._cell)
+        n, before = rows.sum(axis=1, keepdims=True), self._reference + self._rows[here]
         sums = (self._scores @ rows[:, :, None])[:, :, 0]
-        paid = sums - n * (self._sums / before + self._costs + n / before * self._halves)
+        surprise = sums - n * self._sums[here] / before
+        uncertain = n * n / before / 2 * (self._stakes**2).sum(axis=2)
+        paid = (self._stakes @ surprise[:, :, None])[:, :, 0] - n * self._costs - uncertain
         self.capital = _grown(self.capital, paid, growth, rows)
-        self._sums += sums
-        self._rows += n
+        self._sums[here] += sums
+        self._rows[here] += n
 
     def kept(self, at: int) -> Sequence[Array]:
-        size = self._sizes[at]
-        return [self._rows[at], self._sums[at, :size], self.capital[at, :size]]
+        cells, scores, bets = self._sizes[at]
+        sums = self._sums[at, :cells, :scores]
+        return [self._rows[at, :cells, 0], *sums, self.capital[at, :bets]]
 
 
 class _Learned:
@@ -181,6 +208,9 @@ class _Learned:
         self.capital = _grown(self.capital, paid, growth, rows)
         seen = rows.sum(axis=1)[:, None, None] > 0
         self._counts = np.where(seen, self._counts * self._keep + rows[:, None], self._counts)
+
+    def turn(self, at: int, table: BetTable, cell: int) -> None:
+        """Learned bets go on ticks of other cells too: signals with a season have none."""
 
     def kept(self, at: int) -> Sequence[Array]:
         return [*self._counts[at, :, : self._sizes[at]], self.capital[at]]

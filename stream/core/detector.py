@@ -144,6 +144,18 @@ class Bank:
         )
         return self._alarms()
 
+    def turn(self, name: str, table: BetTable, cell: int) -> None:
+        """Judge a signal by the table of another cell of its season from now on.
+
+        Args:
+            table: has as many bets as the one that it takes the place of, each of like kind.
+        """
+        known = self.tables[name]
+        sizes = [one.past and one.past.stakes.shape for one in (table, known)]
+        if table.log_bets.shape != known.log_bets.shape or sizes[0] != sizes[1]:
+            raise ValueError(f"{name}: the tables of a season must be of one size")
+        self._stack.turn(self._places[name], table, cell)
+
     def levels(self) -> dict[str, float]:
         """Share of its own alarm threshold that each signal has reached (alarm at 1)."""
         return dict(zip(self._names, map(float, self._levels()), strict=True))

@@ -102,7 +102,7 @@ class ModelState(Struct, omit_defaults=True):
                 continue
             least = lifecycle.spec.ticks.minimum_events
             for group in version.pending.close(
-                self.closed, tick_ms=self.tick_ms, minimum_events=least
+                self.closed, tick_ms=self.tick_ms, minimum_events=least, cell=kit.cell
             ):
                 case = Case(self.verdicts, watch, kit, lifecycle, group.end_ms)
                 yield from judging.judge(case, group)

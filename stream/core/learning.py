@@ -22,26 +22,29 @@ SPREAD_CAUTION: Final = 3.0  # standard errors by which a reference's variance m
 COMMON: Final = 0.05  # a category of a smaller share is too rare for its mean to be near normal
 MAX_COMMON: Final = 8
 FARTHEST: Final = 4.0  # standard deviations: no single event says more
+LEAST_COST: Final = 1e-3  # of an event: a bet that costs nothing would grow as time
 MEMORIES: Final = 2  # of learned bets, see `capital.HALF_LIVES`
 
 
 class PastBets(NamedTuple):
-    """J bets that the mean of a score is not what it was.
+    """J bets that the means of D scores are not what they were.
 
     Attributes:
-        scores: shape (J, B): stake times score, of mean 0 in the reference.
-        costs: shape (J,): log of what an event pays on average while nothing changes, and what the
+        scores: shape (D, B), of mean 0 and variance about 1 in the reference.
+        stakes: shape (J, D): one score's stake each, either sign; the others' are 0.
+        costs: shape (J,): log of what one event pays on average while nothing changes, and what the
             tolerance lets go.
-        variances: shape (J,), of the scores.
         rows: of the reference, deflated.
         weights: shape (J,).
+        cells: of the season: the past of each is remembered apart.
     """
 
     scores: Array
+    stakes: Array
     costs: Array
-    variances: Array
     rows: float
     weights: Array
+    cells: int = 1
 
 
 class LearnedBets(NamedTuple):
@@ -59,26 +62,34 @@ class LearnedBets(NamedTuple):
 
 
 def past_bets(
-    p: Array, rows: float, scores: Sequence[Array], *, slack: float, weight: float
+    p: Array,
+    rows: float,
+    scores: Sequence[Array],
+    *,
+    slack: float,
+    weight: float,
+    sides: Sequence[float] = (1.0, -1.0),
+    cells: int = 1,
 ) -> PastBets | None:
     """Bets on each score's mean, None if there is nothing to compare with.
 
     Args:
         p: shares of the reference, shape (B,).
         rows: of the reference, deflated.
-        scores: shape (B,) each; one of no spread gets no bet. Two-sided: give it with either sign.
+        scores: shape (B,) each; bets on one of no spread can win nothing.
         slack: changes up to so many standard deviations are no news.
+        sides: whether a mean may rise, fall, or both.
+        cells: of the season, if p is one of them.
     """
-    units = [unit for score in scores if (unit := _standardised(p, score)) is not None]
-    if rows < LEAST_ROWS or not units:
+    if rows < LEAST_ROWS or not scores:
         return None
-    staked = np.concatenate([SHIFTS[:, None] * unit for unit in units])
-    kurtosis = np.repeat([p @ unit**4 for unit in units], len(SHIFTS))
-    caution = 1 + SPREAD_CAUTION * np.sqrt(np.maximum(0.0, kurtosis - 1) / rows)
-    stakes = np.tile(SHIFTS, len(units))
-    costs = np.log(np.exp(staked) @ p) * caution + stakes * slack
-    weights = np.full(len(staked), weight / len(staked))
-    return PastBets(staked, costs, stakes**2, rows, weights)
+    units = np.array([_standardised(p, score) for score in scores])
+    each = np.concatenate([side * SHIFTS for side in sides])
+    stakes = np.concatenate([each[:, None] * axis for axis in np.eye(len(units))])
+    caution = 1 + SPREAD_CAUTION * np.sqrt(np.maximum(0.0, units**4 @ p - 1) / rows)
+    costs = np.log(np.exp(stakes @ units) @ p) * np.repeat(caution, len(each))
+    costs = np.maximum(costs, LEAST_COST) + np.abs(stakes).sum(axis=1) * slack
+    return PastBets(units, stakes, costs, rows, np.full(len(stakes), weight / len(stakes)), cells)
 
 
 def learned_bets(
@@ -97,11 +108,11 @@ def common(p: Array) -> list[Array]:
     return [np.eye(len(p))[b] for b in order[:MAX_COMMON]]
 
 
-def _standardised(p: Array, score: Array) -> Array | None:
+def _standardised(p: Array, score: Array) -> Array:
     centred = score - float(p @ score)
     spread = float(p @ centred**2) ** 0.5
     if spread <= 1e-9:
-        return None
+        return np.zeros_like(score)
     unit: Array = np.clip(centred / spread, -FARTHEST, FARTHEST)
     unit -= float(p @ unit)
     return unit

@@ -94,7 +94,7 @@ def allowance(budget: Budget) -> tuple[float, str]:
 def _approximate(spec: ModelSpec, deflated: dict[str, float]) -> Iterator[str]:
     yield (
         "that the reference's sampling error stays within its bounds, but for "
-        f"{REFERENCE_RISK:.0%} of versions: exact for shares and the loss, by a normal quantile for location and scale"
+        f"{REFERENCE_RISK:.0%} of versions: exact for shares and the loss, else a normal quantile"
     )
     yield (
         "bets on a stream's own past take means of ticks for normal, and keep to the budget over "

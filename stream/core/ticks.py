@@ -7,7 +7,7 @@ each label is bet on once, and no verdict is un-made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -69,22 +69,37 @@ class Pending(Struct, omit_defaults=True):
         else:
             tick.add(delta)
 
-    def close(self, until: int, *, tick_ms: int, minimum_events: int) -> Iterator[Group]:
+    def close(
+        self,
+        until: int,
+        *,
+        tick_ms: int,
+        minimum_events: int,
+        cell: Callable[[int], object] = lambda start_ms: None,
+    ) -> Iterator[Group]:
         """Close ticks below number `until`, oldest first; yield the groups that become full.
+
+        Args:
+            cell: of the seasons, by the start of a tick: no group lies in two of them, however
+                few its events are.
 
         >>> pending = Pending(open={7: Tick(predictions=60), 9: Tick(predictions=60)})
         >>> [(g.start_ms, g.end_ms) for g in pending.close(10, tick_ms=10, minimum_events=100)]
         [(70, 100)]
         """
         for number in sorted(tick for tick in self.open if tick < until):
-            tick = self.open.pop(number)
+            tick, here = self.open.pop(number), cell(number * tick_ms)
+            if self.waiting is not None and cell(self.waiting_since * tick_ms) != here:
+                yield self._group(self.waiting, number, tick_ms)
             if self.waiting is None:
                 self.waiting, self.waiting_since = Tick(), number
             self.waiting.add(tick)
             if self.waiting.events >= minimum_events:
-                group = Group(self.waiting_since * tick_ms, (number + 1) * tick_ms, self.waiting)
-                self.waiting = None
-                yield group
+                yield self._group(self.waiting, number + 1, tick_ms)
+
+    def _group(self, waiting: Tick, end: int, tick_ms: int) -> Group:
+        self.waiting = None
+        return Group(self.waiting_since * tick_ms, end * tick_ms, waiting)
 
     def discard(self, until: int) -> None:
         """Forget ticks below number `until`: nobody judges this version."""

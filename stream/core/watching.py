@@ -7,11 +7,13 @@ won it returns to the bank without evidence (hysteresis: statistics of both are 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from msgspec import Struct
 
 from models.profile import ReferenceProfile, SignalProfile
+from models.seasons import Calendar
 from models.spec import DAY_SECONDS, ModelSpec
 from stream.core.bets import (
     BetTable,
@@ -30,6 +32,7 @@ from stream.events import LOSS_BINS
 
 Kind = Literal["harm", "broken", "prediction", "feature"]
 
+SEASONAL: Final = frozenset({"feature", "prediction"})
 MONTH_MS: Final = 30 * DAY_SECONDS * 1000
 MILLION: Final = 1_000_000
 RECOVERY_EVIDENCE: Final = 1000.0  # a false "recovered" at most once in so many groups of ticks
@@ -57,6 +60,7 @@ class Sighting(Struct, omit_defaults=True):
     opened_ms: int | None = None
     groups: int = 0  # seen since it opened
     recovery: list[float] = []
+    cells: dict[int, int] = {}  # of the counts, by cell of the signal's season
 
 
 class Watch(Struct, omit_defaults=True):
@@ -93,13 +97,37 @@ class Kit:
             "objective": spec.tolerances.loss_objective,
         }
         self.harm_bound = harm_bound(profile.validation, **self._loss)
+        self._recoveries: dict[str, tuple[object, BetTable]] = {}
+        self._calendar = Calendar(profile.time_zone, spec.tick_ms)
+        self._seasons = {
+            signal: reference.season
+            for signal in self.signals
+            if signal.kind in SEASONAL
+            and (reference := self._reference(signal)).season
+            and self._calendar.fits(reference.season)
+        }
+        self._turned: dict[Signal, int] = dict.fromkeys(self._seasons, 0)
+        self._tables: dict[tuple[Signal, int], BetTable] = {}
         self.bank = Bank(
             [self._table(signal) for signal in self.signals],
             _shares(spec, self.signals),
             alarms=allowance(spec.budget)[0],
             groups={signal.key: signal.kind for signal in self.signals},
         )
-        self._recoveries: dict[str, tuple[list[int], BetTable]] = {}
+
+    def cell(self, start_ms: int) -> tuple[int, ...]:
+        """Where a tick lies in each season that a signal has."""
+        seasons = sorted(set(self._seasons.values()))
+        return tuple(self._calendar.cell(season, start_ms) for season in seasons)
+
+    def turn(self, start_ms: int) -> dict[Signal, int]:
+        """Go over to the tables of a group's cells; returns the cell of each seasonal signal."""
+        cells = {s: self._calendar.cell(season, start_ms) for s, season in self._seasons.items()}
+        for signal, cell in cells.items():
+            if self._turned[signal] != cell:
+                self._turned[signal] = cell
+                self.bank.turn(signal.key, self._table(signal, cell), cell)
+        return cells
 
     def counts(self, tick: Tick) -> dict[Signal, list[int]]:
         """What a tick holds of each signal; nothing of one that is not on the reference's bins."""
@@ -118,31 +146,45 @@ class Kit:
             return group.counts.events / MILLION
         return (group.end_ms - since_ms) / MONTH_MS
 
-    def recovery(self, signal: Signal, counts: list[int]) -> BetTable:
-        """Bets against "still as bad as `counts`, seen at the alarm"."""
+    def recovery(self, signal: Signal, sighting: Sighting, cell: int | None) -> BetTable:
+        """Bets against "still as bad as at the alarm" of a signal, in a cell of its season."""
+        seen = (sighting.counts, cell)
         known = self._recoveries.get(signal.key)
-        if known is None or known[0] != counts:
-            known = (list(counts), self._recovery_table(signal, counts))
+        if known is None or known[0] != seen:
+            known = (seen, self._recovery_table(signal, sighting, cell))
             self._recoveries[signal.key] = known
         return known[1]
 
-    def _table(self, signal: Signal) -> BetTable:
-        tolerances = self.spec.tolerances
-        if signal.kind == "harm":
-            table = loss_table(self.profile.validation, **self._loss)
-        else:
-            delta = REFERENCE_RISK / len(self.profile.signals)
-            reference = self._reference(signal)
-            if signal.kind == "broken":
-                table = broken_table(reference, delta=delta)
-            else:
-                table = distribution_table(reference, tolerance_psi=tolerances.psi, delta=delta)
-        return table._replace(name=signal.key)
+    def _table(self, signal: Signal, cell: int | None = None) -> BetTable:
+        known = self._tables.get((signal, cell or 0))
+        if known is None:
+            known = self._new_table(signal, cell or 0)._replace(name=signal.key)
+            self._tables[signal, cell or 0] = known
+        return known
 
-    def _recovery_table(self, signal: Signal, counts: list[int]) -> BetTable:
-        if signal.kind != "harm":
-            return signal_recovery_table(self._reference(signal), counts)
-        return recovery_table(self.profile.validation, bounded_loss(counts), **self._loss)
+    def _new_table(self, signal: Signal, cell: int) -> BetTable:
+        if signal.kind == "harm":
+            return loss_table(self.profile.validation, **self._loss)
+        delta = REFERENCE_RISK / len(self.profile.signals)
+        reference = self._reference(signal)
+        if signal.kind == "broken":
+            return broken_table(reference, delta=delta)
+        tolerance_psi = self.spec.tolerances.psi
+        if signal not in self._seasons:
+            return distribution_table(reference, tolerance_psi=tolerance_psi, delta=delta)
+        return distribution_table(
+            reference.in_cell(cell), tolerance_psi=tolerance_psi, delta=delta, cell_of=reference
+        )
+
+    def _recovery_table(self, signal: Signal, sighting: Sighting, cell: int | None) -> BetTable:
+        if signal.kind == "harm":
+            level = bounded_loss(sighting.counts)
+            return recovery_table(self.profile.validation, level, **self._loss)
+        reference = self._reference(signal)
+        if cell is None:
+            return signal_recovery_table(reference, sighting.counts)
+        counts = expected_after(reference, sighting.counts, sighting.cells, cell)
+        return signal_recovery_table(reference.in_cell(cell), counts)
 
     def _reference(self, signal: Signal) -> SignalProfile:
         reference = self.profile.signal(signal.name)
@@ -156,9 +198,9 @@ def observe(watch: Watch, kit: Kit, group: Group) -> None:
     growth = kit.periods(group, watch.until_ms or group.start_ms)
     watch.until_ms = group.end_ms
     kit.bank.restore(watch.bank)
-    seen = kit.counts(group.counts)
+    cells, seen = kit.turn(group.start_ms), kit.counts(group.counts)
     for signal, counts in seen.items():
-        _see(watch, kit, signal, counts, group.start_ms)
+        _see(watch, kit, signal, counts, group.start_ms, cells.get(signal))
     alarmed = kit.bank.update({signal.key: counts for signal, counts in seen.items()}, growth)
     for key, level in kit.bank.levels().items():
         sighting = watch.sightings.get(key)
@@ -171,17 +213,21 @@ def observe(watch: Watch, kit: Kit, group: Group) -> None:
     watch.bank = kit.bank.snapshot()
 
 
-def _see(watch: Watch, kit: Kit, signal: Signal, counts: list[int], start_ms: int) -> None:
+def _see(
+    watch: Watch, kit: Kit, signal: Signal, counts: list[int], start_ms: int, cell: int | None
+) -> None:
     """Before the bank bets: note what is there, and let an open signal recover."""
     sighting = watch.sightings.get(signal.key)
     if sighting is not None and sighting.opened_ms is not None:
-        if not _recovers(sighting, kit.recovery(signal, sighting.counts), counts):
+        if not _recovers(sighting, kit.recovery(signal, sighting, cell), counts):
             return
         kit.bank.resume(signal.key)
         sighting = None
     if sighting is None or sighting.level < LOW:
         sighting = watch.sightings[signal.key] = Sighting(since_ms=start_ms)
     sighting.counts = added(sighting.counts, counts)
+    if cell is not None:
+        sighting.cells[cell] = sighting.cells.get(cell, 0) + sum(counts)
 
 
 def _recovers(sighting: Sighting, table: BetTable, counts: list[int]) -> bool:
@@ -192,6 +238,22 @@ def _recovers(sighting: Sighting, table: BetTable, counts: list[int]) -> bool:
     sighting.recovery = detector.snapshot()
     sighting.groups += 1
     return evidence >= RECOVERY_EVIDENCE and sighting.groups >= MINIMUM_OPEN_GROUPS
+
+
+def expected_after(
+    reference: SignalProfile, counts: list[int], cells: Mapping[int, int], cell: int
+) -> list[float]:
+    """What the change that shows in `counts`, collected over `cells`, would look like in `cell`.
+
+    Every bin grows by the factor by which it grew over what the reference had in those cells.
+    """
+    usual = [0.0] * len(counts)
+    for other, n in cells.items():
+        total = sum(reference.cells[other]) or 1
+        usual = [u + n * r / total for u, r in zip(usual, reference.cells[other], strict=True)]
+    factors = [(after + 1) / (before + 1) for after, before in zip(counts, usual, strict=True)]
+    shape = [f * (r + 0.5) for f, r in zip(factors, reference.cells[cell], strict=True)]
+    return [sum(counts) * share / sum(shape) for share in shape]
 
 
 def bounded_loss(bets: list[int]) -> float:
