@@ -105,16 +105,17 @@ def missing(outputs: list[tuple[str, str]], kept: Kept) -> list[tuple[str, str]]
         for entity, value in kept.outputs
         if entity not in ("alerts", "commands")
         and not any(
-            entity == now and says(msgspec.json.decode(told), _measured(value))
+            entity == now and says(msgspec.json.decode(told), _measured(entity, value))
             for now, told in left
         )
     ]
 
 
-def _measured(value: str) -> Any:
+def _measured(entity: str, value: str) -> Any:
     """An event without how near its signal was to an alarm."""
     event = msgspec.json.decode(value)
-    event["data"].pop("evidence", None)
+    if entity == "drift":
+        del event["data"]["evidence"]
     return event
 
 
