@@ -40,6 +40,7 @@ def _die_at(
         for number, failpoints in enumerate(steps):
             stages.armed[stage, number].extend(failpoints)
     stages.start()
+    world.restored(world.settings.partitions, "score")  # a backlog would take too few commits
     world.flow(requests, seconds)
     deaths = len(STAGES) * sum(map(len, steps))
     world.until(lambda: stages.kills.total() >= deaths, seconds + 240)

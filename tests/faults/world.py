@@ -163,9 +163,9 @@ class World:
     def until(self, what: Callable[[], bool], seconds: float = 120) -> None:
         until(what, seconds, self.stages)
 
-    def restored(self, times: int) -> None:
+    def restored(self, times: int, stage: str = "") -> None:
         """Wait until the logs tell of so many restored partitions, all processes together."""
-        self.until(lambda: self.stages.count("restored") >= times, RESTORE_SECONDS)
+        self.until(lambda: self.stages.count("restored", stage) >= times, RESTORE_SECONDS)
 
     def finish(self, faults: int, note: str = "", check: Check = oracle.check_all) -> Outcome:
         """Wait for the rest of the traffic, drain, and judge."""

@@ -131,8 +131,12 @@ class Stages:
                 except ValueError:  # a line that a kill cut short, or a library's
                     yield file.name, {"event": line}
 
-    def count(self, event: str) -> int:
-        return sum(line.get("event") == event for _, line in self.logged())
+    def count(self, event: str, stage: str = "") -> int:
+        """How often the logs tell of an event, of one stage or of all."""
+        return sum(
+            line.get("event") == event and stage in ("", line.get("stage"))
+            for _, line in self.logged()
+        )
 
     def errors(self) -> str:
         """The last lines that tell of trouble."""
@@ -141,10 +145,14 @@ class Stages:
 
 
 class Offsets:
-    """How far a stage's group has committed, and where the topics end for its readers."""
+    """How far a group has committed, and where its topics end, open transactions included."""
 
     def __init__(self, settings: Settings, stage: Stage) -> None:
-        properties = {"group.id": settings.names.group(stage), "enable.auto.commit": False}
+        properties = {
+            "group.id": settings.names.group(stage),
+            "enable.auto.commit": False,
+            "isolation.level": "read_uncommitted",  # else an end is where the first open one begins
+        }
         self._client = Consumer(quiet_client(settings.bootstrap_servers, **properties))
         self._places = [
             TopicPartition(topic, partition)

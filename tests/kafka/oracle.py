@@ -29,7 +29,7 @@ from stream.topics import HEADER_REROUTED, STAGES
 from tests.kafka.logs import Logs
 from tests.kafka.loop import Offsets
 from tests.kafka.naive import Naive
-from tests.kafka.traffic import SPEC
+from tests.kafka.traffic import POISONED, SPEC
 from tests.monitoring import merged
 from tests.topics import Seen
 
@@ -200,8 +200,11 @@ def _check_counters(totals: Totals, naive: Naive) -> None:
 
 
 def _belongs(record: Seen, logs: Logs) -> bool:
-    """Not one that was sent on to where it belongs, or that came from there."""
-    if record.key is None or any(name == HEADER_REROUTED for name, _ in record.headers):
+    """Not one that was sent on to where it belongs, or that came from there, or that is poison."""
+    names = {name for name, _ in record.headers}
+    if POISONED in names:
+        return False
+    if record.key is None or HEADER_REROUTED in names:
         return True
     return logs.right_partition(record.key) == record.partition
 

@@ -31,6 +31,7 @@ HORIZON_MS = 600_000  # of labels, early labels and corrections alike
 REGIONS = ("north", "south", "west")  # that training sees
 ABROAD = (*REGIONS * 6, "east")
 NUMBERS = ("age", "amount", "visits", "tenure", "score")
+POISONED = "poison"  # a header of what nobody can read, so that a count by hand leaves it out
 OLD_MS = 3 * HORIZON_MS  # how long ago an orphan says that it was: certain to be one at once
 
 SPEC = check(

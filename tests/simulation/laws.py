@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from stream import lifecycle, partitions, transactions
-from stream.core import evaluate
+from stream.core import evaluate, measuring
 from tests.simulation import models
 from tests.simulation.operations import failpoint, sleep
 
@@ -40,6 +40,7 @@ LAWS: Patches = [
     (lifecycle, "time", TIME),
     (lifecycle, "log", _Mute()),
     (evaluate, "Kit", models.shared_kit),
+    (measuring, "compare", models.compared_before),
 ]
 
 
