@@ -242,6 +242,10 @@ class Broker:
         assert self._process is not None, "the broker is not running"
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def _java(self, main: str, *arguments: str) -> list[str]:
         # The kernel ends the JVM when this process dies, however it dies.
         orphanless = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []

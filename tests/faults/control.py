@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -21,6 +22,7 @@ from tests.registries import CHURN, register
 
 TRAINER_STEPS = ("fit", "registered", "publishing")
 LOCK_SECONDS = 20  # longer than the registry waits for a lock
+AGAIN = 10
 RACERS = 4
 ROUNDS = 40
 
@@ -56,6 +58,27 @@ def two_trainers(world: World) -> Outcome:
     trainers.until(trainers.handled)
     time.sleep(2)  # the one that woke may still say something
     return trainers.judge(1, f"{trainers.log.count('retrain begun')} fits begun for 2 retrains")
+
+
+def commands_again(world: World) -> Outcome:
+    """As evaluate's topic may hold them after an operator's replay: again, and in another order."""
+    trainers = Trainers(world)
+    trainers.launch()
+    trainers.command("retrain")
+    trainers.until(trainers.handled)
+    version = trainers.challengers[-1]
+    generation = trainers.live().generation
+    trainers.command("promote", version)
+    trainers.until(lambda: trainers.live().champion == version)
+    dice = random.Random(world.seed)
+    again = [("retrain", "retrain-0"), ("promote", "promote-0")] * AGAIN
+    dice.shuffle(again)
+    for kind, command_id in again:
+        told = version if kind == "promote" else None
+        trainers.tell(kind, command_id, dice.choice((generation, generation + 1)), told)
+    trainers.command("rollback")
+    trainers.until(trainers.handled)
+    return trainers.judge(len(again))
 
 
 def registry_locked(world: World) -> Outcome:
@@ -188,6 +211,15 @@ ROWS = (
         "own fit done",
         invariant=ONCE,
         kept_by="the registry remembers command ids and runs",
+        sabotage="forgetful",
+    ),
+    Row(
+        id="commands-again",
+        run=commands_again,
+        done=f"a retrain and a promotion that were carried out come {AGAIN} times again, in any "
+        "order, also under the newest generation",
+        invariant=ONCE,
+        kept_by="the registry remembers command ids",
         sabotage="forgetful",
     ),
     Row(

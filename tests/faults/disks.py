@@ -11,7 +11,8 @@ from pathlib import Path
 
 from consumers.relay import Relay
 from models.registry import Registry
-from tests.faults.rows import Row
+from tests.broker import Broker
+from tests.faults.rows import EXACT, TRANSACTION, Row
 from tests.faults.trainers import MODEL, Trainers
 from tests.faults.world import Outcome, Unable, World
 from tests.kafka import oracle
@@ -20,6 +21,11 @@ from tests.kafka.naive import Naive
 from tests.kafka.traffic import promote_corrupt
 
 PAGE = 4096
+BROKER_KILOBYTES = 300_000
+SMALL_FILES = """
+log.segment.bytes=4194304
+log.index.size.max.bytes=262144
+"""
 
 
 @contextmanager
@@ -96,6 +102,22 @@ def artefact_disk_full(world: World) -> Outcome:
     return outcome
 
 
+def broker_disk_full(world: World) -> Outcome:
+    """Kafka ends itself when it can't write its log; with room again it starts on what is there."""
+    with small_disk(world.directory / "disk", BROKER_KILOBYTES) as disk:
+        with Broker(disk / "broker", properties=SMALL_FILES) as broker:
+            world.set(bootstrap_servers=broker.bootstrap)
+            world.begin(12_000, 40, score=2, monitor=2, evaluate=1)
+            world.at(0.4)
+            filler = fill(disk)
+            world.until(lambda: not broker.is_running)
+            filler.unlink()
+            broker.restart()
+            outcome = world.finish(1)
+            world.close()
+        return outcome
+
+
 def corrupt_artefact(world: World) -> Outcome:
     """A version is promoted whose bytes are not those of its digest: the old one goes on."""
     world.begin(8_000, 20, score=1, monitor=1, evaluate=1)
@@ -141,6 +163,14 @@ ROWS = (
         invariant="the run fails and says why, no half artefact lies about, the next one works",
         kept_by="artefacts are written beside, synced and renamed",
         sabotage="inplace",
+    ),
+    Row(
+        id="broker-disk-full",
+        run=broker_disk_full,
+        done="the broker's disk is full under load, which ends it; with room again it is started",
+        invariant=EXACT,
+        kept_by=f"{TRANSACTION}; acknowledged by the broker before anything goes on",
+        seen="as broker-kills",
     ),
     Row(
         id="corrupt-artefact",

@@ -36,7 +36,7 @@ POISON = (
     b"x" * 500_000,
 )
 POISONED_ENTITIES = ("requests", *INPUTS["monitor"])
-BACKLOG = 1_000_000
+BACKLOG, RECORD_BYTES = 1_000_000, 500
 GROWTH_MIB = 400  # the most that a worker may take for a backlog of any length
 
 
@@ -107,7 +107,7 @@ def poison(world: World) -> Outcome:
 def backlog(world: World) -> Outcome:
     """Two workers start on a million records: they take them in pieces, and keep their places."""
     workers = world.copying()
-    send(world.settings, 0, BACKLOG)
+    send(world.settings, 0, BACKLOG, more=b":" + b"x" * RECORD_BYTES)
     watched = [psutil.Process(workers.start().pid) for _ in range(2)]
     highest = _highest_mib(workers, watched)
     until_read(workers)
@@ -142,7 +142,7 @@ ROWS = (
     Row(
         id="backlog",
         run=backlog,
-        done=f"two workers start on a backlog of {BACKLOG:,} records",
+        done=f"two workers start on a backlog of {BACKLOG:,} records of {RECORD_BYTES} bytes",
         invariant=f"{EXACT}; memory stays under {GROWTH_MIB} MiB, the group is not decided again "
         "and again",
         kept_by="bounded queues: a partition whose queue is full is not fetched",

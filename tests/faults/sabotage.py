@@ -46,6 +46,16 @@ class Plain(Transactor):
         super().commit([], topics, checkpoint, offsets, group_metadata)
 
 
+class Unordered(Plain):
+    """The same by a producer that may repeat what it sends, in whatever order."""
+
+    def __init__(self, settings: Settings, transactional_id: str) -> None:
+        super().__init__(settings, transactional_id)
+        at_once = {"enable.idempotence": False, "max.in.flight.requests.per.connection": 5}
+        more = {"linger.ms": 0, "batch.num.messages": 1, "log_level": 3}
+        self._beside = Producer({**at_once, **more, **settings.client()})
+
+
 class Unfenced(Transactor):
     """Each process has transactional ids of its own, so nobody fences anybody."""
 
@@ -218,6 +228,13 @@ def ignore_generations() -> None:
     setattr(changes, "_stale", lambda *_: None)  # noqa: B010
 
 
+def fetch_everything() -> None:
+    """Partitions are fetched however full their queues are."""
+    from stream.transport import Intake
+
+    setattr(Intake, "wanted", lambda self: list(self._held))  # noqa: B010
+
+
 #: What is removed, by name: how, and in words.
 SABOTAGES: dict[str, tuple[Callable[[], None], str]] = {
     "plain": (use(Plain), "outputs are written outside the transaction"),
@@ -236,6 +253,8 @@ SABOTAGES: dict[str, tuple[Callable[[], None], str]] = {
     "forgetful": (forget_commands, "the registry does not remember command ids"),
     "blind": (ignore_generations, "commands are not compared with the generation in force"),
     "jumping": (jump_gaps, "a gap in the log is jumped over"),
+    "boundless": (fetch_everything, "a partition is fetched however full its queue is"),
+    "unordered": (use(Unordered), "outputs are sent without idempotence, outside the transaction"),
 }
 
 

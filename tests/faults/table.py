@@ -9,9 +9,11 @@ from tests.faults import (
     cluster,
     control,
     disks,
+    floods,
     network,
     processes,
     topics,
+    transient,
 )
 from tests.faults.rows import Row
 
@@ -20,7 +22,9 @@ ROWS: tuple[Row, ...] = (
     *brokers.ROWS,
     *cluster.ROWS,
     *network.ROWS,
+    *transient.ROWS,
     *topics.ROWS,
+    *floods.ROWS,
     *checkpoints.ROWS,
     *control.ROWS,
     *disks.ROWS,

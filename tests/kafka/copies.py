@@ -69,14 +69,16 @@ class Workers:
         return "".join(f"\n{file.name}\n{file.read_text()}" for file in files)
 
 
-def send(settings: Settings, first: int, count: int, entity: str = "requests") -> None:
-    """The numbers first..first+count-1, spread over the partitions."""
+def send(
+    settings: Settings, first: int, count: int, entity: str = "requests", more: bytes = b""
+) -> None:
+    """The numbers first..first+count-1, spread over the partitions; after a colon, `more`."""
     topic = settings.names.topic(entity)
     numbers = range(first, first + count)
     produce(
         settings.bootstrap_servers,
         topic,
-        (Sent(b"k%d" % n, b"%d" % n, n % PARTITIONS) for n in numbers),
+        (Sent(b"k%d" % n, b"%d%s" % (n, more), n % PARTITIONS) for n in numbers),
     )
 
 
