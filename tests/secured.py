@@ -43,6 +43,7 @@ sasl.enabled.mechanisms=SCRAM-SHA-512,SCRAM-SHA-256,OAUTHBEARER
 listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={scram} required {root};
 listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config={scram} required;
 listener.name.sasl_ssl.oauthbearer.sasl.jaas.config={oauth} required {claim};
+listener.name.sasl_ssl.oauthbearer.connections.max.reauth.ms=3600000
 listener.name.mtls.ssl.client.auth=required
 ssl.keystore.type=PEM
 ssl.keystore.location={folder}/broker.pem
@@ -165,8 +166,13 @@ class Secured:
 
 
 @contextmanager
-def token_endpoint(client_id: str, secret: str, subject: str) -> Iterator[str]:
-    """An OAuth endpoint on loopback that gives unsigned tokens to one client; yields its URL."""
+def token_endpoint(
+    client_id: str, secret: str, subject: str, life_seconds: int = 300
+) -> Iterator[str]:
+    """An OAuth endpoint on loopback that gives unsigned tokens to one client; yields its URL.
+
+    The broker closes a connection whose token has expired.
+    """
     wanted = "Basic " + base64.b64encode(f"{client_id}:{secret}".encode()).decode()
 
     class Endpoint(BaseHTTPRequestHandler):
@@ -174,7 +180,11 @@ def token_endpoint(client_id: str, secret: str, subject: str) -> Iterator[str]:
             self.rfile.read(int(self.headers["Content-Length"]))
             known = self.headers["Authorization"] == wanted
             body = json.dumps(
-                {"access_token": _token(subject), "expires_in": 300, "token_type": "Bearer"}
+                {
+                    "access_token": _token(subject, life_seconds),
+                    "expires_in": life_seconds,
+                    "token_type": "Bearer",
+                }
                 if known
                 else {"error": "invalid_client"}
             ).encode()
@@ -198,9 +208,10 @@ def token_endpoint(client_id: str, secret: str, subject: str) -> Iterator[str]:
         thread.join()
 
 
-def _token(subject: str) -> str:
+def _token(subject: str, life_seconds: int) -> str:
     now = int(time.time())
-    parts = ({"alg": "none"}, {"sub": subject, "iat": now, "exp": now + 300, "scope": "kafka"})
+    claims = {"sub": subject, "iat": now, "exp": now + life_seconds, "scope": "kafka"}
+    parts = ({"alg": "none"}, claims)
     return ".".join(_base64(json.dumps(part).encode()) for part in parts) + "."
 
 

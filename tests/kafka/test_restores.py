@@ -169,11 +169,12 @@ def postgres_backup(url: str, folder: Path) -> str:
     programs, dump = postgres.programs(), folder / "dump.sql"
     maintenance = lost.set(drivername="postgresql", database="postgres").render_as_string()
     create = ["-c", f'create database "{copy.database}"']
-    for command in (
-        [programs / "pg_dump", "-f", dump, plain[0]],
-        [programs / "psql", "-q", maintenance, *create],
-        [programs / "psql", "-q", "-v", "ON_ERROR_STOP=1", "-f", dump, plain[1]],
+    for program, *arguments in (
+        ["pg_dump", "-f", str(dump), plain[0]],
+        ["psql", "-q", maintenance, *create],
+        ["psql", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(dump), plain[1]],
     ):
+        command = [str(programs / program), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
     return copy.render_as_string()

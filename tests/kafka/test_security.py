@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from subprocess import Popen
+from typing import Any
 
 import pytest
 from aiokafka.client import AIOKafkaClient
@@ -17,23 +20,27 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
-from consumers import acls, status
-from consumers.loop import BrokerError
+from consumers import acls, status, topics_admin
+from consumers.loop import BrokerError, RangeReader
+from consumers.producing import Publisher
 from models.registry import Registry
 from stream.app import _security
 from stream.envelope import write
 from stream.events import Command
 from stream.settings import Settings
 from stream.signing import read_key, signed
+from stream.supervising import environment
 from stream.tokens import NoToken
 from stream.topics import Names
 from tests import broker as brokers
 from tests.kafka import traffic
 from tests.kafka.guarded import PREFIX, Guarded, until
+from tests.kafka.loop import HERE
 from tests.secured import ROOT, Authority, Secured, token_endpoint
 
 pytestmark = pytest.mark.kafka
 WAIT_SECONDS = 90  # on a machine that does much else
+TOKEN_SECONDS = 5
 LOOP = ("score", "monitor", "evaluate", "trainer")
 NAMES = Names(PREFIX)
 
@@ -108,8 +115,47 @@ def test_a_wrong_password_authority_or_token_is_refused_by_both_clients(
         refused_by_both(by_oauth(secured, url, "wrong"))
 
 
-def by_oauth(secured: Secured, url: str, secret: str) -> Settings:
+def test_a_stage_outlives_its_tokens(guarded: Guarded, tmp_path: Path) -> None:
+    """The broker ends a connection when its token does; nothing is lost, nobody starts again."""
+    here: dict[str, Any] = {"topic_prefix": "outlived", "partitions": 2}
+    topics_admin.apply(guarded.secured.settings(ROOT, **here))
+    publisher = Publisher(guarded.secured.settings(ROOT, **here))
+    reader = RangeReader(guarded.secured.settings(ROOT, **here))
+    numbers = range(5 * TOKEN_SECONDS)
+
+    def copied() -> list[int]:
+        found = reader.read("predictions", reader.bounds("predictions"))
+        return sorted(int((one.record.value or b"").partition(b":")[0]) for one in found)
+
+    with (
+        token_endpoint("driftline", "hush", ROOT, TOKEN_SECONDS) as url,
+        (tmp_path / "log").open("w+b") as log,
+        reader,
+    ):
+        settings = by_oauth(guarded.secured, url, "hush", session_timeout_seconds=6, **here)
+        worker = Popen(
+            [sys.executable, "-m", "tests.kafka.copy_worker", "score"],
+            cwd=tmp_path,
+            env={**environment(settings, 0), **HERE},
+            stderr=log,
+        )
+        try:
+            for number in numbers:
+                publisher.send("requests", b"k%d" % number, b"%d" % number)
+                publisher.flush()
+                time.sleep(1)
+            until(lambda: len(copied()) >= len(numbers), WAIT_SECONDS, (tmp_path / "log").read_text)
+            assert copied() == list(numbers)
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(20) == 0
+        finally:
+            worker.kill()
+            worker.wait()
+
+
+def by_oauth(secured: Secured, url: str, secret: str, **more: Any) -> Settings:
     return Settings(
+        **more,
         bootstrap_servers=secured.broker.bootstrap,
         security_protocol="SASL_SSL",
         sasl_mechanism="OAUTHBEARER",
