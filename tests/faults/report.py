@@ -41,12 +41,14 @@ FIGURES = """
 | row | what was done | what must hold | faults | events | lost | doubled | fold | seconds | seen |
 |---|---|---|---:|---:|---:|---:|---|---:|---|
 """
-PROTECTIONS = """
-## Protections, and what happened without them
+PROTECTIONS_TITLE = "## Protections, and what happened without them"
+PROTECTIONS = f"""
+{PROTECTIONS_TITLE}
 
 | row | kept by | removed | then |
 |---|---|---|---|
 """
+BY_HAND = "## Beside the table"  # from here on the page is written by hand
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,8 @@ def _one(row: Row, shared: Broker, folder: Path, options: argparse.Namespace) ->
 def write(results: list[Result], *, unprotected: bool) -> None:
     """Put the results into the page; other lines stay as they are."""
     before = PAGE.read_text() if PAGE.exists() else ""
-    figures_before, _, protections_before = before.partition("## Protections")
+    before, _, by_hand = before.partition(BY_HAND)
+    figures_before, _, protections_before = before.partition(PROTECTIONS_TITLE)
     figures, protections = _lines(figures_before), _lines(protections_before)
     for result in results:
         if unprotected:
@@ -182,7 +185,8 @@ def write(results: list[Result], *, unprotected: bool) -> None:
             protections[row.id] = _protection(row, "")
     known = [row.id for row in ROWS]
     text = [HEAD, FIGURES, *(figures[id_] for id_ in known if id_ in figures), PROTECTIONS]
-    PAGE.write_text("".join([*text, *(protections[id_] for id_ in known if id_ in protections)]))
+    text += [protections[id_] for id_ in known if id_ in protections]
+    PAGE.write_text("".join([*text, f"\n{BY_HAND}{by_hand}" if by_hand else ""]))
 
 
 def _lines(text: str) -> dict[str, str]:

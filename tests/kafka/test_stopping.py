@@ -42,6 +42,13 @@ def silence() -> Iterator[str]:
         yield f"127.0.0.1:{deaf.getsockname()[1]}"
 
 
+def end_in_time(children: list[Child]) -> None:
+    """SIGTERM to all at once; `pytest -s` tells the slowest."""
+    slowest = max(terminate(children))
+    print(f"{len(children)} processes ended with 0, the slowest after {slowest:.1f} s")
+    assert slowest < ENOUGH_SECONDS
+
+
 def waiting_for_lifecycle(children: Children) -> Child:
     """Its checkpoints know of a generation that the lifecycle topic does not."""
     settings = children.topics("lifecycle")
@@ -95,7 +102,7 @@ def test_a_stage_ends_in_time_whatever_it_is_at(children: Children, silence: str
     ):
         child.until(lambda n=name, w=what, c=child: (c.metric(n, phase=w) or 0) > 1)  # type: ignore[misc]
     every = [*starting, *failpoints.values(), busy, agent, lifecycle]
-    assert max(terminate(every)) < ENOUGH_SECONDS
+    end_in_time(every)
     assert busy.lines("drained")
     assert failpoints["before_commit"].lines(
         "not drained in time: the last records will be read again"
@@ -118,7 +125,7 @@ def test_a_stage_and_a_trainer_end_in_time_when_the_broker_stands_still(
             registry.add_model(CHURN, who="test")  # so that the trainer wants to publish
             for child in (trainer, stage):
                 child.until_reason("broker away")
-            assert max(terminate([trainer, stage])) < ENOUGH_SECONDS
+            end_in_time([trainer, stage])
         finally:
             broker.resume()
 
@@ -142,7 +149,7 @@ def test_a_trainer_ends_in_time_whatever_it_is_at(
     deaf = children.start("deaf", TRAINER, absent.model_copy(update={"registry_url": deaf_url}))
     for child in (locked, deaf):
         child.until_reason("looking for the registry")
-    assert max(terminate([broker_away, locked, deaf])) < ENOUGH_SECONDS
+    end_in_time([broker_away, locked, deaf])
     lock.close()
 
 
