@@ -48,7 +48,7 @@ def _die_at(
 
 
 def hundred_kills(world: World) -> Outcome:
-    return _kill(world, kills=100, requests=500_000, seconds=480)
+    return _kill(world, kills=100, requests=270_000, seconds=360)
 
 
 def _kill(world: World, kills: int, requests: int, seconds: float) -> Outcome:
