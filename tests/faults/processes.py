@@ -186,7 +186,7 @@ ROWS = (
         id="hundred-kills",
         run=hundred_kills,
         done="SIGKILL of a random process at a random moment, 100 times, 3 score, 3 monitor and 2 "
-        "evaluate processes, 500,000 requests with their feedback",
+        "evaluate processes, 270,000 requests with their feedback",
         invariant=EXACT,
         kept_by=TRANSACTION,
         seen="as commit-kills",
