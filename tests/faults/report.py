@@ -31,9 +31,11 @@ SEED = 7
 HEAD = """# Faults: what was done, and what was found
 
 Written by `python -m tests.faults --report` and `python -m tests.faults --unprotected --report`;
-the rows are in `tests/faults/`. Every row runs real processes on a real broker. Lost and
-doubled are counted against what the producers sent; "fold" says whether the summaries, examples,
-measurements and commands are those of an offline fold of the log.
+the rows are in `tests/faults/`. Every row runs real processes on a real broker, on topics of its
+own. `make test-faults` runs them all, with their protections and without; `make test` the quick
+ones. Lost and doubled are counted against what the producers sent. "fold" says whether summaries,
+examples, measurements and commands are those of an offline fold of the log
+(`tests/kafka/oracle.py`); in rows of the trainer, whether `lifecycle` tells the registry's history.
 """
 FIGURES = """
 ## Rows
