@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import time
+from collections import Counter
 
 import psutil
 
@@ -44,7 +45,7 @@ def _die_at(
     world.flow(requests, seconds)
     deaths = len(STAGES) * sum(map(len, steps))
     world.until(lambda: stages.kills.total() >= deaths, seconds + 240)
-    return world.finish(deaths, f"deaths by stage: {dict(stages.kills)}")
+    return world.finish(deaths, _told(stages.kills))
 
 
 def hundred_kills(world: World) -> Outcome:
@@ -60,7 +61,11 @@ def _kill(world: World, kills: int, requests: int, seconds: float) -> Outcome:
         world.at(moment)
         time.sleep(dice.uniform(0, 1))
         world.stages.kill(*dice.choice(sorted(world.stages.running)))
-    return world.finish(kills, f"by stage: {dict(world.stages.kills)}")
+    return world.finish(kills, _told(world.stages.kills))
+
+
+def _told(kills: Counter[str]) -> str:
+    return ", ".join(f"{kills[stage]} of {stage}" for stage in STAGES) + " died"
 
 
 def zombies(world: World) -> Outcome:
