@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter
@@ -33,8 +34,8 @@ POISON = (
     b'{"prediction_id": "\\ud800", "model": "loans", "label": "paid", "features": {}}',
     b'{"prediction_id": "", "model": "loans", "label": "paid", "output": 0.5, "features": {}}',
     b'{"specversion": "9", "type": "x", "id": "", "source": ""}',
-    b"x" * 500_000,
 )
+HUGE = b"x" * 300_000  # more than `max_event_bytes`
 POISONED_ENTITIES = ("requests", *INPUTS["monitor"])
 BACKLOG, RECORD_BYTES = 1_000_000, 500
 GROWTH_MIB = 400  # the most that a worker may take for a backlog of any length
@@ -65,8 +66,8 @@ class Poisoner(threading.Thread):
         writer.flush(60)
 
     def _endless(self) -> Iterator[tuple[str, bytes | None]]:
-        while True:
-            for value in POISON:
+        for number in itertools.count():
+            for value in (*POISON, *([HUGE] if number % 20 == 0 else [])):
                 for entity in POISONED_ENTITIES:
                     yield entity, value
 
