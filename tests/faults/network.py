@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.faults.proxy import Proxy, broker_behind
+from tests.faults.proxy import PIECE_BYTES, Proxy, broker_behind
 from tests.faults.rows import EXACT, FENCING, TRANSACTION, Row
 from tests.faults.world import Outcome, World
 
 CUTS = 12
 DELAY_SECONDS = 0.3
+TRICKLE_BYTES, TRICKLE_SECONDS = 2_000, 0.02
 
 
 @contextmanager
@@ -49,6 +50,16 @@ def connections_slow(world: World) -> Outcome:
         return world.finish(1, f"{DELAY_SECONDS} s each way")
 
 
+def connections_trickle(world: World) -> Outcome:
+    """Everything comes through, a few bytes at a time, for half of the run."""
+    with _behind_a_proxy(world, 50) as proxy:
+        world.at(0.2)
+        proxy.piece_bytes, proxy.delay_seconds = TRICKLE_BYTES, TRICKLE_SECONDS
+        world.at(0.7)
+        proxy.piece_bytes, proxy.delay_seconds = PIECE_BYTES, 0.0
+        return world.finish(1, f"{TRICKLE_BYTES / TRICKLE_SECONDS / 1000:.0f} kB/s a connection")
+
+
 def connections_half_open(world: World) -> Outcome:
     """Nothing goes through and nobody is told, past the session timeout; twice."""
     with _behind_a_proxy(world, 60) as proxy:
@@ -76,6 +87,14 @@ ROWS = (
         id="tcp-delay",
         run=connections_slow,
         done=f"{DELAY_SECONDS} s more each way for half of the run",
+        invariant=EXACT,
+        kept_by=TRANSACTION,
+        seen="as broker-kills",
+    ),
+    Row(
+        id="tcp-trickle",
+        run=connections_trickle,
+        done=f"{TRICKLE_BYTES / TRICKLE_SECONDS / 1000:.0f} kB/s a connection for half of the run",
         invariant=EXACT,
         kept_by=TRANSACTION,
         seen="as broker-kills",

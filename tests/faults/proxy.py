@@ -17,6 +17,7 @@ from typing import Self
 
 from tests.broker import Broker, free_ports
 
+PIECE_BYTES = 65_536
 LISTENERS = """
 listeners=PLAINTEXT://127.0.0.1:{{port}},BEHIND://127.0.0.1:{target},CONTROLLER://127.0.0.1:{{controller_port}}
 advertised.listeners=PLAINTEXT://127.0.0.1:{{port}},BEHIND://127.0.0.1:{proxy}
@@ -29,11 +30,13 @@ class Proxy:
 
     Attributes:
         delay_seconds: every piece waits so long, each way.
+        piece_bytes: the most that goes through at once.
         cuts: connections that were cut.
     """
 
     def __init__(self, target_port: int) -> None:
         self.delay_seconds = 0.0
+        self.piece_bytes = PIECE_BYTES
         self.cuts = 0
         self._target = ("127.0.0.1", target_port)
         self._open: set[socket.socket] = set()
@@ -92,7 +95,7 @@ class Proxy:
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
-            while piece := source.recv(65_536):
+            while piece := source.recv(self.piece_bytes):
                 if self.delay_seconds:
                     time.sleep(self.delay_seconds)
                 self._flowing.wait()
