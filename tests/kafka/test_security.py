@@ -40,7 +40,7 @@ from tests.secured import ROOT, Authority, Secured, token_endpoint
 
 pytestmark = pytest.mark.kafka
 WAIT_SECONDS = 90  # on a machine that does much else
-TOKEN_SECONDS = 5
+TOKEN_SECONDS = 20  # far more than the second within which a broker takes no second proof
 LOOP = ("score", "monitor", "evaluate", "trainer")
 NAMES = Names(PREFIX)
 
@@ -115,13 +115,14 @@ def test_a_wrong_password_authority_or_token_is_refused_by_both_clients(
         refused_by_both(by_oauth(secured, url, "wrong"))
 
 
+@pytest.mark.faults
 def test_a_stage_outlives_its_tokens(guarded: Guarded, tmp_path: Path) -> None:
     """The broker ends a connection when its token does; nothing is lost, nobody starts again."""
     here: dict[str, Any] = {"topic_prefix": "outlived", "partitions": 2}
     topics_admin.apply(guarded.secured.settings(ROOT, **here))
     publisher = Publisher(guarded.secured.settings(ROOT, **here))
     reader = RangeReader(guarded.secured.settings(ROOT, **here))
-    numbers = range(5 * TOKEN_SECONDS)
+    numbers = range(3 * TOKEN_SECONDS)
 
     def copied() -> list[int]:
         found = reader.read("predictions", reader.bounds("predictions"))
