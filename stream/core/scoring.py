@@ -193,7 +193,7 @@ class ScoreProcessor:
             predictions,
             events.traceparents,
         )
-        return _ENCODER.encode_lines(list(envelopes)).splitlines()
+        return _ENCODER.encode_lines(list(envelopes)).split(b"\n")[:-1]
 
     def _shadow(self, live: LiveModel, version: int, rows: Sequence[Row]) -> list[Said]:
         """A shadow's outputs. Its failure must not touch the champion's predictions."""
