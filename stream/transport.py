@@ -15,8 +15,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import aiokafka
@@ -30,7 +31,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from stream.assignor import CoPartitioned
-from stream.core.processor import Record
+from stream.core.processor import Record, Records
 from stream.errors import RetentionOvertook
 
 FETCH_WAIT_MS = 200  # how long a partition may stand still after its queue was full
@@ -52,7 +53,7 @@ class Slice(NamedTuple):
 
     topic: str
     partition: int
-    records: list[Record]
+    records: Sequence[Record]
     start: int
     end: int
     epoch: int
@@ -127,24 +128,23 @@ class Intake:
 
 
 class LeanRecords(aiokafka_fetcher.PartitionRecords):
-    """Yields a list of our own records per batch of the log, not aiokafka's one by one: its record
-    has eleven fields, of which five are read. What is hidden stays as aiokafka has it."""
+    """Yields the records of a batch of the log as a list, as they were parsed: `columns` takes from
+    them what is read, for half the price of aiokafka's own record for each. What is hidden stays as
+    aiokafka has it."""
 
     next_fetch_offset: int
 
-    def _unpack_records(self) -> Iterator[list[Record]]:
-        new = tuple.__new__  # half the price of Record(...)
+    def _unpack_records(self) -> Iterator[list[Any]]:
         while self._records.has_next():
             batch = self._records.next_batch()
             if self._check_crcs and not batch.validate_crc():
                 raise CorruptRecordException(f"Invalid CRC - {self._tp}")
             first = self.next_fetch_offset
             if not self._is_hidden(batch):
-                yield [
-                    new(Record, (r.offset, r.timestamp, r.key, r.value, tuple(r.headers)))
-                    for r in batch
-                    if r.offset >= first  # a compressed batch may begin before
-                ]
+                records = list(batch)
+                if records and records[0].offset < first:  # a compressed batch may begin before
+                    records = [record for record in records if record.offset >= first]
+                yield records
             self.next_fetch_offset = batch.next_offset
 
     def _is_hidden(self, batch: Any) -> bool:
@@ -160,6 +160,23 @@ class LeanRecords(aiokafka_fetcher.PartitionRecords):
 
 
 aiokafka_fetcher.PartitionRecords = LeanRecords
+
+_offset, _timestamp, _key, _value, _headers = map(
+    attrgetter, ("offset", "timestamp", "key", "value", "headers")
+)
+
+
+def columns(batches: Iterable[list[Any]]) -> Records:
+    """What `LeanRecords` yields, as columns."""
+    parsed = list(chain.from_iterable(batches))
+    headers = list(map(_headers, parsed))
+    return Records(
+        list(map(_offset, parsed)),
+        list(map(_timestamp, parsed)),
+        list(map(_key, parsed)),
+        list(map(_value, parsed)),
+        list(map(tuple, headers)) if any(headers) else ((),) * len(parsed),
+    )
 
 
 class Listener(driver.ConsumerRebalanceListener):
@@ -253,7 +270,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001  fetch the next
             if isinstance(result, aiokafka_fetcher.FetchError):
                 result.check_raise()
-            records = list(chain.from_iterable(result.getall()))
+            records = columns(result.getall())
             state = consumer._subscription.subscription.assignment.state_value(tp)  # noqa: SLF001
             start, end = self._ends[tp], state.position
             if records or end > start:

@@ -14,8 +14,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from stream.assignor import CoPartitioned, share
-from stream.core.processor import Record
-from stream.transport import BatchConsumer, Intake, LeanRecords, Slice
+from stream.core.processor import Records
+from stream.transport import BatchConsumer, Intake, LeanRecords, Slice, columns
 
 A, B = TP("requests", 0), TP("requests", 1)
 
@@ -90,8 +90,8 @@ def unpacked(*batches: LogBatch, first: int = 0, aborted: Any = None) -> tuple[l
     assert fetcher.PartitionRecords is LeanRecords  # aiokafka looks it up by its module's name
     records = LeanRecords(A, Log(*batches), aborted, first, None, None, False, "read_committed")
     records._contains_abort_marker = lambda batch: batch.aborts
-    seen = [record for batch in records for record in batch]
-    assert all(type(record) is Record for record in seen)
+    seen = list(columns(records))
+    assert [record[1:] for record in seen] == [(9, b"k", b"v", ())] * len(seen)
     return [record.offset for record in seen], records.next_fetch_offset
 
 
@@ -159,7 +159,7 @@ def intake(limit: int = 2) -> tuple[Intake, Thread]:
 
 
 def piece(tp: TP, epoch: int) -> Slice:
-    return Slice(tp.topic, tp.partition, [], 0, 1, epoch, 0)
+    return Slice(tp.topic, tp.partition, Records.of([]), 0, 1, epoch, 0)
 
 
 def test_a_partition_is_fetched_only_after_it_was_sought() -> None:

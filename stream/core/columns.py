@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stream.core.processor import CoreSettings, Headers, Record
+from stream.core.processor import CoreSettings, Headers, Records
 from stream.core.shapes import Shape
 from stream.envelope import to_ms
 
@@ -32,14 +32,14 @@ class Columns(NamedTuple):
     traceparents: Sequence[str | None]
 
 
-def read_columns(shape: Shape, records: Sequence[Record], settings: CoreSettings) -> Columns | None:
+def read_columns(shape: Shape, records: Records, settings: CoreSettings) -> Columns | None:
     """The columns of one or more records, None if any of them needs a closer look."""
-    values = [record.value for record in records if record.value is not None]
-    if len(values) < len(records) or max(map(len, values)) > settings.max_event_bytes:
+    values: Sequence[Any] = records.values
+    if not all(values) or max(map(len, values)) > settings.max_event_bytes:
         return None
-    if any(record.headers and has_attributes(record.headers) for record in records):
+    if any(map(has_attributes, filter(None, records.headers))):
         return None
-    stamps = [record.timestamp_ms for record in records]
+    stamps = records.stamps_ms
     try:
         if _ATTRIBUTE in values[0]:
             columns = _structured(list(map(shape.structured.decode, values)), stamps)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import compress, repeat
+from itertools import compress
 from operator import not_
 from typing import Any, NamedTuple
 
@@ -18,10 +18,11 @@ import msgspec
 from msgspec import Struct
 
 from models.features import Row
+from stream.core.accepted import Event, Events
 from stream.core.checking import blame, check_id, refuse_time
 from stream.core.columns import BROKEN, has_attributes, read_columns
 from stream.core.known import VALUES, Known, served_here, values_of
-from stream.core.processor import CoreSettings, Fleet, Record
+from stream.core.processor import CoreSettings, Fleet, Record, Records
 from stream.core.shapes import shape_of
 from stream.envelope import Opened, open_record, read, to_ms
 from stream.errors import Refused
@@ -29,33 +30,10 @@ from stream.events import (
     DEFAULT_TYPES,
     EVENT_TYPES,
     ClockAdvanced,
-    FeedbackReceived,
     Model,
-    PredictionMade,
-    PredictionRequested,
 )
 
 UNKNOWN = frozenset({"unknown-model", "unknown-version"})
-
-Data = PredictionRequested | PredictionMade | FeedbackReceived
-
-
-class Event(Struct, frozen=True, gc=False):
-    """One accepted event.
-
-    Attributes:
-        time_ms: event time.
-        data: the event's struct; `features` in it is a generated struct, use `row` instead.
-        row: feature values in the order of the spec; () for feedback.
-        values: predictions: the output as `spec.outputs` floats; feedback: the encoded label.
-    """
-
-    record: Record
-    time_ms: int
-    data: Data
-    row: Row
-    values: tuple[float, ...] = ()
-    traceparent: str | None = None
 
 
 class Decoded(NamedTuple):
@@ -65,6 +43,15 @@ class Decoded(NamedTuple):
         unknown: the model or version is not known yet: to be parked.
         clocks: how far a replayer says that event time is, in ms.
     """
+
+    events: Events
+    refused: list[tuple[Record, Refused]]
+    unknown: list[tuple[Record, Refused]]
+    clocks: list[int]
+
+
+class _Mixed(NamedTuple):
+    """A `Decoded` in the making."""
 
     events: list[Event]
     refused: list[tuple[Record, Refused]]
@@ -87,47 +74,51 @@ def decode(entity: str, records: Sequence[Record], fleet: Fleet, settings: CoreS
     Args:
         entity: "requests", "predictions" or "feedback".
     """
-    decoded = Decoded([], [], [], [])
+    records = Records.of(records)
     reader = _Reader(entity, fleet, settings)
+    events = reader.together(records)
+    if events is not None:
+        return Decoded(events, [], [], [])
+    mixed = _Mixed([], [], [], [])
     for start in range(0, len(records), _RUN):
         run = records[start : start + _RUN]
         events = reader.together(run)
         if events is None:
-            _apart(reader, run, decoded)
+            _apart(reader, run, mixed)
         else:
-            decoded.events.extend(events)
-    return decoded
+            mixed.events.extend(events)
+    return Decoded(Events.of(mixed.events), *mixed[1:])
 
 
-def _apart(reader: _Reader, records: Sequence[Record], decoded: Decoded) -> None:
+def _apart(reader: _Reader, records: Records, mixed: _Mixed) -> None:
     """Bad records must not make the good ones between them dear: those are read together."""
     right = [reader.seems_right(record) for record in records]
-    good = list(compress(records, right))
-    events = reader.together(good)
-    if events is None:
-        _one_by_one(reader, records, decoded)
-    else:
-        others = Decoded([], decoded.refused, decoded.unknown, decoded.clocks)
-        _one_by_one(reader, list(compress(records, map(not_, right))), others, guess=False)
-        if others.events:  # of another model: each in its place between those of the guessed one
-            events = sorted(events + others.events, key=lambda event: event.record.offset)
-        decoded.events.extend(events)
+    good = reader.together(Records.of(compress(records, right)))
+    if good is None:
+        _one_by_one(reader, records, mixed)
+        return
+    others = mixed._replace(events=[])
+    _one_by_one(reader, compress(records, map(not_, right)), others, guess=False)
+    if others.events:  # of another model: each in its place between those of the guessed one
+        others.events.extend(good)
+        others.events.sort(key=lambda event: event.record.offset)
+    mixed.events.extend(others.events or good)
 
 
 def _one_by_one(
-    reader: _Reader, records: Sequence[Record], decoded: Decoded, *, guess: bool = True
+    reader: _Reader, records: Iterable[Record], mixed: _Mixed, *, guess: bool = True
 ) -> None:
     for record in records:
         try:
             event = reader.quick(record, guess=guess) or reader.exact(record)
         except Refused as refused:
-            kept = decoded.unknown if refused.reason in UNKNOWN else decoded.refused
+            kept = mixed.unknown if refused.reason in UNKNOWN else mixed.refused
             kept.append((record, refused))
             continue
         if isinstance(event, int):
-            decoded.clocks.append(event)
+            mixed.clocks.append(event)
         else:
-            decoded.events.append(event)
+            mixed.events.append(event)
 
 
 class _Reader:
@@ -144,11 +135,11 @@ class _Reader:
         self._guess: Known | None = None
         self._known: dict[str, Known | None] = {}
 
-    def together(self, records: Sequence[Record]) -> list[Event] | None:
+    def together(self, records: Records) -> Events | None:
         """The events of a run of records, if one pass tells that all are right."""
         if len(records) < 2:
             return None
-        known = self._guess = self._guess or self._hinted(records[0].value or b"")
+        known = self._guess = self._guess or self._hinted(records.values[0] or b"")
         columns = known and read_columns(known.shape, records, self._settings)
         if not known or not columns:
             return None
@@ -161,7 +152,7 @@ class _Reader:
             rows = self._rows(known, data)
         except (Refused, ValueError):
             return None
-        return list(map(Event, records, times_ms, data, rows, values, traceparents))
+        return Events(records, times_ms, data, rows, values, traceparents)
 
     def seems_right(self, record: Record) -> bool:
         """Whether the guessed model's decoder can read it; nothing else is looked at."""
@@ -177,9 +168,9 @@ class _Reader:
             return False
         return True
 
-    def _rows(self, known: Known, data: Sequence[Any]) -> Iterable[Row]:
+    def _rows(self, known: Known, data: Sequence[Any]) -> Sequence[Row]:
         if self._entity == "feedback":
-            return repeat(())
+            return ((),) * len(data)
         return known.shape.rows([one.features for one in data])
 
     def quick(self, record: Record, *, guess: bool) -> Event | None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from stream.core.processor import Fleet, Record
+from stream.core.processor import Fleet
 from stream.events import Applied
 
 
@@ -35,9 +35,9 @@ class Journal(Struct):
             self.generations |= changed
             self.runs.append(Applied(entity="", first=0, end=0, generations=changed))
 
-    def applied(self, entity: str, records: Sequence[Record]) -> None:
+    def applied(self, entity: str, offsets: Sequence[int]) -> None:
         """Note a run of records; one that goes on where the last ended makes it longer."""
-        run = Applied(entity=entity, first=records[0].offset, end=records[-1].offset + 1)
+        run = Applied(entity=entity, first=offsets[0], end=offsets[-1] + 1)
         last = self.runs[-1] if self.runs else None
         if last and last.entity == entity and last.end <= run.first:
             self.runs[-1] = replace(last, end=run.end)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import repeat
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from stream.core.checking import MAX_WEIGHT, floats, label_of
@@ -73,14 +72,14 @@ VALUES: Final[dict[str, Callable[[Any, Any], tuple[float, ...]]]] = {
 
 def values_of(
     entity: str, models: Mapping[str, Known | None], data: Sequence[Any]
-) -> Iterable[tuple[float, ...]]:
+) -> Sequence[tuple[float, ...]]:
     """The values of many events, whose models are known.
 
     Raises:
         Refused: one of them is not right.
     """
     if entity == "requests":
-        return repeat(())
+        return ((),) * len(data)
     return list(map(VALUES[entity], [models[one.model] for one in data], data))
 
 

@@ -9,22 +9,23 @@ Checkpoint parts: `state`, `deltas`, `join.*`, `early.*`, `parked.*`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
+from stream.core.accepted import Event, Events
 from stream.core.clocks import Clocks
 from stream.core.deadletters import dead_letter
-from stream.core.decoding import Decoded, Event, decode
+from stream.core.decoding import Decoded, decode
 from stream.core.deltas import Deltas, add_named
 from stream.core.folding import Labelled, Line, Made, fold_labels, fold_predictions
 from stream.core.joining import Counted, Join, Joined
 from stream.core.journal import Journal
 from stream.core.packing import Label, Prediction
 from stream.core.parking import Parking
-from stream.core.processor import Batch, Context, Fleet, Output, Parts, Record
+from stream.core.processor import Batch, Context, Fleet, Output, Parts, Record, Records
 from stream.core.reporting import example, progress, summaries
 from stream.core.rerouting import misplaced, sent_on
 from stream.core.sources import Sources
@@ -86,10 +87,11 @@ class MonitorProcessor:
         outputs = self._meet(fleet)
         if not batch.records:
             return outputs
-        self._state.journal.applied(batch.entity, batch.records)
+        records = Records.of(batch.records)
+        self._state.journal.applied(batch.entity, records.offsets)
         clock = self._state.clocks.topics[batch.entity]
-        clock.observe([record.timestamp_ms for record in batch.records])
-        decoded = decode(batch.entity, batch.records, fleet, self._settings)
+        clock.observe(records.stamps_ms)
+        decoded = decode(batch.entity, records, fleet, self._settings)
         for time_ms in decoded.clocks:
             clock.reach(time_ms)
         return outputs + self._take(batch.entity, decoded)
@@ -140,17 +142,17 @@ class MonitorProcessor:
         if elsewhere:
             self._counters[f"rerouted:{entity}"] += len(elsewhere)
             outputs += [
-                sent_on(entity, events[i].record, right, self._context)
+                sent_on(entity, events.records[i], right, self._context)
                 for i, right in elsewhere.items()
             ]
-            events = [event for i, event in enumerate(events) if i not in elsewhere]
+            events = events.take([i for i in range(len(events)) if i not in elsewhere])
         if entity == "predictions":
             self._predict(events)
         else:
             self._label(events)
         return outputs + self._examples()
 
-    def _predict(self, events: Iterable[Event]) -> None:
+    def _predict(self, events: Events) -> None:
         join, lines, watermark_ms = self._join, self._lines, self._state.clocks.watermark_ms
         lateness_ms = self._sources.lateness_ms
         for event in events:
@@ -169,7 +171,7 @@ class MonitorProcessor:
             if join.predict(packer, prediction, watermark_ms):
                 made.append(Made(time_ms, codes, event.row, event.values))
 
-    def _label(self, events: Iterable[Event]) -> None:
+    def _label(self, events: Events) -> None:
         join, watermark_ms = self._join, self._state.clocks.watermark_ms
         lateness_ms, early_ms = self._sources.lateness_ms, self._sources.early_ms
         for event in events:

@@ -7,8 +7,9 @@ Nothing here or in a processor reads a clock, draws a random number, or does I/O
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,64 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+
+
+_new_record = partial(tuple.__new__, Record)  # from its fields; half the price of Record(...)
+
+
+class Records(Sequence[Record]):
+    """Records as columns; a `Record` is made where one is looked at, for most never.
+
+    Attributes:
+        offsets, stamps_ms, keys, values, headers: one of each for each record.
+    """
+
+    __slots__ = ("headers", "keys", "offsets", "stamps_ms", "values")
+
+    def __init__(
+        self,
+        offsets: Sequence[int],
+        stamps_ms: Sequence[int],
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        headers: Sequence[Headers],
+    ) -> None:
+        self.offsets = offsets
+        self.stamps_ms = stamps_ms
+        self.keys = keys
+        self.values = values
+        self.headers = headers
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> Records:
+        """The columns of records, or the object itself if it has them already."""
+        if isinstance(records, Records):
+            return records
+        columns: list[Any] = list(zip(*records, strict=True))
+        return cls(*columns) if columns else cls((), (), (), (), ())
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @overload
+    def __getitem__(self, place: int) -> Record: ...
+    @overload
+    def __getitem__(self, place: slice) -> Records: ...
+    def __getitem__(self, place: int | slice) -> Record | Records:
+        if isinstance(place, slice):
+            return Records(*(column[place] for column in self._columns))
+        return Record(*(column[place] for column in self._columns))
+
+    def __iter__(self) -> Iterator[Record]:
+        return map(_new_record, zip(*self._columns, strict=True))
+
+    def take(self, places: Sequence[int]) -> Records:
+        """The records at these places."""
+        return Records(*([column[place] for place in places] for column in self._columns))
+
+    @property
+    def _columns(self) -> tuple[Any, ...]:
+        return self.offsets, self.stamps_ms, self.keys, self.values, self.headers
 
 
 class Batch(NamedTuple):

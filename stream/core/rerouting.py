@@ -5,17 +5,15 @@ Producers' default partitioners differ, and a prediction and its label only meet
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from stream.core.decoding import Event
+from stream.core.accepted import Events
 from stream.core.partitioning import partitions_of
 from stream.core.processor import Context, Output, Record
 from stream.topics import HEADER_REROUTED
 
 
-def misplaced(entity: str, events: Sequence[Event], context: Context) -> dict[int, int]:
+def misplaced(entity: str, events: Events, context: Context) -> dict[int, int]:
     """Indices of the events that belong to another partition, with that partition.
 
     One that was sent on before stays where it is: partitioners that disagree must not make it
@@ -24,12 +22,12 @@ def misplaced(entity: str, events: Sequence[Event], context: Context) -> dict[in
     count = context.partitions[entity]
     if count == 1:
         return {}
-    keys = [event.data.prediction_id.encode() for event in events]
+    keys = [id_.encode() for id_ in events.ids]
     right = partitions_of(keys, count, context.settings.partitioner)
     return {
         i: int(right[i])
         for i in np.flatnonzero(right != context.partition).tolist()
-        if not _was_sent_on(events[i].record)
+        if not _was_sent_on(events.records[i])
     }
 
 

@@ -19,8 +19,9 @@ from msgspec import Struct
 
 from models.features import Row
 from models.losses import MAX_VALUE
+from stream.core.accepted import Events
 from stream.core.deadletters import dead_letter
-from stream.core.decoding import Decoded, Event, decode
+from stream.core.decoding import Decoded, decode
 from stream.core.parking import Parking
 from stream.core.partitioning import partitions_of
 from stream.core.processor import Batch, Context, Fleet, LiveModel, Output, Parts, Record
@@ -120,54 +121,54 @@ class ScoreProcessor:
         self._counters[f"refused:{refused.reason}"] += 1
         return dead_letter(_ENTITY, record, refused, "score", self._partition)
 
-    def _predictions(self, events: Sequence[Event], fleet: Fleet) -> list[Output]:
+    def _predictions(self, events: Events, fleet: Fleet) -> list[Output]:
         """Predictions in the order of the events, whatever models they are for."""
         if not events:
             return []
-        keys = [event.data.prediction_id.encode() for event in events]
+        keys = [id_.encode() for id_ in events.ids]
         partitions = partitions_of(keys, self._count, self._settings.partitioner).tolist()
         values = self._values(events, fleet)
         self._counters["predictions"] += len(events)
         # Where a replayer is the clock, a prediction happened when its request did.
         of_request = self._settings.clock == "event"
-        stamps = [event.record.timestamp_ms for event in events] if of_request else _NO_STAMPS
+        stamps = events.records.stamps_ms if of_request else _NO_STAMPS
         fields = zip(_PREDICTIONS, keys, values, partitions, _NO_HEADERS, stamps, strict=False)
         outputs = list(map(_new_output, fields))
         if None in values:
             outputs = [
-                self._refuse(event.record, _NO_OUTPUT) if output.value is None else output
-                for event, output in zip(events, outputs, strict=True)
+                self._refuse(record, _NO_OUTPUT) if output.value is None else output
+                for record, output in zip(events.records, outputs, strict=True)
             ]
         return outputs
 
-    def _values(self, events: Sequence[Event], fleet: Fleet) -> list[bytes | None]:
+    def _values(self, events: Events, fleet: Fleet) -> list[bytes | None]:
         """Encoded predictions; None where the model has no output."""
         by_model = _by_model(events)
         if len(by_model) == 1:
-            return self._score(events, fleet[events[0].data.model])
+            return self._score(events, fleet[events.data[0].model])
         values: list[bytes | None] = [None] * len(events)
         for name, places in by_model.items():
-            scored = self._score([events[i] for i in places], fleet[name])
+            scored = self._score(events.take(places), fleet[name])
             for i, value in zip(places, scored, strict=True):
                 values[i] = value
         return values
 
-    def _score(self, events: Sequence[Event], live: LiveModel) -> list[bytes | None]:
+    def _score(self, events: Events, live: LiveModel) -> list[bytes | None]:
         """The predictions of one model, encoded; None where it has no output."""
         lifecycle = live.lifecycle
         self._generations[lifecycle.model] = lifecycle.generation
         if lifecycle.champion is None:
             raise ValueError(f"{lifecycle.model!r} has no champion; decode() parks such requests")
-        rows = [event.row for event in events]
+        rows = events.rows
         said = _outputs(live, lifecycle.champion, rows)
         shadows = {str(v): self._shadow(live, v, rows) for v in lifecycle.shadows}
         predictions = map(
             _Prediction,
-            [event.data.prediction_id for event in events],
+            events.ids,
             repeat(lifecycle.model),
             repeat(lifecycle.champion),
             said,
-            [event.data.features for event in events],  # type: ignore[union-attr]
+            [one.features for one in events.data],
             repeat(lifecycle.spec_revision),
             repeat(lifecycle.generation),
             _beside(shadows) if shadows else repeat({}),
@@ -177,22 +178,22 @@ class ScoreProcessor:
             lines = [None if one is None else line for one, line in zip(said, lines, strict=True)]
         return lines
 
-    def _encoded(self, events: Sequence[Event], predictions: Iterable[_Prediction]) -> list[bytes]:
+    def _encoded(self, events: Events, predictions: Iterable[_Prediction]) -> list[bytes]:
         """One structured CloudEvent for each, all in one call. JSON text has no line breaks."""
         place = f"{self._partition}/"
         envelopes = map(
             _Envelope,
             repeat(SPEC_VERSION),
             # A derived event's id tells its cause: here the request's place is enough.
-            [f"{place}{event.record.offset}" for event in events],
+            [f"{place}{offset}" for offset in events.records.offsets],
             repeat(SOURCE),
             repeat(KIND),
-            [from_ms(event.time_ms) for event in events],
+            map(from_ms, events.times_ms),
             repeat("application/json"),
             predictions,
-            [event.traceparent for event in events],
+            events.traceparents,
         )
-        return _ENCODER.encode_lines(list(envelopes)).splitlines()
+        return _ENCODER.encode_lines(list(envelopes)).split(b"\n")[:-1]
 
     def _shadow(self, live: LiveModel, version: int, rows: Sequence[Row]) -> list[Said]:
         """A shadow's outputs. Its failure must not touch the champion's predictions."""
@@ -205,10 +206,10 @@ class ScoreProcessor:
         return said
 
 
-def _by_model(events: Sequence[Event]) -> dict[str, list[int]]:
+def _by_model(events: Events) -> dict[str, list[int]]:
     places: dict[str, list[int]] = {}
-    for i, event in enumerate(events):
-        places.setdefault(event.data.model, []).append(i)
+    for i, data in enumerate(events.data):
+        places.setdefault(data.model, []).append(i)
     return places
 
 
