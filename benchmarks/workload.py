@@ -11,9 +11,10 @@ import msgspec
 import numpy as np
 
 from models import artefacts
+from models.examples import Examples
 from models.profile import encode
 from models.spec import Feature, Labels, ModelSpec, Ticks, Training
-from models.training import Examples, Trained, fit
+from models.training import Trained, fit
 from stream.envelope import derived_id, write
 from stream.events import LifecycleChanged, VersionCard
 from stream.settings import Settings

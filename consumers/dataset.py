@@ -41,7 +41,7 @@ class Dataset(NamedTuple):
 
     Attributes:
         rows: feature values in the spec's order.
-        times_ms: event time of the predictions.
+        times_ms: event time of the predictions; known_ms: of their labels.
         data: what was read, for the run's record.
         gone: labelled predictions that the log no longer holds.
         unfit: labelled predictions whose features do not fit the spec.
@@ -51,6 +51,7 @@ class Dataset(NamedTuple):
     labels: list[Label]
     times_ms: list[int]
     weights: list[float]
+    known_ms: list[int]
     data: DataRange
     gone: int = 0
     unfit: int = 0
@@ -64,6 +65,7 @@ class Labelled(NamedTuple):
     row: Row
     label: Label
     weight: float
+    known_ms: int  # when the label came
 
 
 def load(
@@ -124,12 +126,20 @@ def assemble(spec: ModelSpec, found: Sequence[Labelled], facts: DataRange) -> Da
         labels=[item.label for item in found],
         times_ms=[item.time_ms for item in found],
         weights=[item.weight for item in found],
+        known_ms=[item.known_ms for item in found],
         data=data,
     )
 
 
 def _labelled(example: ExampleLabelled, row: Row) -> Labelled:
-    return Labelled(example.predicted_ms, example.prediction_id, row, example.label, example.weight)
+    return Labelled(
+        time_ms=example.predicted_ms,
+        prediction_id=example.prediction_id,
+        row=row,
+        label=example.label,
+        weight=example.weight,
+        known_ms=example.labelled_ms,
+    )
 
 
 def _features(record: Record, spec: ModelSpec, max_bytes: int) -> Row:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from consumers import files
+from consumers.costs import Tell, silent
 from consumers.dataset import Dataset, Labelled, assemble
 from consumers.fitting import Fitted
 from consumers.training import train
@@ -27,12 +28,21 @@ class Columns(NamedTuple):
 
     time: str = "time"
     label: str = "label"
+    labelled: str | None = None  # when the label came; none: at once
 
 
 def train_first(
-    registry: Registry, settings: Settings, spec: ModelSpec, dataset: Dataset, who: str
+    registry: Registry,
+    settings: Settings,
+    spec: ModelSpec,
+    dataset: Dataset,
+    who: str,
+    tell: Tell = silent,
 ) -> int:
     """Train a version on a dataset and make it champion; returns it.
+
+    Args:
+        tell: is called with a sentence whenever a step begins.
 
     Raises:
         TrainingFailed: too few rows, one class, or a rule of the registry.
@@ -40,7 +50,7 @@ def train_first(
     run_id = registry.begin_run(
         spec.name, cause="history from a file", who=who, seed=spec.training.seed
     )
-    fitted = train(spec, settings, dataset)
+    fitted = train(spec, settings, dataset, tell)
     if fitted.verdict != "accepted":
         _finish(registry, run_id, fitted.verdict, fitted)
         raise TrainingFailed(f"run {run_id}: {fitted.reason}")
@@ -75,7 +85,11 @@ def read_history(spec: ModelSpec, path: Path, columns: Columns) -> Dataset:
 
 
 def _labelled(spec: ModelSpec, row: files.FileRow, columns: Columns) -> Labelled:
-    for name, flag in ((columns.time, "--time-column"), (columns.label, "--label-column")):
+    for name, flag in (
+        (columns.time, "--time-column"),
+        (columns.label, "--label-column"),
+        (columns.labelled or columns.time, "--labelled-column"),
+    ):
         if row.values.get(name) is None:
             raise row.wrong(f"nothing in column {name!r}; another one is named by {flag}")
     try:
@@ -83,6 +97,7 @@ def _labelled(spec: ModelSpec, row: files.FileRow, columns: Columns) -> Labelled
         encode_label(spec, label)
         return Labelled(
             time_ms=files.time_ms(row.values[columns.time]),
+            known_ms=files.time_ms(row.values[columns.labelled or columns.time]),
             prediction_id=f"{row.line:012}",
             row=check_row(spec, files.features(spec, row.values)),
             label=label,

@@ -9,10 +9,11 @@ import os
 import resource
 import sys
 import threading
+from collections.abc import Callable
 
 import msgspec
 
-from consumers.fitting import Fitted, Job
+from consumers.fitting import Fitted, Job, Step
 from stream.settings import Settings
 
 
@@ -25,15 +26,20 @@ def main() -> int:
     settings = Settings(**job.settings)
     _limit(settings.fit_memory_mb)
     with answer:
-        answer.write(msgspec.json.encode(_fitted(job, settings)))
+
+        def tell(value: object) -> None:
+            answer.write(msgspec.json.encode(value) + b"\n")
+            answer.flush()
+
+        tell(_fitted(job, settings, lambda doing: tell(Step(doing))))
     return 0
 
 
-def _fitted(job: Job, settings: Settings) -> Fitted:
+def _fitted(job: Job, settings: Settings, tell: Callable[[str], None]) -> Fitted:
     from consumers.training import train_from_topics  # takes a second to import
 
     try:
-        return train_from_topics(job.spec, settings, job.examples, frozenset(job.erased))
+        return train_from_topics(job.spec, settings, job.examples, frozenset(job.erased), tell)
     except MemoryError:
         reason = (
             f"needed more than fit_memory_mb = {settings.fit_memory_mb}; raise it, or lower "

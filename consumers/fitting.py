@@ -1,12 +1,14 @@
 """One fit in a child process: killable, limited in time and memory, gone when its parent is.
 
-The child (`consumers.fit_child`) gets a job as one JSON line on stdin and leaves its result as JSON
-in the file that is its stdout. Nothing is pickled, and only the parent touches the registry.
+The child (`consumers.fit_child`) gets a job as one JSON line on stdin. In the file that is its
+stdout it leaves a line for each step it begins, and its result as the last one, all as JSON.
+Nothing is pickled, and only the parent touches the registry.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -75,6 +77,12 @@ class Fitted(Struct, frozen=True, kw_only=True, omit_defaults=True):
     data: DataRange | None = None
 
 
+class Step(Struct, frozen=True):
+    """What the child is doing."""
+
+    doing: str
+
+
 class Fit:
     """A running child. `poll` never waits; `cancel` ends it in `KILL_SECONDS` at most."""
 
@@ -100,6 +108,14 @@ class Fit:
     @property
     def pid(self) -> int:
         return self._child.pid
+
+    @property
+    def doing(self) -> str:
+        """The step that the child began last; empty before the first."""
+        for line in reversed(self._lines()):
+            with contextlib.suppress(msgspec.DecodeError):  # half a line, or the result
+                return msgspec.json.decode(line, type=Step).doing
+        return ""
 
     def poll(self) -> Fitted | None:
         """The result once there is one; a child over its time is ended here."""
@@ -132,13 +148,19 @@ class Fit:
             self._child.stdin.flush()
 
     def _result(self, code: int) -> Fitted:
-        self._answer.seek(0)
-        answer = self._answer.read()
+        lines = self._lines()
         self._close()
-        if code == 0:
+        if code == 0 and lines:
             with contextlib.suppress(msgspec.DecodeError):
-                return msgspec.json.decode(answer, type=Fitted)
+                return msgspec.json.decode(lines[-1], type=Fitted)
         return Fitted(verdict="failed", reason=_ending(code))
+
+    def _lines(self) -> list[bytes]:
+        """What the child has written so far. Its position in the file is ours too: leave it."""
+        if self._answer.closed:
+            return []
+        handle = self._answer.fileno()
+        return os.pread(handle, os.fstat(handle).st_size, 0).splitlines()
 
     def _close(self) -> None:
         self._answer.close()

@@ -6,6 +6,7 @@ until then its offset stays uncommitted, and after a crash the run begins again 
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
@@ -22,10 +23,14 @@ from stream.settings import Settings
 
 log = structlog.get_logger("driftline.trainer")
 WHO = "driftline"
+LOOK_SECONDS = 1.0  # between two looks whether a run was cancelled
 
 
 class RunningFit(Protocol):
     """What is needed of `consumers.fitting.Fit`."""
+
+    @property
+    def doing(self) -> str: ...
 
     def poll(self) -> Fitted | None: ...
 
@@ -47,6 +52,7 @@ class Trainer:
     Args:
         bounds: what `examples` holds now, by partition; asked once for each retrain.
         start: starts a fit in a child process.
+        clock: seconds that never go back.
     """
 
     def __init__(
@@ -55,11 +61,14 @@ class Trainer:
         settings: Settings,
         bounds: Callable[[], Sequence[Span]],
         start: Callable[[Job], RunningFit],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._settings = settings
         self._bounds = bounds
         self._start = start
+        self._clock = clock
+        self._next_look = 0.0
         self._waiting: deque[Retrain] = deque()
         self._fitting: list[tuple[Retrain, RunningFit]] = []
         self.commands: Counter[tuple[str, str]] = Counter()  # by kind and outcome, for metrics
@@ -95,7 +104,30 @@ class Trainer:
                 self._conclude(retrain, fitted)
                 done.append(retrain.place)
         self._start_waiting()
-        return done
+        return done + self._cancelled()
+
+    def _cancelled(self) -> list[Place]:
+        """End the fits of runs that a person has cancelled; tell the others' progress."""
+        now = self._clock()
+        if now < self._next_look:
+            return []
+        self._next_look = now + LOOK_SECONDS
+        fits = {retrain.run_id: fit for retrain, fit in self._fitting}
+        begun = [*(retrain for retrain, _ in self._fitting), *self._waiting]
+        over = {r.run_id: r for r in begun if not self._still_wanted(r.run_id, fits.get(r.run_id))}
+        self._drop(lambda retrain: retrain.run_id in over)
+        for retrain in over.values():
+            self.fits["cancelled"] += 1
+            log.info("retrain cancelled", model=retrain.command.model, run=retrain.run_id)
+        return [retrain.place for retrain in over.values()]
+
+    def _still_wanted(self, run_id: int, fit: RunningFit | None) -> bool:
+        """Whether the run is still to have a verdict; what it is doing is told meanwhile."""
+        doing = "waits for its turn" if fit is None else fit.doing
+        run = self._registry.run(run_id)
+        if run is None or run.verdict != "running":
+            return False
+        return doing in ("", run.reason) or self._registry.tell_run(run_id, doing)
 
     def lose(self, partition: int) -> None:
         """Another trainer has this partition now, and begins its retrains again."""
@@ -172,6 +204,10 @@ class Trainer:
     def _conclude(self, retrain: Retrain, fitted: Fitted) -> None:
         """Propose what was fitted; the verdict comes last, so a crash before it repeats this."""
         verdict, reason = fitted.verdict, fitted.reason
+        run = self._registry.run(retrain.run_id)
+        if run is not None and run.verdict == "cancelled":
+            self.fits["cancelled"] += 1
+            return
         if verdict == "accepted" and (refusal := self._propose(retrain, fitted)):
             verdict, reason = "refused", refusal
         self._registry.finish_run(

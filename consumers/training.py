@@ -2,44 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+from msgspec.structs import replace
 
+from consumers.costs import Stopwatch, Tell, latency_ms, silent
 from consumers.dataset import Dataset, load
 from consumers.fitting import Fitted
 from consumers.loop import RangeReader
 from consumers.places import Span
-from models import profile, training
+from models import profile, serving, training
 from models.artefacts import open_store
+from models.examples import Examples, TrainingRefused
 from models.losses import encode_label
-from models.runs import Candidate, Figure
+from models.runs import Candidate
 from models.spec import ModelSpec
-from models.training import Examples, Trained, TrainingRefused
+from models.training import Trained
 from stream.settings import Settings
 
 
 def train_from_topics(
-    spec: ModelSpec, settings: Settings, examples: Sequence[Span], erased: frozenset[str]
+    spec: ModelSpec,
+    settings: Settings,
+    examples: Sequence[Span],
+    erased: frozenset[str],
+    tell: Tell = silent,
 ) -> Fitted:
     """Read the newest labelled examples within these spans but the erased ones, and fit."""
+    tell("reading labelled examples")
     with RangeReader(settings) as reader:
         dataset = load(reader, spec, examples, settings, erased)
-    return train(spec, settings, dataset)
+    return train(spec, settings, dataset, tell)
 
 
-def train(spec: ModelSpec, settings: Settings, dataset: Dataset) -> Fitted:
+def train(spec: ModelSpec, settings: Settings, dataset: Dataset, tell: Tell = silent) -> Fitted:
     """Fit the spec's candidates; artefact and profile of the best are in the store afterwards.
+
+    Args:
+        tell: is called with a sentence whenever a step begins.
 
     Raises:
         ValueError: a label is none of the task.
     """
+    watch = Stopwatch(spec.training.timeout_seconds, tell)
     try:
-        trained = training.fit(spec, _examples(spec, dataset), spec.training.seed)
+        trained = training.fit(spec, _examples(spec, dataset), spec.training.seed, watch)
     except TrainingRefused as refused:
         return Fitted(
             verdict="refused", reason=_explained(str(refused), dataset), data=dataset.data
         )
+    tell("measuring and storing")
     store = open_store(settings.artefact_url)
     artefact = store.put(trained.artefact)
     reference = store.put(profile.encode(trained.profile))
@@ -50,7 +63,7 @@ def train(spec: ModelSpec, settings: Settings, dataset: Dataset) -> Fitted:
         profile_digest=reference,
         profile_url=store.url(reference),
         metrics={name: figure.value for name, figure in trained.metrics.items()},
-        candidates=list(_candidates(trained)),
+        candidates=_candidates(spec, trained, dataset, watch),
         parameters=_parameters(trained),
         data=dataset.data,
     )
@@ -62,6 +75,7 @@ def _examples(spec: ModelSpec, dataset: Dataset) -> Examples:
         labels=np.array([encode_label(spec, label) for label in dataset.labels], dtype=float),
         times_ms=np.array(dataset.times_ms, dtype=np.int64),
         weights=np.array(dataset.weights, dtype=float),
+        known_ms=np.array(dataset.known_ms, dtype=np.int64),
     )
 
 
@@ -75,20 +89,25 @@ def _explained(reason: str, dataset: Dataset) -> str:
     return "; ".join([reason, *filter(None, lost)])
 
 
-def _candidates(trained: Trained) -> Iterator[Candidate]:
-    for tried in trained.candidates:
-        yield Candidate(
-            name=tried.algorithm,
-            metrics={n: Figure(f.value, f.low, f.high) for n, f in tried.metrics.items()},
-            parameters={"notes": list(tried.notes)} if tried.metrics and tried.notes else {},
-            chosen=tried.algorithm == trained.algorithm,
-            problem="" if tried.metrics else "; ".join(tried.notes),
+def _candidates(
+    spec: ModelSpec, trained: Trained, dataset: Dataset, watch: Stopwatch
+) -> list[Candidate]:
+    """As they were tried, with what they cost; of the chosen one also what predicting costs."""
+    latency = latency_ms(serving.load(trained.artefact, spec), dataset.rows)
+    return [
+        replace(
+            tried,
+            fit_seconds=watch.seconds.get(tried.name),
+            latency_ms=latency if tried.chosen else {},
         )
+        for tried in trained.candidates
+    ]
 
 
 def _parameters(trained: Trained) -> dict[str, object]:
     return trained.parameters | {
         "fitted_rows": trained.fitted_rows,
         "held_out_rows": trained.held_out_rows,
+        "late_rows": trained.late_rows,
         "split_ms": trained.split_ms,
     }

@@ -14,16 +14,11 @@ from sqlalchemy import Connection, Row, Select, insert, select, update
 from models import history
 from models import tables as t
 from models.artefacts import check_digest
+from models.careers import Turn, career
+from models.comparing import Comparison, compare_runs
 from models.database import Door, RegistryMisuse
-from models.runs import (
-    Candidate,
-    Comparison,
-    DataRange,
-    Run,
-    Verdict,
-    compare_runs,
-    library_versions,
-)
+from models.runs import Candidate, DataRange, Run, Verdict, library_versions
+from models.spec import ModelSpec
 from models.state import Version
 
 
@@ -128,6 +123,21 @@ class RunLog(Door):
 
         return self._database.write(work)
 
+    def tell_run(self, run_id: int, doing: str) -> bool:
+        """Say what a running run is doing. False: it is over, or was cancelled."""
+        return self._database.write(
+            lambda connection: _change(connection, run_id, {"reason": doing})
+        )
+
+    def cancel_run(self, run_id: int, *, who: str, reason: str = "") -> bool:
+        """End a run before its fit does: its trainer drops the fit. False: it has its verdict.
+
+        Raises:
+            RegistryMisuse: no such run.
+        """
+        said = f"cancelled by {who}" + (f": {reason}" if reason else "")
+        return self.finish_run(run_id, "cancelled", reason=said)
+
     def register_version(
         self,
         model: str,
@@ -174,6 +184,24 @@ class RunLog(Door):
         rows = _runs() if model is None else _runs(t.runs.c.model == model)
         newest = rows.order_by(t.runs.c.run_id.desc()).limit(limit)
         return self._database.read(lambda connection: _read(connection, newest))
+
+    def spec_of(self, run: Run) -> ModelSpec:
+        """The spec in force when the run began."""
+        rows = select(t.specs.c.spec).where(
+            t.specs.c.model == run.model, t.specs.c.revision == run.spec_revision
+        )
+        spec: ModelSpec = self._database.read(
+            lambda connection: connection.execute(rows).scalar_one()
+        )
+        return spec
+
+    def career(self, run: Run) -> list[Turn]:
+        """What became of the version that a run yielded; empty if it yielded none."""
+        version = run.version
+        if version is None:
+            return []
+        entries = self._database.read(lambda connection: history.entries(connection, run.model))
+        return career(entries, version)
 
     def compare_runs(self, a: int, b: int) -> Comparison:
         """What differs between two runs. Raises RegistryMisuse if there is no such run."""

@@ -1,13 +1,14 @@
-"""One training run as one record, and what differs between two of them."""
+"""One training run as one record."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import platform
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Final, Literal
 
-import msgspec
 from msgspec import Struct
 
 Verdict = Literal["running", "accepted", "refused", "failed", "cancelled", "void"]
@@ -24,16 +25,54 @@ class Figure(Struct, frozen=True, omit_defaults=True):
     high: float | None = None
 
 
+class Calibration(Struct, frozen=True, omit_defaults=True):
+    """Held-out events of about the same output: how many, what was said, what came true.
+
+    Binary: the probability, and the share of the positive class; multiclass: the probability of the
+    likeliest class, and how often it was right; regression: the value, and the mean label.
+    """
+
+    n: int
+    said: float
+    found: Figure
+
+
+class Stretch(Struct, frozen=True, omit_defaults=True):
+    """Consecutive held-out events, from `start_ms` (event time) on, and their mean loss."""
+
+    start_ms: int
+    n: int
+    loss: Figure
+
+
 class Candidate(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One learner that was tried."""
+    """One learner that was tried, as it did on the slice that it had not seen.
+
+    Attributes:
+        segments: "<feature>=<value>" -> metrics.
+        notes: warnings of its fit.
+        latency_ms: what predicting took, by batch; of the chosen one only.
+        problem: why it could not be fitted; empty where it was.
+    """
 
     name: str
     metrics: dict[str, Figure] = {}
-    segments: dict[str, dict[str, Figure]] = {}  # "<feature>=<value>" -> metrics
+    segments: dict[str, dict[str, Figure]] = {}
+    calibration: list[Calibration] = []
+    course: list[Stretch] = []
     parameters: dict[str, Any] = {}
+    notes: list[str] = []
     fit_seconds: float | None = None
+    latency_ms: dict[str, float] = {}
     chosen: bool = False
-    problem: str = ""  # why it could not be fitted
+    problem: str = ""
+
+    @property
+    def calibration_error(self) -> float | None:
+        """How far what was said lies from what came true, on average over events."""
+        n = sum(group.n for group in self.calibration)
+        off = sum(group.n * abs(group.said - group.found.value) for group in self.calibration)
+        return off / n if n else None
 
 
 class OffsetRange(Struct, frozen=True, kw_only=True):
@@ -80,6 +119,7 @@ class Run(Struct, frozen=True, kw_only=True):
         cause: what it was for: "harm", "schedule", "request", "first version", ...
         generation: the model's lifecycle generation when it began.
         attempts: how often it was begun: more than once if a trainer died in it.
+        reason: why this verdict; of a running one, what it is doing.
         version: what it was registered as, if it was.
     """
 
@@ -107,110 +147,29 @@ class Run(Struct, frozen=True, kw_only=True):
     version: int | None
 
     @property
+    def chosen(self) -> Candidate | None:
+        return next((candidate for candidate in self.candidates if candidate.chosen), None)
+
+    @property
     def duration_seconds(self) -> float | None:
         return None if self.finished_ms is None else (self.finished_ms - self.started_ms) / 1000
 
 
-class Difference(Struct, frozen=True, kw_only=True):
-    """One thing that differs; `change` is b - a where both are numbers. Absent is None."""
-
-    section: str
-    field: str
-    a: Any
-    b: Any
-    change: float | None = None
-
-
-class Comparison(Struct, frozen=True, kw_only=True):
-    """What differs between two runs, in the order a person asks: outcome, data, settings, code."""
-
-    a: int
-    b: int
-    differences: list[Difference]
-    same: list[str]  # sections that differ in nothing
-
-    def section(self, name: str) -> list[Difference]:
-        return [difference for difference in self.differences if difference.section == name]
-
-
-def compare_runs(a: Run, b: Run) -> Comparison:
-    """What differs between two runs, field by field.
-
-    Candidates are matched by name, offsets by topic and partition.
-    """
-    left, right = dict(_sections(a)), dict(_sections(b))
-    differences = [
-        Difference(section=section, field=field, a=x, b=y, change=_change(x, y))
-        for section in left
-        for field in dict.fromkeys([*left[section], *right[section]])
-        if (x := left[section].get(field)) != (y := right[section].get(field))
-    ]
-    differing = {difference.section for difference in differences}
-    same = [section for section in left if section not in differing]
-    return Comparison(a=a.run_id, b=b.run_id, differences=differences, same=same)
+@functools.cache
+def code_digest() -> str:
+    """Sha256 of the sources that a fit's result depends on; 12 hex digits tell them apart."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def library_versions() -> dict[str, str]:
     """Versions of everything that a fit's result may depend on, for the run's record."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "code": code_digest()}
     for name in LIBRARIES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:  # run from a checkout that was never installed
             found[name] = "unknown"
     return found
-
-
-def _sections(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield (
-        "outcome",
-        _fields(run, "verdict", "reason", "version", "artefact_digest", "profile_digest"),
-    )
-    metrics: dict[str, Any] = {}
-    for candidate in run.candidates:
-        metrics |= _flat({candidate.name: msgspec.to_builtins(candidate)})
-    yield "candidates", {name: x for name, x in metrics.items() if not name.endswith(".name")}
-    yield "data", _data(run.data)
-    yield "parameters", _flat(run.parameters) | _fields(run, "seed", "spec_revision")
-    yield "libraries", dict(run.libraries)
-    yield (
-        "cause",
-        _fields(run, "model", "cause", "who", "alert_id", "generation")
-        | _flat({"evidence": run.evidence}),
-    )
-    yield "cost", _fields(run, "duration_seconds", "attempts")
-
-
-def _fields(run: Run, *names: str) -> dict[str, Any]:
-    return {name: getattr(run, name) for name in names}
-
-
-def _data(data: DataRange | None) -> dict[str, Any]:
-    if data is None:
-        return {}
-    flat = _flat(msgspec.to_builtins(data)) | {"coverage": data.coverage}
-    flat.pop("ranges", None)
-    for part in data.ranges:
-        flat[f"{part.topic}[{part.partition}]"] = f"{part.first}..{part.end}"
-    return flat
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """
-    >>> _flat({"fit": {"rows": 3, "split": {}}, "seed": 1})
-    {'fit.rows': 3, 'seed': 1}
-    """
-    flat: dict[str, Any] = {}
-    for name, item in value.items():
-        if isinstance(item, dict):
-            flat |= _flat(item, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = item
-    return flat
-
-
-def _change(a: object, b: object) -> float | None:
-    numbers = (int, float)
-    if isinstance(a, numbers) and isinstance(b, numbers) and not isinstance(a, bool):
-        return float(b - a)
-    return None

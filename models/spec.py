@@ -98,9 +98,13 @@ class Training(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     candidates: tuple[str, ...] = ("logistic_regression", "hist_gradient_boosting")
     window_seconds: Positive = 28 * DAY_SECONDS  # newest labelled examples by event time
     minimum_rows: Annotated[int, Meta(ge=1)] = 200
+    minimum_per_class: Annotated[int, Meta(ge=1)] = 10  # of two classes at least, to fit on
     maximum_rows: Annotated[int, Meta(ge=1)] = 100_000
     holdout_share: Annotated[float, Meta(gt=0, lt=0.9)] = (
         0.25  # the newest slice, that no candidate has seen
+    )
+    late_labels: Literal["leave_out", "use"] = (
+        "leave_out"  # of events before that slice, those labelled only after it began
     )
     timeout_seconds: Positive = 600.0
     seed: int = 0

@@ -7,69 +7,42 @@ from every candidate; the version that is kept is the very one that was measured
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from models import serving
-from models.features import Coder, Row
+from models.examples import Examples, Split, TrainingRefused, split
+from models.features import Coder
 from models.learners import LEARNERS
 from models.losses import LOG_LOSS_SCALE, LOSS_BINS, loss_bin, measures
 from models.profile import ReferenceProfile, Validation
 from models.profiling import build_profile
 from models.rhythms import deflation
+from models.runs import Candidate, Figure
 from models.serving import ServingModel
 from models.spec import ModelSpec
 from models.threads import one_thread
+from models.validation import constant, judged_by, validate
 
 Floats = NDArray[np.float64]
 
-FEWEST_HELD_OUT = 30
-_Z95 = 1.959964
+#: Tried in every run and never chosen: what is no better than this has learnt nothing.
+BASELINE: Final = "constant"
 
 
-class TrainingRefused(ValueError):
-    """No version can be trained from these examples; the message is the reason."""
+class TooCostly(Exception):
+    """A candidate took more time than it may; the others stay in the race."""
 
 
-class Examples(NamedTuple):
-    """Labelled events in event-time order, all of one length n.
+class Watch(Protocol):
+    """Is told what is being fitted, and may end it by raising `TooCostly` within the context."""
 
-    Attributes:
-        rows: feature values in the order of the spec, from `features.check_row`.
-        labels: shape (n,), from `losses.encode_label`.
-        times_ms: shape (n,), ascending.
-        weights: shape (n,), positive.
-    """
-
-    rows: Sequence[Row]
-    labels: Floats
-    times_ms: NDArray[np.int64]
-    weights: Floats
-
-    def part(self, start: int, end: int | None = None) -> Examples:
-        """Those at places `start` to `end`, as by slicing."""
-        at = slice(start, end)
-        return Examples(self.rows[at], self.labels[at], self.times_ms[at], self.weights[at])
-
-
-class Figure(Struct, frozen=True):
-    """A mean with its 95 % interval, widened by the dependence of neighbouring events."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Candidate(Struct, frozen=True):
-    """How one algorithm did on the held-out slice."""
-
-    algorithm: str
-    metrics: dict[str, Figure]
-    notes: tuple[str, ...] = ()  # warnings of the fit, or why it failed
+    def trying(self, name: str, place: int, of: int) -> AbstractContextManager[None]: ...
 
 
 class Trained(Struct, frozen=True):
@@ -77,6 +50,7 @@ class Trained(Struct, frozen=True):
 
     Attributes:
         fitted_rows, held_out_rows: examples in each slice; the held-out one is the newest.
+        late_rows: older examples that were left out because their label came in the newest slice.
         split_ms: event time of the first held-out example.
     """
 
@@ -86,6 +60,7 @@ class Trained(Struct, frozen=True):
     candidates: tuple[Candidate, ...]
     fitted_rows: int
     held_out_rows: int
+    late_rows: int
     first_ms: int
     split_ms: int
     last_ms: int
@@ -93,41 +68,81 @@ class Trained(Struct, frozen=True):
 
     @property
     def metrics(self) -> dict[str, Figure]:
-        return next(c.metrics for c in self.candidates if c.algorithm == self.algorithm)
+        return next(c.metrics for c in self.candidates if c.chosen)
 
 
 class _Fit(NamedTuple):
     candidate: Candidate
-    model: ServingModel
+    artefact: bytes
     outputs: Floats  # on the held-out slice
 
 
-def fit(spec: ModelSpec, examples: Examples, seed: int) -> Trained:
+class _Judge:
+    """Measures every candidate on the held-out slice, in the same way."""
+
+    def __init__(self, spec: ModelSpec, slices: Split, scale: float) -> None:
+        self.newest = slices.newest
+        self._spec = spec
+        self._scale = scale
+        self._constant = constant(spec, slices.older, len(slices.newest.rows))
+
+    def candidate(self, name: str, outputs: Floats) -> Candidate:
+        found = validate(self._spec, outputs, self.newest, self._scale, self._constant)
+        return Candidate(name=name, **found._asdict())
+
+    def baseline(self) -> Candidate:
+        found = validate(self._spec, self._constant, self.newest, self._scale)
+        return Candidate(name=BASELINE, metrics=found.metrics)
+
+    def validation(self, best: _Fit) -> Validation:
+        """What the profile keeps: exactly the measures that the stream computes too."""
+        labels = self.newest.labels
+        values = measures(self._spec, best.outputs, labels, self._scale)
+        bins = loss_bin(values["loss"], [str(i) for i in range(len(labels))])
+        return Validation(
+            n=len(labels),
+            loss_bins=tuple(np.bincount(bins, minlength=LOSS_BINS).tolist()),
+            loss_scale=self._scale,
+            metrics={name: best.candidate.metrics[name].value for name in values},
+            deflation=deflation(values["loss"]),
+        )
+
+
+def fit(spec: ModelSpec, examples: Examples, seed: int, watch: Watch | None = None) -> Trained:
     """Fit the spec's candidates on the older rows and keep the best on the newest.
 
     Raises:
         TrainingRefused: too few rows, one class only, or every candidate failed.
     """
     examples = examples.part(-spec.training.maximum_rows)
-    older, newest = _split(spec, examples)
-    scale = loss_scale(spec, older.labels)
-    coder = Coder.fit(spec, older.rows)
+    slices = split(spec, examples)
+    judge = _Judge(spec, slices, loss_scale(spec, slices.older.labels))
+    coder = Coder.fit(spec, slices.older.rows)
     one_thread()
-    tried = [_try(spec, name, coder, older, newest, scale, seed) for name in _names(spec)]
+    names = _names(spec)
+    tried = []
+    for place, name in enumerate(names, start=1):
+        watching = watch.trying(name, place, len(names)) if watch is not None else nullcontext()
+        tried.append(_try(spec, name, coder, slices.older, judge, seed, watching))
     fits = [t for t in tried if isinstance(t, _Fit)]
     if not fits:
-        raise TrainingRefused("; ".join(f"{c.algorithm}: {c.notes[0]}" for c in tried))  # type: ignore[union-attr]
-    best = min(fits, key=lambda f: f.candidate.metrics[_judged_by(spec)].value)
-    validation = _validation(spec, best, newest.labels, scale)
+        raise TrainingRefused("; ".join(f"{c.name}: {c.problem}" for c in tried))  # type: ignore[union-attr]
+    best = min(fits, key=lambda f: f.candidate.metrics[judged_by(spec)].value)
     return Trained(
-        algorithm=best.candidate.algorithm,
-        artefact=serving.dump(best.model),
-        profile=build_profile(spec, examples.rows, best.outputs, validation, examples.times_ms),
-        candidates=tuple(t.candidate if isinstance(t, _Fit) else t for t in tried),
-        fitted_rows=len(older.rows),
-        held_out_rows=len(newest.rows),
+        algorithm=best.candidate.name,
+        artefact=best.artefact,
+        profile=build_profile(
+            spec, examples.rows, best.outputs, judge.validation(best), examples.times_ms
+        ),
+        candidates=(
+            *(_record(t, chosen=t is best) for t in tried),
+            judge.baseline(),
+        ),
+        fitted_rows=len(slices.older.rows),
+        held_out_rows=len(slices.newest.rows),
+        late_rows=slices.late,
         first_ms=int(examples.times_ms[0]),
-        split_ms=int(newest.times_ms[0]),
+        split_ms=slices.start_ms,
         last_ms=int(examples.times_ms[-1]),
         parameters={"seed": seed, "holdout_share": spec.training.holdout_share},
     )
@@ -148,66 +163,37 @@ def _names(spec: ModelSpec) -> tuple[str, ...]:
     return spec.training.candidates
 
 
-def _judged_by(spec: ModelSpec) -> str:
-    return "absolute_error" if spec.task == "regression" else "log_loss"
-
-
-def _split(spec: ModelSpec, examples: Examples) -> tuple[Examples, Examples]:
-    n = len(examples.rows)
-    if n < spec.training.minimum_rows:
-        raise TrainingRefused(f"{n} labelled examples, at least {spec.training.minimum_rows}")
-    if np.any(np.diff(examples.times_ms) < 0):
-        raise ValueError("examples must be in event-time order")
-    at = n - round(n * spec.training.holdout_share)
-    older, newest = examples.part(0, at), examples.part(at)
-    if len(newest.rows) < FEWEST_HELD_OUT or not at:
-        raise TrainingRefused(f"{n - at} rows held out, at least {FEWEST_HELD_OUT}")
-    if spec.task != "regression" and len(np.unique(older.labels)) < 2:
-        raise TrainingRefused("all examples to fit on have the same label")
-    return older, newest
-
-
 def _try(
     spec: ModelSpec,
     name: str,
     coder: Coder,
     older: Examples,
-    newest: Examples,
-    scale: float,
+    judge: _Judge,
     seed: int,
+    watching: AbstractContextManager[None],
 ) -> _Fit | Candidate:
     pipeline = LEARNERS[name](spec, seed)
     weights = {f"{pipeline.steps[-1][0]}__sample_weight": older.weights}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            pipeline.fit(coder.matrix(older.rows), older.labels, **weights)
-            model = ServingModel(spec, coder, pipeline)
-            model.warm_up()
-            outputs = model.predict(newest.rows)
-        except ValueError as error:
-            return Candidate(name, {}, (f"{type(error).__name__}: {str(error)[:300]}",))
-    values = measures(spec, outputs, newest.labels, scale)
-    figures = {metric: _figure(column, newest.weights) for metric, column in values.items()}
-    notes = tuple(sorted({f"{w.category.__name__}: {str(w.message)[:200]}" for w in caught}))
-    return _Fit(Candidate(name, figures, notes), model, outputs)
+            with watching:
+                pipeline.fit(coder.matrix(older.rows), older.labels, **weights)
+                artefact = serving.dump(ServingModel(spec, coder, pipeline))
+                model = serving.load(artefact, spec)  # measured is what will serve
+                model.warm_up()
+                outputs = model.predict(judge.newest.rows)
+        except (ValueError, MemoryError, TooCostly) as error:
+            return Candidate(name=name, problem=_sentence(error))
+    notes = sorted({f"{w.category.__name__}: {str(w.message)[:200]}" for w in caught})
+    return _Fit(replace(judge.candidate(name, outputs), notes=notes), artefact, outputs)
 
 
-def _figure(values: Floats, weights: Floats) -> Figure:
-    mean = float(np.average(values, weights=weights))
-    spread = float(np.average((values - mean) ** 2, weights=weights))
-    effective = float(weights.sum() ** 2 / (weights**2).sum()) / deflation(values)
-    half = _Z95 * float(np.sqrt(spread / effective))
-    return Figure(mean, mean - half, mean + half)
+def _record(tried: _Fit | Candidate, *, chosen: bool) -> Candidate:
+    return replace(tried.candidate, chosen=chosen) if isinstance(tried, _Fit) else tried
 
 
-def _validation(spec: ModelSpec, best: _Fit, labels: Floats, scale: float) -> Validation:
-    losses = measures(spec, best.outputs, labels, scale)["loss"]
-    bins = loss_bin(losses, [str(i) for i in range(len(losses))])
-    return Validation(
-        n=len(losses),
-        loss_bins=tuple(np.bincount(bins, minlength=LOSS_BINS).tolist()),
-        loss_scale=scale,
-        metrics={name: figure.value for name, figure in best.candidate.metrics.items()},
-        deflation=deflation(losses),
-    )
+def _sentence(error: Exception) -> str:
+    if isinstance(error, TooCostly):
+        return str(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.examples import Examples
 from models.features import Row, check_row
 from models.spec import Feature, ModelSpec, Task
-from models.training import Examples
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 HOUR_MS = 3_600_000

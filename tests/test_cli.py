@@ -24,7 +24,7 @@ COMMANDS = [
     *(["topics", name] for name in ("acls", "apply", "list")),
     *(["models", name] for name in ("add", "list", "show", "history", "live-at", "republish")),
     *(["models", name] for name in ("promote", "rollback", "pin", "unpin")),
-    *(["runs", name] for name in ("list", "show", "compare")),
+    *(["runs", name] for name in ("list", "show", "compare", "card", "cancel")),
     *(["dlq", name] for name in ("list", "show", "replay")),
     *(["config", name] for name in ("show", "check")),
     *(["keys", name] for name in ("new", "show")),
@@ -154,6 +154,53 @@ def test_a_model_is_added_trained_from_a_file_and_live(place: Path) -> None:
     compared = run("runs", "compare", 1, 2)
     assert "outcome" in compared.stdout
     assert "data" in compared.stderr  # the same in both
+    digests = {one["artefact_digest"] for one in json.loads(run("runs", "list", "--json").stdout)}
+    assert len(digests) == 1  # as everything that went in was the same
+    assert "fitting logistic_regression (1 of 1)" in added.stderr
+
+
+def test_labels_that_came_late_are_no_part_of_what_is_learnt(place: Path) -> None:
+    """A column may say when each label came."""
+    (place / "churn.toml").write_text(SPEC)
+    run("migrate")
+    lines = history(place / "h.csv").read_text().splitlines()
+    late = [f"{lines[0]},came"]
+    for n, line in enumerate(lines[1:]):
+        asked_ms = int(line.split(",")[0])
+        late.append(f"{line},{asked_ms + (n % 2) * 600 * 60_000}")
+    (place / "h.csv").write_text("\n".join(late))
+    added = run(
+        *("models", "add", "churn.toml", "--data", "h.csv", "--labelled-column", "came"), "--json"
+    )
+    assert added.exit_code == 0, added.output
+    parameters = json.loads(run("runs", "show", 1, "--json").stdout)["parameters"]
+    assert (parameters["fitted_rows"], parameters["late_rows"]) == (150, 150)
+    absent = run("models", "add", "churn.toml", "--data", "h.csv", "--labelled-column", "x")
+    assert (absent.exit_code, "--labelled-column" in absent.stderr) == (2, True)
+
+
+def test_a_run_has_a_card_as_markdown_and_as_a_page(place: Path) -> None:
+    (place / "churn.toml").write_text(SPEC)
+    run("migrate")
+    run("models", "add", "churn.toml", "--data", history(place / "h.csv"))
+    assert run("runs", "card", 1).stdout.startswith("# churn, version 1\n")
+    page = run("runs", "card", 1, "--out", "c.html")
+    assert (page.exit_code, "written: c.html" in page.stderr) == (0, True)
+    assert (place / "c.html").read_text().count("<svg") == 3
+    assert run("runs", "card", 9).exit_code == 1
+    assert run("runs", "card", 1, "--out", "nowhere/c.md").exit_code == 1
+
+
+def test_a_run_is_cancelled_once_and_only_while_it_runs(registry: Registry) -> None:
+    run_id = registry.begin_run("churn", cause="harm")
+    registry.tell_run(run_id, "fitting linear (1 of 2)")
+    asked = run("runs", "cancel", run_id)
+    assert (asked.exit_code, "--yes" in asked.stderr) == (2, True)
+    assert run("runs", "cancel", run_id, "--yes", "--reason", "wrong data").exit_code == 0
+    shown = run("runs", "show", run_id).stdout
+    assert "wrong data" in shown
+    again = run("runs", "cancel", run_id, "--yes")
+    assert (again.exit_code, "cancelled" in again.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ class Fits:
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
+        self.doing = ""
 
     def __call__(self, job: Job) -> Fits:
         self.jobs.append(job)

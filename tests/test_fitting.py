@@ -57,6 +57,21 @@ def test_the_child_gets_the_job_and_its_answer_comes_back() -> None:
     assert result(Fit(job(), command=child(program))) == answer
 
 
+def test_the_child_says_what_it_is_doing_while_it_does_it() -> None:
+    program = (
+        "import time\n"
+        'print(\'{"doing":"reading"}\\n{"doing":"fitting linear (1 of 2)"}\', flush=True)\n'
+        "print('{\"do', end='', flush=True); time.sleep(60)"
+    )
+    fit = Fit(job(), command=child(program))
+    deadline = time.monotonic() + 20
+    while fit.doing != "fitting linear (1 of 2)":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    fit.cancel()
+    assert fit.doing == ""
+
+
 def test_a_fit_over_its_time_is_ended_and_says_which_setting_to_change() -> None:
     fit = Fit(job(timeout_seconds=0.3), command=child("import time; time.sleep(60)"))
     fitted = result(fit)
@@ -90,7 +105,13 @@ def test_a_child_that_breaks_is_a_failed_run(program: str, reason: str) -> None:
 
 
 def test_the_real_child_refuses_to_fit_on_nothing_and_says_so() -> None:
-    fitted = result(Fit(job()), seconds=60)
+    fit = Fit(job())
+    steps, deadline = set(), time.monotonic() + 60
+    while (fitted := fit.poll()) is None:
+        steps.add(fit.doing)
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert "reading labelled examples" in steps
     assert (fitted.verdict, fitted.reason) == ("refused", "0 labelled examples, at least 200")
 
 

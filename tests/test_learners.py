@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from models.additive import additive
+from models.examples import Examples
 from models.features import Coder, Row
 from models.learners import LEARNERS
 from models.spec import Feature, ModelSpec, Task
 from models.threads import one_thread
-from models.training import Examples
 from tests.streams import examples, spec
 
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")

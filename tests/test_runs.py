@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from models.registry import Registry, RegistryMisuse, UnknownModel
-from models.runs import (
-    Candidate,
-    Comparison,
-    DataRange,
-    Difference,
-    Figure,
-    OffsetRange,
-    library_versions,
-)
+from models.careers import career
+from models.comparing import Comparison, Difference
+from models.registry import Outcome, Registry, RegistryMisuse, UnknownModel
+from models.runs import Candidate, DataRange, Figure, OffsetRange, library_versions
 from tests.registries import BACKENDS, CHURN, DIGEST, Clock, database_url, register
 
 DATA = DataRange(
@@ -195,10 +189,81 @@ def test_a_comparison_shows_what_differs_with_the_change(comparison: Comparison)
 
 
 def test_a_comparison_matches_candidates_by_name(comparison: Comparison) -> None:
-    fields = [difference.field for difference in comparison.section("candidates")]
-    assert all(field.startswith("hist_gradient_boosting.") for field in fields)
-    loss = next(d for d in comparison.differences if d.field.endswith("log_loss.value"))
-    assert (loss.a, loss.b) == (None, 0.28)
+    [loss] = comparison.section("candidates")
+    assert loss.field == "hist_gradient_boosting log_loss"
+    assert (loss.a, loss.b) == (None, Figure(0.28, 0.26, 0.3))
+
+
+def test_what_was_chosen_is_compared_under_whatever_name(registry: Registry) -> None:
+    """Figures whose intervals meet are not called better."""
+    worse = replace(TRIED[0], chosen=True, metrics={"log_loss": Figure(0.5, 0.48, 0.52)})
+    runs = [registry.begin_run("churn", cause="harm") for _ in range(3)]
+    near = replace(TRIED[1], metrics={"log_loss": Figure(0.29, 0.27, 0.31)})
+    for run, tried in zip(runs, (worse, TRIED[1], near), strict=True):
+        registry.finish_run(run, "accepted", candidates=[tried])
+
+    def told(a: int, b: int) -> Difference:
+        return registry.compare_runs(a, b).section("quality")[-1]
+
+    assert told(runs[0], runs[1]).change == pytest.approx(-0.22)
+    assert told(runs[0], runs[1]).reading == "better"
+    assert told(runs[1], runs[0]).reading == "worse"
+    assert told(runs[1], runs[2]).reading == "within the noise"
+    [segment] = registry.compare_runs(runs[1], runs[0]).section("segments")
+    assert (segment.field, segment.b) == ("city=Oslo log_loss", Figure(0.4))
+
+
+def test_the_career_of_a_version_tells_what_became_of_it_and_why(
+    registry: Registry, clock: Clock
+) -> None:
+    registry.promote("churn", register(registry))
+    run_id = registry.begin_run("churn", cause="harm")
+    register(registry, run_id=run_id)
+    register(registry)
+    steps: list[Callable[[], Outcome]] = [
+        lambda: registry.challenge("churn", 2, who="driftline"),
+        lambda: registry.challenge("churn", 3, who="ada"),
+        lambda: registry.promote("churn", 2, who="driftline", evidence={"e_value": 41.0}),
+        lambda: registry.reject("churn", 3, who="driftline"),
+        lambda: registry.rollback("churn", who="driftline", reason="worse"),
+    ]
+    for step in steps:
+        clock.ms += 1_000
+        assert step().applied
+    run = registry.run(run_id)
+    assert run is not None
+
+    turns = registry.career(run)
+
+    assert [(turn.part, turn.action, turn.who) for turn in turns] == [
+        ("challenger", "challenge", "driftline"),
+        ("champion", "promote", "driftline"),
+        ("none", "rollback", "driftline"),
+    ]
+    assert turns[1].evidence == {"e_value": 41.0}
+    assert [turn.changed_ms for turn in turns] == [1_001_000, 1_003_000, 1_005_000]
+    assert [turn.part for turn in career(registry.history("churn"), 1)] == [
+        "champion",
+        "previous",
+        "champion",
+    ]
+    refused = registry.run(registry.begin_run("churn", cause="harm"))
+    assert refused is not None
+    assert registry.career(refused) == []
+    assert registry.spec_of(run) == CHURN
+
+
+def test_a_running_run_tells_what_it_does_until_it_has_its_verdict(registry: Registry) -> None:
+    run_id = registry.begin_run("churn", cause="harm")
+    assert registry.tell_run(run_id, "fitting linear (1 of 2)")
+    run = registry.run(run_id)
+    assert run is not None
+    assert (run.verdict, run.reason) == ("running", "fitting linear (1 of 2)")
+    registry.finish_run(run_id, "refused", reason="one class")
+    assert not registry.tell_run(run_id, "fitting linear (2 of 2)")
+    run = registry.run(run_id)
+    assert run is not None
+    assert run.reason == "one class"
 
 
 def test_a_comparison_names_what_is_the_same(comparison: Comparison) -> None:

@@ -10,7 +10,7 @@ import pytest
 from consumers.fitting import Fitted, Job
 from consumers.gate import decode
 from consumers.places import Delivered, Place, Span
-from consumers.trainer import Trainer
+from consumers.trainer import LOOK_SECONDS, Trainer
 from models.registry import Registry
 from stream.core.processor import Record
 from stream.envelope import write
@@ -36,6 +36,7 @@ class FakeFit:
         self.job = job
         self.result: Fitted | None = None
         self.cancelled = False
+        self.doing = ""
 
     def poll(self) -> Fitted | None:
         return self.result
@@ -53,9 +54,21 @@ class Log:
         self.commands: list[Command] = []
         self.end = 10  # of `examples`, partition 0
         self.fits: list[FakeFit] = []
+        self.seconds = 0.0
 
     def trainer(self) -> Trainer:
-        return Trainer(self.registry, self.settings, lambda: [Span(0, 0, self.end)], self._start)
+        return Trainer(
+            self.registry,
+            self.settings,
+            lambda: [Span(0, 0, self.end)],
+            self._start,
+            lambda: self.seconds,
+        )
+
+    def later(self, trainer: Trainer) -> list[Place]:
+        """What is done once the trainer has looked at its runs again."""
+        self.seconds += LOOK_SECONDS
+        return trainer.collect()
 
     def deliver(self, trainer: Trainer, command: Command, offset: int = 0) -> bool:
         return trainer.take(command, Place(0, offset))
@@ -221,6 +234,51 @@ def test_fits_wait_for_each_other_when_only_one_may_run(log: Log) -> None:
     log.fits[0].result = Fitted(verdict="failed", reason="broke")
     assert trainer.collect() == [Place(0, 0)]
     assert len(log.fits) == 2
+
+
+def test_a_running_retrain_says_what_it_is_doing(log: Log) -> None:
+    trainer = log.trainer()
+    log.deliver(trainer, command(log, "retrain"), 0)
+    log.deliver(trainer, command(log, "retrain", "c2"), 1)
+    log.fits[0].doing = "fitting linear (1 of 2)"
+    assert log.later(trainer) == []
+    assert [run.reason for run in log.registry.runs("churn")] == [
+        "waits for its turn",
+        "fitting linear (1 of 2)",
+    ]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_cancelled_run_ends_its_fit_and_changes_nothing(log: Log, number: int) -> None:
+    """Also one that waits for its turn; the other goes on."""
+    trainer = log.trainer()
+    log.deliver(trainer, command(log, "retrain"), 0)
+    log.deliver(trainer, command(log, "retrain", "c2"), 1)
+    assert log.registry.cancel_run(number, who="ada", reason="wrong data")
+
+    assert log.later(trainer) == [Place(0, number - 1)]
+    log.later(trainer)
+
+    assert log.fits[0].cancelled == (number == 1)
+    run = log.registry.run(number)
+    assert run is not None
+    assert (run.verdict, run.reason) == ("cancelled", "cancelled by ada: wrong data")
+    log.fits[-1].result = ACCEPTED
+    trainer.collect()
+    assert log.registry.runs("churn")[number - 1].verdict == "accepted"
+
+
+def test_a_fit_that_ends_just_after_it_was_cancelled_yields_no_version(log: Log) -> None:
+    trainer = log.trainer()
+    log.deliver(trainer, command(log, "retrain"))
+    log.registry.cancel_run(1, who="ada")
+    log.fits[0].result = ACCEPTED
+
+    assert trainer.collect() == [Place(0, 0)]
+
+    assert live(log) == (1, [])
+    assert len(log.registry.versions("churn")) == 1
+    assert not log.registry.cancel_run(1, who="ada")
 
 
 def test_a_retrain_of_an_unknown_model_is_done_and_leaves_no_run(log: Log) -> None:

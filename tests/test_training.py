@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import msgspec
 import numpy as np
 import pytest
 
 from models import serving
+from models.examples import Examples, TrainingRefused
 from models.losses import LOG_LOSS_SCALE, measures
 from models.spec import ModelSpec, Task, Training
-from models.training import Examples, TrainingRefused, fit, loss_scale
+from models.training import BASELINE, TooCostly, fit, loss_scale
 from tests.streams import HOUR_MS, bikes, days, examples, spec
 
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
@@ -25,10 +32,14 @@ def test_the_best_candidate_on_the_newest_slice_is_kept(task: Task) -> None:
     trained = fit(spec(task), examples(task), 0)
 
     judged = "absolute_error" if task == "regression" else "log_loss"
-    by_loss = {c.algorithm: c.metrics[judged].value for c in trained.candidates}
+    by_loss = {c.name: c.metrics[judged].value for c in trained.candidates}
+    assert by_loss.pop(BASELINE) > max(by_loss.values())
     assert trained.algorithm == min(by_loss, key=by_loss.__getitem__)
+    assert [c.name for c in trained.candidates if c.chosen] == [trained.algorithm]
     assert set(by_loss) == set(Training().candidates)
     figure = trained.metrics[judged]
+    assert figure.low is not None
+    assert figure.high is not None
     assert figure.low < figure.value < figure.high
 
 
@@ -53,12 +64,35 @@ def test_the_newest_slice_is_held_out_from_every_candidate() -> None:
 
     trained = fit(spec(), turned, 0)
 
-    assert all(c.metrics["correct"].value < 0.3 for c in trained.candidates)
+    assert all(c.metrics["correct"].value < 0.3 for c in trained.candidates if c.name != BASELINE)
     assert trained.split_ms == 450 * HOUR_MS
 
 
 def test_the_same_examples_and_seed_give_the_same_bytes() -> None:
     assert fit(spec(), examples(), 3) == fit(spec(), examples(), 3)
+
+
+def test_another_process_gives_the_same_bytes() -> None:
+    """Whatever order its sets and dicts have, and wherever its objects lie."""
+    program = (
+        "import hashlib\n"
+        "from models.training import fit\n"
+        "from tests.streams import examples, spec\n"
+        "trained = fit(spec(), examples(), 3)\n"
+        "print(trained.algorithm, hashlib.sha256(trained.artefact).hexdigest())"
+    )
+
+    def digest(seed: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout
+
+    assert digest("1") == digest("2")
 
 
 def test_the_reference_holds_all_rows_and_outputs_of_unseen_ones() -> None:
@@ -82,6 +116,7 @@ def test_only_the_newest_rows_are_used_when_there_are_many() -> None:
         (spec(), examples(n=100), "100 labelled examples, at least 200"),
         (spec(), examples(n=0), "0 labelled examples"),
         (with_training(spec(), holdout_share=0.01), examples(), "held out"),
+        (with_training(spec(), holdout_share=0.88), examples(n=220), "26 rows to fit on"),
         (spec(), examples()._replace(labels=np.ones(600)), "same label"),
         (with_training(spec(), candidates=("magic",)), examples(), "no learner magic"),
     ],
@@ -111,9 +146,65 @@ def test_a_candidate_that_fails_leaves_the_others_in_the_race(
     trained = fit(spec(), examples(), 0)
 
     assert trained.algorithm == "hist_gradient_boosting"
-    assert trained.candidates[0].notes == ("ValueError: no luck",)
+    assert trained.candidates[0].problem == "ValueError: no luck"
     with pytest.raises(TrainingRefused, match="no luck"):
         fit(with_training(spec(), candidates=("logistic_regression",)), examples(), 0)
+
+
+class Impatient:
+    """Gives up the candidate of one name, and remembers all it was told."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        self.told: list[tuple[str, int, int]] = []
+        self._name = name
+        self._error = error
+
+    @contextmanager
+    def trying(self, name: str, place: int, of: int) -> Iterator[None]:
+        self.told.append((name, place, of))
+        if name == self._name:
+            raise self._error
+        yield
+
+
+@pytest.mark.parametrize("error", [TooCostly("took longer than its 3 s"), MemoryError()])
+def test_a_candidate_that_costs_too_much_leaves_the_others_in_the_race(error: Exception) -> None:
+    watch = Impatient("hist_gradient_boosting", error)
+
+    trained = fit(spec(), examples(), 0, watch)
+
+    assert trained.algorithm == "logistic_regression"
+    assert [name for name, _, _ in watch.told] == [*Training().candidates]
+    assert watch.told[1][1:] == (2, 2)
+    assert trained.candidates[1].problem == (str(error) or "MemoryError: ")
+
+
+def test_what_was_labelled_in_the_newest_slice_is_not_learnt_before_it() -> None:
+    """A label that came later would tell of the weeks that candidates are judged on."""
+    known = examples()
+    delay_ms = np.where(np.arange(600) % 3 == 0, 1000, 1) * HOUR_MS  # a third comes after weeks
+    turned = np.where(np.arange(600) % 3 == 0, 1 - known.labels, known.labels)
+    late = known._replace(known_ms=known.times_ms + delay_ms, labels=turned)
+
+    honest = fit(spec(), late, 0)
+    leaking = fit(with_training(spec(), late_labels="use"), late, 0)
+
+    assert (honest.late_rows, honest.fitted_rows) == (150, 300)
+    assert (leaking.late_rows, leaking.fitted_rows) == (0, 450)
+    model = serving.load(honest.artefact, spec())
+    at_once = [i for i in range(600) if i % 3]
+    found = model.predict([known.rows[i] for i in at_once])[:, 0] >= 0.5
+    assert (found == known.labels[at_once]).mean() > 0.9  # it never saw the labels that are turned
+
+
+def test_the_version_of_a_candidate_that_may_not_be_loaded_is_none() -> None:
+    """What a worker would refuse is found before anything is registered."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("models.serving.ALLOWED", ("numpy.dtype",))
+        trained = fit(spec(), examples(), 0)
+
+    assert trained.algorithm == "logistic_regression"
+    assert "TreePredictor" in trained.candidates[1].problem
 
 
 def test_weights_count() -> None:

@@ -41,6 +41,14 @@ def add(
     ] = None,
     time_column: Annotated[str, typer.Option(help="When it was asked; ISO 8601 or ms.")] = "time",
     label_column: Annotated[str, typer.Option(help="What turned out.")] = "label",
+    labelled_column: Annotated[
+        str | None,
+        typer.Option(
+            help="When that was known; without it: at once. Nothing is learnt from a label that "
+            "came after the slice that candidates are judged on begins.",
+            show_default=False,
+        ),
+    ] = None,
     *,
     json: Json = False,
 ) -> None:
@@ -57,8 +65,9 @@ def add(
         if data is not None:
             from consumers.first_version import Columns, read_history, train_first
 
-            dataset = read_history(wanted, data, Columns(time_column, label_column))
-            version = train_first(opened, settings, wanted, dataset, who())
+            columns = Columns(time_column, label_column, labelled_column)
+            dataset = read_history(wanted, data, columns)
+            version = train_first(opened, settings, wanted, dataset, who(), say)
             say(f"version {version} is trained and live")
         publish_changes(opened, settings)
         show_model(opened, settings, wanted.name, json=json)

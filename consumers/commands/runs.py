@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +10,8 @@ import typer
 from consumers.commands.common import (
     FAILURE,
     Json,
+    Yes,
+    confirm,
     group,
     load_settings,
     print_fields,
@@ -17,9 +20,12 @@ from consumers.commands.common import (
     registry,
     say,
     show_time,
+    who,
 )
 
 if TYPE_CHECKING:
+    from models.careers import Turn
+    from models.registry import Registry
     from models.runs import Candidate, Run
 
 app = group("Training runs: every attempt, accepted or refused, with its cause and its data.")
@@ -57,7 +63,7 @@ def list_runs(
                 run.verdict,
                 run.version or "-",
                 run.data.rows if run.data else "-",
-                next((c.name for c in run.candidates if c.chosen), "-"),
+                run.chosen.name if run.chosen else "-",
                 run.cause,
                 run.reason,
             )
@@ -68,26 +74,29 @@ def list_runs(
 
 @app.command()
 def show(run_id: RunId, *, json: Json = False) -> None:
-    """Show one run whole: cause, data, candidates with intervals, verdict.
+    """Show one run whole: cause, data, candidates with intervals, verdict, what became of it.
 
     Example: driftline runs show 7
     """
     with registry(load_settings()) as opened:
-        run = opened.run(run_id)
-    if run is None:
-        say(f"error: no run {run_id}; `driftline runs list` shows those there are")
-        raise typer.Exit(FAILURE)
+        run = _known(opened, run_id)
+        career = opened.career(run)
     if json:
-        print_json(run)
+        import msgspec
+
+        print_json({**msgspec.to_builtins(run), "career": career})
         return
     _print_run(run)
     for candidate in run.candidates:
         _print_candidate(candidate)
+    _print_career(career)
 
 
 @app.command()
 def compare(a: RunId, b: RunId, *, json: Json = False) -> None:
-    """Show what differs between two runs: outcome, data, parameters, libraries.
+    """Show what differs between two runs: outcome, quality, data, parameters, libraries.
+
+    A figure is called better or worse only where the two 95 % intervals lie apart.
 
     Example: driftline runs compare 6 7
     """
@@ -97,20 +106,80 @@ def compare(a: RunId, b: RunId, *, json: Json = False) -> None:
         print_json(comparison)
         return
     print_table(
-        ("SECTION", "WHAT", f"RUN {a}", f"RUN {b}", "CHANGE"),
+        ("SECTION", "WHAT", f"RUN {a}", f"RUN {b}", "CHANGE", ""),
         [
             (
                 difference.section,
                 difference.field,
-                _short(difference.a),
-                _short(difference.b),
+                _short(difference.a, difference.field),
+                _short(difference.b, difference.field),
                 "" if difference.change is None else f"{difference.change:+.4g}",
+                difference.reading,
             )
             for difference in comparison.differences
         ],
     )
     if comparison.same:
         say(f"the same in both: {', '.join(comparison.same)}")
+
+
+@app.command()
+def card(
+    run_id: RunId,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="A .html page, or a .md file with an SVG beside it for each plot.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Write the model card of a run: purpose, data, quality by segment, calibration, limits.
+
+    Without --out it goes to stdout as Markdown, without plots.
+
+    Example: driftline runs card 7 --out churn-7.html
+    """
+    from models.cards import Subject, markdown
+
+    with registry(load_settings()) as opened:
+        run = _known(opened, run_id)
+        subject = Subject(run, opened.spec_of(run), opened.career(run))
+    if out is None:
+        typer.echo(markdown(subject), nl=False)
+        return
+    from consumers.cards import write
+
+    say(f"written: {', '.join(str(path) for path in write(subject, out))}")
+
+
+@app.command()
+def cancel(
+    run_id: RunId,
+    reason: Annotated[str, typer.Option(help="Why; kept in the record.")] = "",
+    *,
+    yes: Yes = False,
+) -> None:
+    """End a run that is still fitting; the trainer drops the fit within seconds.
+
+    Example: driftline runs cancel 7 --reason "wrong labels" --yes
+    """
+    with registry(load_settings()) as opened:
+        run = _known(opened, run_id)
+        if run.verdict == "running":
+            confirm(f"Cancel run {run_id} of {run.model} ({run.reason or 'just begun'})?", yes=yes)
+        if not opened.cancel_run(run_id, who=who(), reason=reason):
+            say(f"error: run {run_id} has its verdict already: {run.verdict}")
+            raise typer.Exit(FAILURE)
+    say(f"run {run_id} is cancelled")
+
+
+def _known(opened: Registry, run_id: int) -> Run:
+    run = opened.run(run_id)
+    if run is None:
+        say(f"error: no run {run_id}; `driftline runs list` shows those there are")
+        raise typer.Exit(FAILURE)
+    return run
 
 
 def _print_run(run: Run) -> None:
@@ -165,8 +234,33 @@ def _print_candidate(candidate: Candidate) -> None:
     for name, figure in candidate.metrics.items():
         interval = "" if figure.low is None else f"  [{figure.low:.4f}, {figure.high:.4f}]"
         typer.echo(f"  {name:16} {figure.value:.4f}{interval}")
+    if candidate.calibration_error is not None:
+        typer.echo(f"  {'calibration':16} {candidate.calibration_error:.4f} off on average")
+    if candidate.fit_seconds is not None:
+        typer.echo(f"  {'fit':16} {candidate.fit_seconds:.2f} s")
+    for batch, ms in candidate.latency_ms.items():
+        typer.echo(f"  {'predict ' + batch:16} {ms:.3g} ms")
+    for note in candidate.notes:
+        typer.echo(f"  note: {note}")
 
 
-def _short(value: object) -> str:
+def _print_career(career: list[Turn]) -> None:
+    if not career:
+        return
+    typer.echo()
+    print_table(
+        ("FROM", "PART", "ACTION", "WHO", "REASON"),
+        [(show_time(t.changed_ms), t.part, t.action, t.who, t.reason) for t in career],
+    )
+
+
+def _short(value: object, field: str) -> str:
+    from models.cards import figure
+    from models.runs import Figure
+
+    if isinstance(value, Figure):
+        return figure(value, 3)
+    if field.endswith("_ms") and isinstance(value, int):
+        return show_time(value)
     text = f"{value:.6g}" if isinstance(value, float) else str("-" if value is None else value)
     return text if len(text) <= 40 else f"{text[:37]}..."

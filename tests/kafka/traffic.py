@@ -81,7 +81,8 @@ def train(registry: Registry, settings: Settings, seed: int = 1) -> int:
         features = some_features(dice)
         row = check_row(SPEC, features)
         label = some_label(dice, features)
-        found.append(Labelled(1_000 * number, f"{number:06}", row, label, 1.0))
+        at_ms = 1_000 * number
+        found.append(Labelled(at_ms, f"{number:06}", row, label, 1.0, at_ms))
     facts = DataRange(source=f"seed {seed}", predictions=len(found), labelled=len(found))
     return train_first(registry, settings, SPEC, assemble(SPEC, found, facts), "test")
 
