@@ -39,7 +39,7 @@ def _fitted(job: Job, settings: Settings, tell: Callable[[str], None]) -> Fitted
     from consumers.training import train_from_topics  # takes a second to import
 
     try:
-        return train_from_topics(job.spec, settings, job.examples, frozenset(job.erased), tell)
+        return train_from_topics(job, settings, tell)
     except MemoryError:
         reason = (
             f"needed more than fit_memory_mb = {settings.fit_memory_mb}; raise it, or lower "

@@ -23,6 +23,7 @@ from msgspec import Struct
 from consumers.places import Span
 from models.runs import Candidate, DataRange
 from models.spec import ModelSpec
+from models.state import VersionCard
 from stream.settings import Settings
 
 KILL_SECONDS = 2.0  # from asking the child to end to making it
@@ -38,6 +39,7 @@ class Job(Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     examples: list[Span]
     erased: list[str] = []  # what `models.erasures` keeps of predictions to leave out
+    champion: VersionCard | None = None  # from which an online learner goes on
 
     def __repr__(self) -> str:
         return f"Job(spec={self.spec.name!r}, examples={self.examples!r})"
@@ -49,9 +51,14 @@ class Job(Struct, frozen=True, kw_only=True):
         settings: Settings,
         examples: Sequence[Span],
         erased: Iterable[str] = (),
+        champion: VersionCard | None = None,
     ) -> Job:
         return cls(
-            spec=spec, settings=settings.plain(), examples=list(examples), erased=sorted(erased)
+            spec=spec,
+            settings=settings.plain(),
+            examples=list(examples),
+            erased=sorted(erased),
+            champion=champion,
         )
 
 

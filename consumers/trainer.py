@@ -160,8 +160,8 @@ class Trainer:
 
     def _begin(self, command: Command, place: Place) -> Retrain | None:
         """The run of a retrain; None if there is nothing to fit."""
-        spec = getattr(self._registry.live(command.model), "spec", None)
-        if spec is None:
+        live = self._registry.live(command.model)
+        if live is None:
             log.error("retrain refused", model=command.model, reason="no such model is registered")
             return None
         run_id = self._registry.begin_run(
@@ -171,7 +171,7 @@ class Trainer:
             alert_id=command.alert_id,
             who=WHO,
             evidence=command.evidence,
-            seed=spec.training.seed,
+            seed=live.spec.training.seed,
             expected_generation=command.generation,
         )
         run = self._registry.record_run(run_id, data=self._range())
@@ -182,7 +182,8 @@ class Trainer:
             return None
         log.info("retrain begun", model=command.model, run=run_id, attempt=run.attempts)
         erased = self._registry.erased(command.model)
-        job = Job.of(spec, self._settings, _examples(run), erased)
+        champion = live.card(live.champion)
+        job = Job.of(live.spec, self._settings, _examples(run), erased, champion)
         return Retrain(command, place, run_id, job)
 
     def _range(self) -> DataRange:

@@ -2,44 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from msgspec.structs import replace
 
 from consumers.costs import Stopwatch, Tell, latency_ms, silent
 from consumers.dataset import Dataset, load
-from consumers.fitting import Fitted
+from consumers.fitting import Fitted, Job
 from consumers.loop import RangeReader
-from consumers.places import Span
 from models import profile, serving, training
-from models.artefacts import open_store
+from models.artefacts import ArtefactError, fetch, open_store
 from models.examples import Examples, TrainingRefused
 from models.losses import encode_label
 from models.runs import Candidate
+from models.serving import BadArtefact, ServingModel
 from models.spec import ModelSpec
 from models.training import Trained
 from stream.settings import Settings
 
 
-def train_from_topics(
-    spec: ModelSpec,
-    settings: Settings,
-    examples: Sequence[Span],
-    erased: frozenset[str],
-    tell: Tell = silent,
-) -> Fitted:
-    """Read the newest labelled examples within these spans but the erased ones, and fit."""
+def train_from_topics(job: Job, settings: Settings, tell: Tell = silent) -> Fitted:
+    """Read the newest labelled examples that a job may use, and fit."""
     tell("reading labelled examples")
     with RangeReader(settings) as reader:
-        dataset = load(reader, spec, examples, settings, erased)
-    return train(spec, settings, dataset, tell)
+        dataset = load(reader, job.spec, job.examples, settings, frozenset(job.erased))
+    return train(job.spec, settings, dataset, tell, _champion(job, settings))
 
 
-def train(spec: ModelSpec, settings: Settings, dataset: Dataset, tell: Tell = silent) -> Fitted:
+def _champion(job: Job, settings: Settings) -> ServingModel | None:
+    """The live version; one that can't be loaded any more is none to go on from."""
+    card = job.champion
+    if card is None:
+        return None
+    try:
+        data = fetch(card.artefact_url, card.artefact_digest, settings.max_artefact_bytes)
+        return serving.load(data, job.spec)
+    except (ArtefactError, BadArtefact):
+        return None
+
+
+def train(
+    spec: ModelSpec,
+    settings: Settings,
+    dataset: Dataset,
+    tell: Tell = silent,
+    champion: ServingModel | None = None,
+) -> Fitted:
     """Fit the spec's candidates; artefact and profile of the best are in the store afterwards.
 
     Args:
+        champion: the live version, from which an online learner goes on.
         tell: is called with a sentence whenever a step begins.
 
     Raises:
@@ -47,7 +58,14 @@ def train(spec: ModelSpec, settings: Settings, dataset: Dataset, tell: Tell = si
     """
     watch = Stopwatch(spec.training.timeout_seconds, tell)
     try:
-        trained = training.fit(spec, _examples(spec, dataset), spec.training.seed, watch)
+        trained = training.fit(
+            spec,
+            _examples(spec, dataset),
+            spec.training.seed,
+            watch=watch,
+            champion=champion,
+            modules=settings.learner_modules,
+        )
     except TrainingRefused as refused:
         return Fitted(
             verdict="refused", reason=_explained(str(refused), dataset), data=dataset.data

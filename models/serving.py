@@ -1,8 +1,9 @@
 """Artefacts: a fitted model as bytes that are safe to load, and back.
 
-An artefact is a skops archive of the pipeline and its categories. Loading builds only types that
-skops trusts by itself (scikit-learn's estimators, numpy's arrays) and those named in `ALLOWED`;
-what an archive says about itself is never asked. The same fit gives the same bytes.
+An artefact is a skops archive of the pipeline and its categories, and of an online learner how far
+it has come. Loading builds only types that skops trusts by itself (scikit-learn's estimators,
+numpy's arrays) and those named in `ALLOWED`; what an archive says about itself is never asked. The
+same fit gives the same bytes.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import zipfile
 from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import skops.io
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from models.additive import additive
@@ -45,11 +48,33 @@ class BadArtefact(ValueError):
     """The bytes are not an artefact of this model, or one that must not be loaded."""
 
 
-class ServingModel:
-    """A fitted pipeline with what turns rows into its inputs."""
+class Taught(Struct, frozen=True, kw_only=True):
+    """How far a version of an online learner has come.
 
-    def __init__(self, spec: ModelSpec, coder: Coder, pipeline: Any) -> None:
+    Attributes:
+        until_ms: when the last label came that it has learnt from.
+        events: how many it has learnt from, over all lessons.
+        mean, scale: of a regression's labels in the first lesson; weights are in these units.
+    """
+
+    until_ms: int
+    events: int
+    mean: float = 0.0
+    scale: float = 1.0
+
+
+class ServingModel:
+    """A fitted pipeline with what turns rows into its inputs.
+
+    Attributes:
+        taught: how far an online learner has come; None for any other.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, coder: Coder, pipeline: Any, taught: Taught | None = None
+    ) -> None:
         self.spec = spec
+        self.taught = taught
         self.coder = coder
         self.pipeline = pipeline
         self._predictor = additive(pipeline, coder) or pipeline
@@ -103,10 +128,12 @@ def dump(model: ServingModel) -> bytes:
     The numbers of a linear fit may differ in their last bits between kinds of processor, as BLAS
     picks its kernels by them.
     """
-    state = {
+    state: dict[str, Any] = {
         "categories": [None if known is None else list(known) for known in model.coder.categories],
         "pipeline": model.pipeline,
     }
+    if model.taught is not None:
+        state["taught"] = msgspec.to_builtins(model.taught)
     return _normalised(skops.io.dumps(state))
 
 
@@ -122,7 +149,8 @@ def load(data: bytes, spec: ModelSpec) -> ServingModel:
         coder = Coder(tuple(k if k is None else tuple(k) for k in state["categories"]))
         pipeline = state["pipeline"]
         width = pipeline.n_features_in_
-        model = ServingModel(spec, coder, pipeline)
+        taught = msgspec.convert(state.get("taught"), Taught | None)
+        model = ServingModel(spec, coder, pipeline, taught)
     except Exception as error:  # hostile bytes may fail in any way
         raise BadArtefact(_sentence(error)) from error
     kinds = tuple("numeric" if known is None else "categorical" for known in coder.categories)

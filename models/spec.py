@@ -21,6 +21,8 @@ Probability = Annotated[float, Meta(gt=0, lt=1)]
 Task = Literal["binary", "multiclass", "regression"]
 
 DAY_SECONDS = 86_400.0
+#: What every run tries beside the candidates, for comparison: what always says the same.
+BASELINE = "constant"
 
 
 class Feature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,10 +94,28 @@ class Trial(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
 
 
+class CandidateSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A learner to try, with parameters of its own.
+
+    Attributes:
+        learner: one of `models.learners`, or yours by import path: "package.module:factory".
+        name: of it in the run's record; the learner's, if it has none.
+        parameters: keyword arguments of the learner's factory.
+    """
+
+    learner: Annotated[str, Meta(min_length=1, max_length=200)]
+    name: Annotated[str, Meta(max_length=100)] = ""
+    parameters: dict[str, str | bool | int | float | None] = {}
+
+    @property
+    def shown(self) -> str:
+        return self.name or self.learner
+
+
 class Training(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a retrain may use and must reach."""
 
-    candidates: tuple[str, ...] = ("logistic_regression", "hist_gradient_boosting")
+    candidates: tuple[str | CandidateSpec, ...] = ("logistic_regression", "hist_gradient_boosting")
     window_seconds: Positive = 28 * DAY_SECONDS  # newest labelled examples by event time
     minimum_rows: Annotated[int, Meta(ge=1)] = 200
     minimum_per_class: Annotated[int, Meta(ge=1)] = 10  # of two classes at least, to fit on
@@ -108,6 +128,14 @@ class Training(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
     timeout_seconds: Positive = 600.0
     seed: int = 0
+
+    @property
+    def tried(self) -> tuple[CandidateSpec, ...]:
+        """The candidates, those that are named only among them."""
+        return tuple(
+            CandidateSpec(learner=each) if isinstance(each, str) else each
+            for each in self.candidates
+        )
 
 
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -192,6 +220,12 @@ def check(spec: ModelSpec) -> ModelSpec:
         "ticks: seconds must be at least 0.001": spec.tick_ms < 1,
         "budget: the four shares add up to 1": not 0.999 < _shares(spec.budget) < 1.001,
         "training: name at least one candidate": not spec.training.candidates,
+        "training: names of candidates must differ": (
+            len({each.shown for each in spec.training.tried}) < len(spec.training.candidates)
+        ),
+        f"training: no candidate may be called {BASELINE!r}": (
+            BASELINE in [each.shown for each in spec.training.tried]
+        ),
     }
     for sentence, broken in problems.items():
         if broken:

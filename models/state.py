@@ -36,6 +36,9 @@ class LiveState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cause: str = ""  # command id, or who did it
     reason: str = ""
 
+    def card(self, version: int | None) -> VersionCard | None:
+        return next((card for card in self.versions if card.version == version), None)
+
 
 class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What came of something asked of the registry.

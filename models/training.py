@@ -7,32 +7,30 @@ from every candidate; the version that is kept is the very one that was measured
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 from numpy.typing import NDArray
 
 from models import serving
+from models.candidates import Lesson, Unusable, learner
 from models.examples import Examples, Split, TrainingRefused, split
 from models.features import Coder
-from models.learners import LEARNERS
 from models.losses import LOG_LOSS_SCALE, LOSS_BINS, loss_bin, measures
 from models.profile import ReferenceProfile, Validation
 from models.profiling import build_profile
 from models.rhythms import deflation
 from models.runs import Candidate, Figure
 from models.serving import ServingModel
-from models.spec import ModelSpec
+from models.spec import BASELINE, CandidateSpec, ModelSpec
 from models.threads import one_thread
 from models.validation import constant, judged_by, validate
 
 Floats = NDArray[np.float64]
-
-#: Tried in every run and never chosen: what is no better than this has learnt nothing.
-BASELINE: Final = "constant"
 
 
 class TooCostly(Exception):
@@ -108,8 +106,21 @@ class _Judge:
         )
 
 
-def fit(spec: ModelSpec, examples: Examples, seed: int, watch: Watch | None = None) -> Trained:
+def fit(
+    spec: ModelSpec,
+    examples: Examples,
+    seed: int,
+    *,
+    watch: Watch | None = None,
+    champion: ServingModel | None = None,
+    modules: Sequence[str] = (),
+) -> Trained:
     """Fit the spec's candidates on the older rows and keep the best on the newest.
+
+    Args:
+        watch: is told what is being fitted.
+        champion: the live version; an online learner of its kind goes on from it.
+        modules: packages that a user's own learners may be imported from.
 
     Raises:
         TrainingRefused: too few rows, one class only, or every candidate failed.
@@ -118,12 +129,13 @@ def fit(spec: ModelSpec, examples: Examples, seed: int, watch: Watch | None = No
     slices = split(spec, examples)
     judge = _Judge(spec, slices, loss_scale(spec, slices.older.labels))
     coder = Coder.fit(spec, slices.older.rows)
+    lesson = Lesson(spec, coder, slices.older, seed, champion)
     one_thread()
-    names = _names(spec)
+    candidates = spec.training.tried
     tried = []
-    for place, name in enumerate(names, start=1):
-        watching = watch.trying(name, place, len(names)) if watch is not None else nullcontext()
-        tried.append(_try(spec, name, coder, slices.older, judge, seed, watching))
+    for place, one in enumerate(candidates, start=1):
+        watching = watch.trying(one.shown, place, len(candidates)) if watch else nullcontext()
+        tried.append(_try(one, lesson, judge, modules, watching))
     fits = [t for t in tried if isinstance(t, _Fit)]
     if not fits:
         raise TrainingRefused("; ".join(f"{c.name}: {c.problem}" for c in tried))  # type: ignore[union-attr]
@@ -156,37 +168,29 @@ def loss_scale(spec: ModelSpec, labels: Floats) -> float:
     return float(high - low) or max(1.0, abs(float(high)))
 
 
-def _names(spec: ModelSpec) -> tuple[str, ...]:
-    unknown = set(spec.training.candidates) - set(LEARNERS)
-    if unknown:
-        raise TrainingRefused(f"no learner {', '.join(sorted(unknown))}; there are {[*LEARNERS]}")
-    return spec.training.candidates
-
-
 def _try(
-    spec: ModelSpec,
-    name: str,
-    coder: Coder,
-    older: Examples,
+    candidate: CandidateSpec,
+    lesson: Lesson,
     judge: _Judge,
-    seed: int,
+    modules: Sequence[str],
     watching: AbstractContextManager[None],
 ) -> _Fit | Candidate:
-    pipeline = LEARNERS[name](spec, seed)
-    weights = {f"{pipeline.steps[-1][0]}__sample_weight": older.weights}
+    """What came of it. Whatever goes wrong with one is no concern of the others."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
+            found = learner(candidate, modules)
             with watching:
-                pipeline.fit(coder.matrix(older.rows), older.labels, **weights)
-                artefact = serving.dump(ServingModel(spec, coder, pipeline))
-                model = serving.load(artefact, spec)  # measured is what will serve
+                artefact = serving.dump(found.fit(lesson))
+                model = serving.load(artefact, lesson.spec)  # measured is what will serve
                 model.warm_up()
                 outputs = model.predict(judge.newest.rows)
-        except (ValueError, MemoryError, TooCostly) as error:
-            return Candidate(name=name, problem=_sentence(error))
+        except Exception as error:  # of a library, or of a user's own code
+            return Candidate(name=candidate.shown, problem=_sentence(error))
     notes = sorted({f"{w.category.__name__}: {str(w.message)[:200]}" for w in caught})
-    return _Fit(replace(judge.candidate(name, outputs), notes=notes), artefact, outputs)
+    judged = judge.candidate(candidate.shown, outputs)
+    record = found.record if model.taught is None else found.record | asdict(model.taught)
+    return _Fit(replace(judged, notes=notes, parameters=record), artefact, outputs)
 
 
 def _record(tried: _Fit | Candidate, *, chosen: bool) -> Candidate:
@@ -194,6 +198,6 @@ def _record(tried: _Fit | Candidate, *, chosen: bool) -> Candidate:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, TooCostly):
+    if isinstance(error, TooCostly | Unusable):
         return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

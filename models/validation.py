@@ -1,7 +1,7 @@
 """How outputs did on held-out events: figures with intervals, by segment, calibration, over time.
 
 Intervals are of 95 % and allow for the dependence of neighbouring events: the number of events is
-divided by the inflation of block means (`profiling.deflation`).
+divided by the inflation of block means (`rhythms.deflation`).
 """
 
 from __future__ import annotations

@@ -111,6 +111,9 @@ class Settings(Connection, BaseSettings):
         default=1, ge=1, le=64, description="retrains that one trainer runs at a time"
     )
     fit_memory_mb: int = Field(default=4096, ge=256, description="a fit that needs more is ended")
+    learner_modules: tuple[str, ...] = Field(
+        default=(), description="packages that specs may name learners of (a JSON list)"
+    )
     # Doors
     metrics_port: int | None = Field(
         default=None, ge=0, le=65535, description="of /livez, /readyz, /metrics; none by default"

@@ -17,7 +17,7 @@ from stream.envelope import write
 from stream.errors import Refused
 from stream.events import Command
 from stream.settings import Settings
-from tests.registries import CHURN, register
+from tests.registries import CHURN, DIGEST, register
 
 ACCEPTED = Fitted(
     verdict="accepted",
@@ -111,6 +111,15 @@ def test_a_retrain_ends_as_a_challenger_and_its_offset_is_done_only_then(log: Lo
     assert live(log) == (1, [2])
     (run,) = log.registry.runs("churn")
     assert (run.verdict, run.version, run.cause) == ("accepted", 2, "harm")
+
+
+def test_a_fit_is_told_where_the_champion_lies(log: Log) -> None:
+    """An online learner goes on from it."""
+    log.deliver(log.trainer(), command(log, "retrain"))
+
+    champion = log.fits[0].job.champion
+    assert champion is not None
+    assert (champion.version, champion.artefact_digest) == (1, DIGEST)
 
 
 def test_a_rollback_does_not_wait_behind_a_fit(log: Log) -> None:

@@ -15,8 +15,8 @@ import pytest
 from models import serving
 from models.examples import Examples, TrainingRefused
 from models.losses import LOG_LOSS_SCALE, measures
-from models.spec import ModelSpec, Task, Training
-from models.training import BASELINE, TooCostly, fit, loss_scale
+from models.spec import BASELINE, ModelSpec, Task, Training
+from models.training import TooCostly, fit, loss_scale
 from tests.streams import HOUR_MS, bikes, days, examples, spec
 
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
@@ -171,7 +171,7 @@ class Impatient:
 def test_a_candidate_that_costs_too_much_leaves_the_others_in_the_race(error: Exception) -> None:
     watch = Impatient("hist_gradient_boosting", error)
 
-    trained = fit(spec(), examples(), 0, watch)
+    trained = fit(spec(), examples(), 0, watch=watch)
 
     assert trained.algorithm == "logistic_regression"
     assert [name for name, _, _ in watch.told] == [*Training().candidates]
