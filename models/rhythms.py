@@ -115,8 +115,9 @@ def cell_means(scores: Floats, cells: Ints, number: int) -> Floats:
 def deflation(scores: Floats) -> float:
     """How much block means of a time-ordered series vary more than those of independent events.
 
-    The largest Var(block mean) * block / Var(score) over the columns and blocks of 50 to 400, at
-    least 1: counts divided by it carry no more evidence than their dependence allows.
+    The largest Var(block mean) * block / Var(score) over the columns and blocks of 50 to 400 that
+    independent events would hardly show, at least 1: counts divided by it carry no more evidence
+    than their dependence allows.
 
     Args:
         scores: shape (m,) or (m, columns), in time order.
@@ -130,5 +131,6 @@ def deflation(scores: Floats) -> float:
             means = columns[: blocks * block].reshape(blocks, block, -1).mean(axis=1)
             spread = means.var(axis=0, ddof=1) * block
             ratios = np.divide(spread, variance, out=np.ones_like(spread), where=variance > 1e-12)
+            ratios[ratios < 1 + CERTAIN * (2 / (blocks - 1)) ** 0.5] = 1.0
             worst = max(worst, float(ratios.max(initial=1.0)))
     return worst

@@ -65,6 +65,23 @@ def test_a_snapshot_of_other_bets_is_refused_by_a_detector_and_forgotten_by_a_ba
     assert restored.levels() == pytest.approx({"a": 0.1, "b": 0.0, "c": 0.0})
 
 
+def test_a_bank_takes_over_again_what_was_taken_from_its_last_snapshot() -> None:
+    watch = bank()
+    watch.update({"a": [2, 9], "b": [2, 9]}, 0.001)
+    told = watch.snapshot()
+    level = watch.levels()["b"]
+    watch.restore(told)
+    assert watch.levels()["b"] == level
+    del told["b"]  # as is done when an alert is closed by hand
+    watch.restore(told)
+    assert watch.levels()["b"] == 0
+    again = bank()
+    again.restore(told)
+    watch.update({"a": [2, 9]}, 0.001)
+    watch.restore(told)
+    assert watch.levels() == again.levels()
+
+
 def test_a_snapshot_of_release_0_1_is_numbers_and_is_taken_over() -> None:
     restored = bank()
     restored.restore({"a": [0.5, 0.7], "b": None})

@@ -18,6 +18,7 @@ from stream.core.learning import LearnedBets, PastBets
 
 Array = NDArray[np.float64]
 
+STORED: Final = np.dtype("<f8")
 CEILING: Final = 1e150  # capital is capped: lower is always allowed, and infinity is no plain data
 LARGEST_LOG: Final = 345.0  # what a tick pays at most; about log(CEILING), so no product overflows
 HALF_LIVES: Final = np.array([10.0, 60.0])  # ticks that learned bets remember
@@ -79,17 +80,18 @@ class Stack:
             for kind, at in self._parts[signal]:
                 kind.capital[at] = 0.0
 
-    def save(self, signal: int) -> Array:
-        """All that must be kept of one signal: a vector whose length its table determines."""
-        return np.concatenate([part for kind, at in self._parts[signal] for part in kind.kept(at)])
+    def save(self, signal: int) -> bytes:
+        """All that must be kept of one signal, as little-endian floats; its table says how many."""
+        parts = [part for kind, at in self._parts[signal] for part in kind.kept(at)]
+        return b"".join([part.astype(STORED, copy=False).tobytes() for part in parts])
 
     def load(self, signal: int, values: Array) -> bool:
         """Take over what `save` gave; False if it was of other bets, and these begin afresh."""
         parts = [part for kind, at in self._parts[signal] for part in kind.kept(at)]
-        fits = len(values) == sum(len(part) for part in parts)
+        fits = len(values) == sum(part.size for part in parts)
         for part in parts:
-            part[:] = values[: len(part)] if fits else 0.0
-            values = values[len(part) :]
+            part[...] = values[: part.size].reshape(part.shape) if fits else 0.0
+            values = values[part.size :]
         return fits
 
 
@@ -175,7 +177,7 @@ class _Past:
     def kept(self, at: int) -> Sequence[Array]:
         cells, scores, bets = self._sizes[at]
         sums = self._sums[at, :cells, :scores]
-        return [self._rows[at, :cells, 0], *sums, self.capital[at, :bets]]
+        return [self._rows[at, :cells], sums, self.capital[at, :bets]]
 
 
 class _Learned:
@@ -213,7 +215,7 @@ class _Learned:
         """Learned bets go on ticks of other cells too: signals with a season have none."""
 
     def kept(self, at: int) -> Sequence[Array]:
-        return [*self._counts[at, :, : self._sizes[at]], self.capital[at]]
+        return [self._counts[at, :, : self._sizes[at]], self.capital[at]]
 
 
 def learned_bets(p: Array, counts: Array, radius: Array) -> tuple[Array, NDArray[np.bool_]]:

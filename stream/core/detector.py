@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stream.core.bets import BetTable
-from stream.core.capital import Stack
+from stream.core.capital import STORED, Stack
 
 Array = NDArray[np.float64]
 
@@ -70,7 +70,7 @@ class Detector:
 
     def snapshot(self) -> list[float]:
         """State as plain numbers."""
-        return [float(value) for value in self._stack.save(0)]
+        return [float(value) for value in _numbers(self._stack.save(0))]
 
     def restore(self, snapshot: Sequence[float]) -> None:
         """Raises:
@@ -119,6 +119,7 @@ class Bank:
         self._suspended: NDArray[np.bool_] = np.zeros(len(names), dtype=bool)
         self._deflation = np.array([[table.deflation] for table in tables]).reshape(-1, 1)
         self._stack = Stack(tables)
+        self._told: Mapping[str, State] = {}
 
     def update(self, counts: Mapping[str, ArrayLike], growth: float) -> tuple[str, ...]:
         """Take one tick; signals without events in it stay as they are.
@@ -133,6 +134,7 @@ class Bank:
         Raises:
             ValueError: counts are not on a table's bins.
         """
+        self._told = {}
         rows = np.zeros((len(self._names), self._stack.bins))
         for i, name in enumerate(self._names):
             if name in counts and not self._suspended[i]:
@@ -162,23 +164,30 @@ class Bank:
 
     def suspend(self, name: str) -> None:
         """Stop watching a signal, as long as its alert is open."""
-        i = self._places[name]
+        i, self._told = self._places[name], {}
         self._suspended[i] = True
         self._stack.reset([i])
 
     def resume(self, name: str) -> None:
         """Watch a signal again, from no evidence."""
+        self._told = {}
         self._suspended[self._places[name]] = False
 
     def snapshot(self) -> dict[str, State]:
         """Plain data: the state of each signal's bets, None for a suspended one."""
-        return {
-            name: None if self._suspended[i] else self._stack.save(i).astype("<f8").tobytes()
+        self._told = {
+            name: None if self._suspended[i] else self._stack.save(i)
             for i, name in enumerate(self._names)
         }
+        return self._told
 
     def restore(self, snapshot: Mapping[str, State]) -> None:
-        """Take a snapshot over. Signals it lacks or has other bets for start from no evidence."""
+        """Take a snapshot over. Signals it lacks or has other bets for start from no evidence.
+
+        The one that was given last, whole as it was, is what the bank holds already.
+        """
+        if snapshot is self._told and len(snapshot) == len(self._names):
+            return
         for i, name in enumerate(self._names):
             state = snapshot.get(name, b"")
             self._suspended[i] = state is None
@@ -205,7 +214,7 @@ class Bank:
 
 def _numbers(state: State) -> Array:
     if isinstance(state, bytes):
-        return np.frombuffer(state, dtype="<f8")
+        return np.frombuffer(state, dtype=STORED)
     return np.array(state or (), dtype=float)
 
 
