@@ -23,6 +23,7 @@ COMMANDS = [
     ["erase"],
     *(["topics", name] for name in ("acls", "apply", "list")),
     *(["models", name] for name in ("add", "list", "show", "history", "live-at", "republish")),
+    ["models", "reference"],
     *(["models", name] for name in ("promote", "rollback", "pin", "unpin")),
     *(["runs", name] for name in ("list", "show", "compare", "card", "cancel")),
     *(["dlq", name] for name in ("list", "show", "replay")),
