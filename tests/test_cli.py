@@ -25,7 +25,7 @@ COMMANDS = [
     *(["models", name] for name in ("add", "list", "show", "history", "live-at", "republish")),
     ["models", "reference"],
     *(["models", name] for name in ("promote", "rollback", "pin", "unpin")),
-    *(["runs", name] for name in ("list", "show", "compare", "card", "cancel")),
+    *(["runs", name] for name in ("list", "show", "compare", "card", "cancel", "export")),
     *(["dlq", name] for name in ("list", "show", "replay")),
     *(["config", name] for name in ("show", "check")),
     *(["keys", name] for name in ("new", "show")),
