@@ -14,7 +14,7 @@ from consumers.commands import (
     events,
     health,
     keys,
-    promotions,
+    references,
     runs,
     services,
     topics,
@@ -28,7 +28,7 @@ app = group(
 )
 for name, subject in (
     ("topics", topics.app),
-    ("models", promotions.app),
+    ("models", references.app),
     ("runs", runs.app),
     ("dlq", dlq.app),
     ("config", config.app),

@@ -96,7 +96,7 @@ def _prediction(spec: ModelSpec, row: FileRow, columns: Columns) -> PredictionMa
         prediction_id=_id(spec, row, columns),
         model=spec.name,
         version=int(str(_required(row, columns.version))),
-        output=_output(_required(row, columns.output)),
+        output=output_of(_required(row, columns.output)),
         features=files.features(spec, _flat(row)),
     )
 
@@ -128,7 +128,7 @@ def _required(row: FileRow, name: str) -> object:
     return value
 
 
-def _output(value: object) -> float | list[float]:
+def output_of(value: object) -> float | list[float]:
     """A number, or one probability for each class (JSON list; in CSV separated by blanks)."""
     if isinstance(value, list):
         return [float(number) for number in value]

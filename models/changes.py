@@ -107,10 +107,14 @@ def transition(action: Action, asked: Request) -> Rule:
     def rule(connection: Connection, row: Row[tuple[Any, ...]] | None) -> Change | Refusal:
         if row is None:
             return Refusal(f"no model {asked.model!r}")
+        newest, version = history.newest_version(connection, asked.model), asked.version or 0
+        # Numbers given elsewhere may leave gaps; those beyond the newest the rules refuse.
+        if 1 <= version <= newest and not history.registered(connection, asked.model, version):
+            return Refusal(f"version {version} is not registered")
         facts = Asked(
             version=asked.version,
             automatic=asked.expected_generation is not None,
-            newest=history.newest_version(connection, asked.model),
+            newest=newest,
             past=history.past(connection, asked.model) if action == "rollback" else (),
         )
         after = decide(action, history.standing(row), facts)

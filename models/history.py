@@ -155,6 +155,12 @@ def newest_version(connection: Connection, model: str) -> int:
     return connection.execute(rows).scalar() or 0
 
 
+def registered(connection: Connection, model: str, version: int) -> bool:
+    """Whether there is such a version: numbers given elsewhere may leave gaps."""
+    same = (t.versions.c.model == model) & (t.versions.c.version == version)
+    return connection.execute(select(t.versions.c.version).where(same)).first() is not None
+
+
 def entries(connection: Connection, model: str) -> list[Entry]:
     """The model's history, oldest first."""
     columns = [_column(name) for name in Entry.__struct_fields__]

@@ -149,12 +149,16 @@ class RunLog(Door):
         run_id: int | None = None,
         metrics: Mapping[str, float] | None = None,
         who: str = "",
+        version: int | None = None,
     ) -> int:
         """Register a version; versions of a model count from 1. A run yields the same one always.
 
+        Args:
+            version: the number that it has elsewhere already, greater than those registered.
+
         Raises:
             UnknownModel
-            RegistryMisuse: no such run, or one of another model.
+            RegistryMisuse: no such run, or one of another model; or the number is not greater.
             ArtefactError: a digest is none.
         """
         values = {
@@ -168,7 +172,7 @@ class RunLog(Door):
             "created_ms": self._clock(),
             "who": who,
         }
-        return self._database.write(lambda connection: _register(connection, values))
+        return self._database.write(lambda connection: _register(connection, values, version))
 
     def versions(self, model: str) -> list[Version]:
         """Every version, oldest first."""
@@ -233,7 +237,7 @@ def _standing(
     }
 
 
-def _register(connection: Connection, values: dict[str, Any]) -> int:
+def _register(connection: Connection, values: dict[str, Any], wanted: int | None) -> int:
     model: str = values["model"]
     revision = history.locked(connection, model).spec_revision
     if values["run_id"] is not None:
@@ -243,7 +247,10 @@ def _register(connection: Connection, values: dict[str, Any]) -> int:
         if run.version is not None:
             return run.version
         revision = run.spec_revision
-    version = history.newest_version(connection, model) + 1
+    newest = history.newest_version(connection, model)
+    version = newest + 1 if wanted is None else wanted
+    if version <= newest:
+        raise RegistryMisuse(f"version {version} of {model}: {newest} is registered already")
     connection.execute(
         insert(t.versions).values(values | {"version": version, "spec_revision": revision})
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from models.careers import Turn
     from models.registry import Registry
     from models.runs import Candidate, Run
+    from stream.settings import Settings
 
 app = group("Training runs: every attempt, accepted or refused, with its cause and its data.")
 
@@ -151,6 +153,68 @@ def card(
     from consumers.cards import write
 
     say(f"written: {', '.join(str(path) for path in write(subject, out))}")
+
+
+class Format(StrEnum):
+    """Where records of runs can go."""
+
+    openlineage = "openlineage"
+    mlflow = "mlflow"
+
+
+@app.command()
+def export(
+    run_ids: Annotated[
+        list[int] | None, typer.Argument(help="Runs; without any, the newest.", show_default=False)
+    ] = None,
+    to: Annotated[Format, typer.Option(help="Events on stdout, or MLflow.")] = Format.openlineage,
+    model: Annotated[
+        str | None, typer.Option(help="Only this model's.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, where none is named.")] = 20,
+    uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow's tracking URI; without it, as MLflow is set up."),
+    ] = None,
+) -> None:
+    """Write runs as OpenLineage events, a line each, or copy them to MLflow.
+
+    MLflow (pip install mlflow-skinny) also gets the versions, and aliases for what is live.
+    Copied again, a run is brought up to date.
+
+    Example: driftline runs export --model churn --to mlflow --uri http://localhost:5000
+    """
+    settings = load_settings()
+    with registry(settings) as opened:
+        if run_ids:
+            chosen = [_known(opened, run_id) for run_id in run_ids]
+        else:
+            chosen = opened.runs(model, limit)[::-1]
+        if to is Format.mlflow:
+            _track(opened, settings, chosen, uri)
+            return
+    from models.lineage import events
+
+    for run in chosen:
+        for event in events(run, settings.bootstrap_servers.partition(",")[0]):
+            print_json(event)
+
+
+def _track(opened: Registry, settings: Settings, chosen: list[Run], uri: str | None) -> None:
+    from consumers.tracking import Tracking, copy_run
+    from models.cards import Subject
+
+    tracking = Tracking(uri)
+    for run in chosen:
+        versions = {one.version: one for one in opened.versions(run.model)}
+        subject = Subject(run, opened.spec_of(run), opened.career(run))
+        found = None if run.version is None else versions[run.version]
+        copied, problem = copy_run(tracking, subject, found, settings.max_artefact_bytes)
+        say(f"run {run.run_id} of {run.model} is MLflow's {copied} {problem}".rstrip())
+    for model in dict.fromkeys(run.model for run in chosen):
+        live = opened.live(model)
+        if live is not None:
+            tracking.alias(live, opened.versions(model))
 
 
 @app.command()
