@@ -100,9 +100,9 @@ TABLE: Final[dict[str, Rights]] = {
         everywhere=("Describe", "DescribeConfigs"),
     ),
     "operator": Rights(
-        "people at the command line: driftline models, publish, dlq, erase",
-        reads=DEAD,
-        writes=("lifecycle", "requests", "predictions", "feedback"),
+        "people at the command line: driftline models, alerts, publish, dlq, erase",
+        reads=(*DEAD, "alerts"),
+        writes=("lifecycle", "summaries", "requests", "predictions", "feedback"),
         sees=(READER_GROUP,),
         transactions=RELAY,
     ),

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from consumers.commands import (
+    alerts,
     config,
     dlq,
     erasing,
@@ -30,6 +31,7 @@ for name, subject in (
     ("topics", topics.app),
     ("models", references.app),
     ("runs", runs.app),
+    ("alerts", alerts.app),
     ("dlq", dlq.app),
     ("config", config.app),
     ("keys", keys.app),

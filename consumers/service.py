@@ -13,11 +13,12 @@ from confluent_kafka import KafkaException
 
 from consumers import topics_admin
 from consumers.fitting import Fit
-from consumers.gate import Gate
+from consumers.gate import Gate, teller
 from consumers.gate import gate as open_gate
 from consumers.group import GroupReader
 from consumers.loop import BrokerError, RangeReader
 from consumers.places import Span
+from consumers.producing import Publisher
 from consumers.relay import Relay
 from consumers.standing import Standing
 from consumers.trainer import Trainer
@@ -109,7 +110,7 @@ def _work(
     def examples() -> list[Span]:
         return ranges.bounds("examples")
 
-    trainer = Trainer(registry, settings, examples, Fit)
+    trainer = Trainer(registry, settings, examples, Fit, tell=teller(Publisher(settings)))
     gate = open_gate(settings)
     publishing = Publishing(Relay(registry, settings), registry)
     reader = GroupReader(settings, TRAINER_GROUP, "commands", trainer.lose)

@@ -32,7 +32,7 @@ class Lag(Struct, frozen=True):
 
 
 class ModelStatus(Struct, frozen=True, kw_only=True):
-    """One model: what is live, its newest figures, its open alerts."""
+    """One model: what is live, its newest figures, its alerts that are not resolved."""
 
     live: LiveState
     accuracy: AccuracyMeasured | None
@@ -54,12 +54,12 @@ class Status(Struct, frozen=True, kw_only=True):
 
     @property
     def breaches(self) -> list[str]:
-        """What `--check` fails for, in sentences."""
+        """What `--check` fails for, in sentences: not what somebody sees to, or has snoozed."""
         alerts = [
             f"{alert.model}: {alert.sentence}"
             for status in self.models
             for alert in status.alerts
-            if alert.severity != "info"
+            if alert.state == "open" and alert.severity != "info"
         ]
         waiting = f"{self.outbox} changes wait to be published; is a trainer running?"
         return [*alerts, *([waiting] if self.outbox else [])]
@@ -70,7 +70,7 @@ def collect(settings: Settings, registry: Registry) -> Status:
     BrokerError, RegistryError, ConfigurationError: one of them cannot be asked.
     """
     with RangeReader(settings) as reader:
-        alerts = _open_alerts(reader, settings)
+        alerts = [a for a in newest_alerts(reader, settings) if a.state != "resolved"]
         accuracy = _newest_accuracy(reader, settings)
         dead = {e: sum(span.length for span in reader.bounds(f"{e}.dlq")) for e in ENTITIES}
         lags = [
@@ -102,13 +102,14 @@ def published(settings: Settings, model: str) -> LifecycleChanged | None:
     return max(states, key=lambda state: state.generation, default=None)
 
 
-def _open_alerts(reader: RangeReader, settings: Settings) -> list[Alert]:
+def newest_alerts(reader: RangeReader, settings: Settings) -> list[Alert]:
+    """The newest revision of each alert that the topic holds."""
     newest: dict[str, Alert] = {}
     for alert in _events(reader, settings, "alerts", Alert, None):
         known = newest.get(alert.alert_id)
         if known is None or alert.revision >= known.revision:
             newest[alert.alert_id] = alert
-    return [alert for alert in newest.values() if alert.state == "open"]
+    return list(newest.values())
 
 
 def _newest_accuracy(

@@ -14,10 +14,11 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from consumers.fitting import Fitted, Job
+from consumers.futile import alert_after
 from consumers.places import Place, Span
 from models.registry import Outcome, Registry
 from models.runs import DataRange, OffsetRange, Run
-from stream.events import Command
+from stream.events import Alert, Command
 from stream.failpoints import failpoint
 from stream.settings import Settings
 
@@ -53,6 +54,7 @@ class Trainer:
         bounds: what `examples` holds now, by partition; asked once for each retrain.
         start: starts a fit in a child process.
         clock: seconds that never go back.
+        tell: writes an alert, before the offset of its command is done.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Trainer:
         bounds: Callable[[], Sequence[Span]],
         start: Callable[[Job], RunningFit],
         clock: Callable[[], float] = time.monotonic,
+        tell: Callable[[Alert], None] = lambda _: None,
     ) -> None:
         self._registry = registry
         self._settings = settings
@@ -69,6 +72,7 @@ class Trainer:
         self._start = start
         self._clock = clock
         self._next_look = 0.0
+        self._tell = tell
         self._waiting: deque[Retrain] = deque()
         self._fitting: list[tuple[Retrain, RunningFit]] = []
         self.commands: Counter[tuple[str, str]] = Counter()  # by kind and outcome, for metrics
@@ -179,6 +183,7 @@ class Trainer:
             log.info(
                 "retrain", model=command.model, run=run_id, verdict=run.verdict, reason=run.reason
             )
+            self._say(run)  # again, for whoever ended it may have died before it was said
             return None
         log.info("retrain begun", model=command.model, run=run_id, attempt=run.attempts)
         erased = self._registry.erased(command.model)
@@ -224,6 +229,15 @@ class Trainer:
         self.fits[verdict] += 1
         model = retrain.command.model
         log.info("retrain ended", model=model, run=retrain.run_id, verdict=verdict, reason=reason)
+        ended = self._registry.run(retrain.run_id)
+        if ended is not None:
+            self._say(ended)
+
+    def _say(self, run: Run) -> None:
+        """An alert, if this run came to nothing or ends those that did."""
+        alert = alert_after(run, self._registry.runs(run.model))
+        if alert is not None:
+            self._tell(alert)
 
     def _propose(self, retrain: Retrain, fitted: Fitted) -> str:
         """Register a version and let it challenge; why it may not, or nothing."""

@@ -13,6 +13,7 @@ $KAFKA_ACLS --add --allow-principal User:driftline-score --operation Read --topi
 $KAFKA_ACLS --add --allow-principal User:driftline-score --operation Read --operation Write --topic driftline.checkpoints.score.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-score --operation Write --topic driftline.predictions.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-score --operation Write --topic driftline.requests.v1.dlq
+$KAFKA_ACLS --add --allow-principal User:driftline-score --operation Write --topic driftline.summaries.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-score --operation Write --topic driftline.alerts.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-score --operation Read --group driftline.score
 $KAFKA_ACLS --add --allow-principal User:driftline-score --operation Describe --group driftline.tail
@@ -77,12 +78,14 @@ $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe -
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe --group driftline.monitor
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe --group driftline.evaluate
 
-# operator: people at the command line: driftline models, publish, dlq, erase
+# operator: people at the command line: driftline models, alerts, publish, dlq, erase
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.requests.v1.dlq
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.predictions.v1.dlq
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.feedback.v1.dlq
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.commands.v1.dlq
+$KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.alerts.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Write --topic driftline.lifecycle.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Write --topic driftline.summaries.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Write --topic driftline.requests.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Write --topic driftline.predictions.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Write --topic driftline.feedback.v1

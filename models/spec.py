@@ -7,7 +7,7 @@ every lifecycle record, so that stream stages need no database.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -23,6 +23,11 @@ Task = Literal["binary", "multiclass", "regression"]
 DAY_SECONDS = 86_400.0
 #: What every run tries beside the candidates, for comparison: what always says the same.
 BASELINE = "constant"
+
+#: Detectors of the library river that may be shown beside the verdict.
+DETECTORS: Final = frozenset(
+    {"ADWIN", "DDM", "EDDM", "FHDDM", "HDDM_A", "HDDM_W", "KSWIN", "PageHinkley"}
+)
 
 
 class Feature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -138,6 +143,13 @@ class Training(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         )
 
 
+class Alerts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an alert lives (event time)."""
+
+    cooldown_seconds: NotNegative = 3600.0  # what returns sooner is the same alert, opened again
+    stale_seconds: Positive = DAY_SECONDS  # without a prediction for so long, nothing is known
+
+
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What may happen without a person."""
 
@@ -173,7 +185,8 @@ class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     trial: Trial = Trial()
     training: Training = Training()
     policy: Policy = Policy()
-    detectors: tuple[str, ...] = ()  # river detectors by name, shown as information
+    alerts: Alerts = Alerts()
+    detectors: tuple[str, ...] = ()  # of DETECTORS, shown as information beside the verdict
     served: Literal["here", "elsewhere"] = "here"
     owner: str = ""
     description: str = ""
@@ -219,6 +232,9 @@ def check(spec: ModelSpec) -> ModelSpec:
         "windows: name at least one": not spec.windows,
         "ticks: seconds must be at least 0.001": spec.tick_ms < 1,
         "budget: the four shares add up to 1": not 0.999 < _shares(spec.budget) < 1.001,
+        f"detectors: choose from {', '.join(sorted(DETECTORS))}": (
+            not set(spec.detectors) <= DETECTORS
+        ),
         "training: name at least one candidate": not spec.training.candidates,
         "training: names of candidates must differ": (
             len({each.shown for each in spec.training.tried}) < len(spec.training.candidates)

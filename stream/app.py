@@ -15,6 +15,7 @@ from faust.types import TP
 from stream.core.processor import Context, Processor
 from stream.runtime import Runtime
 from stream.settings import Settings
+from stream.signing import trust
 from stream.tokens import Tokens
 from stream.topics import Stage
 from stream.transport import BatchTransport, Intake
@@ -22,7 +23,7 @@ from stream.transport import BatchTransport, Intake
 Factory = Callable[[Context], Processor]
 
 
-def factory(stage: Stage) -> Factory:
+def factory(stage: Stage, settings: Settings) -> Factory:
     """What makes a stage's processors. Imported here, so that a stage loads what it needs only."""
     if stage == "score":
         from stream.core.scoring import ScoreProcessor
@@ -34,7 +35,9 @@ def factory(stage: Stage) -> Factory:
         return MonitorProcessor
     from stream.core.evaluate import EvaluateProcessor
 
-    return EvaluateProcessor
+    # People say in summaries what they do about an alert: as commands, that needs a trusted key.
+    checked = trust(settings, "commands")._replace(topic=settings.names.topic("summaries"))
+    return lambda context: EvaluateProcessor(context, checked.check)
 
 
 class _TokenProvider(AbstractTokenProvider):

@@ -68,7 +68,7 @@ def _look_around(
     world = World(
         stage=stage,
         settings=settings,
-        factory=factory or apps.factory(stage),
+        factory=factory or apps.factory(stage, settings),
         counts=counts,
         reader=reader,
         writer=_writer(stage, settings),

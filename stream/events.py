@@ -29,6 +29,7 @@ Signed = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # a count that corrections
 Sum = int  # micro; squared errors of a regression need more than 64 bits: see MAX_SUM
 Time = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # ms, or a number of ticks
 Partition = Annotated[int, Meta(ge=0, le=2**20)]
+Offset = Annotated[int, Meta(ge=0, le=2**62)]
 MICRO: Final = 1_000_000
 LOSS_BINS: Final = 20
 MAX_SUM: Final = 10**100  # squares of the largest values that are taken, and room to add them up
@@ -134,6 +135,9 @@ class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     counters: dict[
         str, Signed
     ] = {}  # duplicates, conflicts, corrections, orphans, expired, late, ...
+    #: "refused:<entity>:<reason>" in `counters`: dead letters that name the model, in the tick of
+    #: their record's timestamp. Score says so of requests, and where they lie, in `offsets`.
+    offsets: dict[str, tuple[Offset, Offset]] = {}  # "<entity>/<partition>" -> first, end
 
     def __post_init__(self) -> None:
         _check_sums((*self.sums.values(), *self.squares.values()))
@@ -180,6 +184,13 @@ class Measure(Struct, frozen=True, kw_only=True, omit_defaults=True):
     high: float | None = None
 
 
+class DetectorRead(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one of river's detectors says of the champion's loss: information, no verdict."""
+
+    alarms: int = 0  # since the champion went live
+    last_ms: int | None = None  # the newest
+
+
 class AccuracyMeasured(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Rolling performance of one version over one window, as of one closed tick."""
 
@@ -198,6 +209,7 @@ class AccuracyMeasured(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ]  # accuracy, log_loss | absolute_error, squared_error; loss (bounded)
     baseline: dict[str, float] = {}  # the same metrics, validated before the version went live
     champion: bool = False
+    detectors: dict[str, DetectorRead] = {}  # by name in the spec; of the champion, over all
 
 
 class DriftMeasured(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -234,9 +246,10 @@ class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
         "predictions changed",
         "performance harmed",
         "data broken",
+        "data missing",
         "operation failed",
     ]
-    state: Literal["open", "resolved"]
+    state: Literal["open", "acknowledged", "snoozed", "resolved"]
     severity: Literal["info", "warning", "critical"]
     sentence: str
     version: int | None = None
@@ -247,6 +260,29 @@ class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
     evidence: dict[
         str, msgspec.Raw | float | int | str | list[object] | dict[str, object] | None
     ] = {}
+    reopened: int = 0  # how often it came back within its cool-down after it was resolved
+    handled_by: str = ""  # who acknowledged, snoozed or resolved it
+    handled_ms: int | None = None  # when they did: the clock of their machine
+    note: str = ""  # what they said
+    snoozed_until_ms: int | None = None  # then it is open again, if it still is
+
+
+class AlertHandled(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A person's word on an open alert, for evaluate, which alone writes the alert.
+
+    acknowledge: someone sees to it. snooze: be quiet about it for `seconds`. resolve: it is over;
+    should it not be, it comes back. reopen: forget what was said.
+    """
+
+    model: Model
+    alert_id: str
+    kind: Literal["acknowledge", "snooze", "resolve", "reopen"]
+    who: Annotated[str, Meta(max_length=200)]
+    note: Annotated[str, Meta(max_length=2000)] = ""
+    handled_ms: Time
+    seconds: Annotated[float, Meta(ge=0, le=10**9)] | None = (
+        None  # event time, from when it is read
+    )
 
 
 class Command(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -317,6 +353,7 @@ EVENT_TYPES: Final[dict[str, tuple[type[Struct], str]]] = {
     "driftline.example.labelled.v1": (ExampleLabelled, "examples"),
     "driftline.summary.computed.v1": (SummaryComputed, "summaries"),
     "driftline.progress.reported.v1": (ProgressReported, "summaries"),
+    "driftline.alert.handled.v1": (AlertHandled, "summaries"),
     "driftline.accuracy.measured.v1": (AccuracyMeasured, "accuracy"),
     "driftline.drift.measured.v1": (DriftMeasured, "drift"),
     "driftline.alert.opened.v1": (Alert, "alerts"),

@@ -336,12 +336,14 @@ def _read(record: Record) -> LifecycleChanged | None:
 
 
 def alert_record(alert: Alert) -> tuple[bytes, bytes]:
-    """Key and value of an alert that a worker sends by itself."""
-    kind = "resolved" if alert.state == "resolved" else "opened"
+    """Key and value of an alert that a process sends by itself."""
+    kind = "updated" if alert.revision else "opened"
+    kind = "resolved" if alert.state == "resolved" else kind
+    cause = (alert.alert_id, kind, *([alert.revision] if kind == "updated" else []))
     value = envelope.write(
         f"driftline.alert.{kind}.v1",
         alert,
-        id=envelope.derived_id(alert.alert_id, kind),
+        id=envelope.derived_id(*cause),
         source="worker",
         time_ms=alert.updated_ms,
     )

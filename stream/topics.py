@@ -59,10 +59,10 @@ INPUTS: Final[dict[Stage, tuple[str, ...]]] = {
     "evaluate": ("summaries",),
 }
 
-# What each stage writes, beside its checkpoint. Monitor sends on what producers put elsewhere;
-# every stage alerts to what it could not load.
+# What each stage writes, beside its checkpoint. Score counts in summaries what it refused; monitor
+# sends on what producers put elsewhere; every stage alerts to what it could not load.
 OUTPUTS: Final[dict[Stage, tuple[str, ...]]] = {
-    "score": ("predictions", "requests.dlq", "alerts"),
+    "score": ("predictions", "requests.dlq", "summaries", "alerts"),
     "monitor": (
         *("examples", "summaries", "predictions", "feedback"),
         *("predictions.dlq", "feedback.dlq", "alerts"),

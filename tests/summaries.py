@@ -176,8 +176,16 @@ class Monitor:
         missing: float = 0.0,
         labelled: bool = True,
         label_tick: int | None = None,
+        refused: int = 0,
     ) -> None:
-        """One tick of traffic; `bad` is the share of bad predictions, `shadows` have theirs."""
+        """One tick of traffic; `bad` is the share of bad predictions, `shadows` have theirs.
+
+        Args:
+            refused: dead letters beside the `n` predictions.
+        """
+        for _ in range(refused):
+            counters = {"refused:predictions:bad-features": 1}
+            self._add(int(self._place.integers(self.partitions)), version, tick, counters=counters)
         for _ in range(n):
             partition = int(self._place.integers(self.partitions))
             self._add(
@@ -324,6 +332,7 @@ def _merged(one: SummaryComputed, other: SummaryComputed) -> SummaryComputed:
         bets=tick.bets,
         pairs=tick.pairs,
         labelled=one.labelled + other.labelled,
+        counters=_added(one.counters, other.counters),
         sums=_added(one.sums, other.sums),
         squares=_added(one.squares, other.squares),
     )

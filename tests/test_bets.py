@@ -191,14 +191,18 @@ def test_new_nulls_and_new_categories_win() -> None:
         assert wealth(table, q) > 0.005
 
 
-def test_broken_bets_see_nulls_and_unseen_categories_and_nothing_else() -> None:
+def test_broken_bets_see_nulls_unseen_categories_and_wrong_ranges_and_nothing_else() -> None:
     table = broken_table(categorical(3000, 2000, 0, 0), delta=DELTA)
     assert table.name == "c:broken"
     assert wealth(table, np.array([0.01, 0.99, 0, 0])) < 0
     for at in (2, 3):
         assert wealth(table, 0.9 * np.array([0.6, 0.4, 0, 0]) + 0.1 * np.eye(4)[at]) > 0.05
     drifted = broken_table(numeric(1000, np.random.default_rng(6)), delta=DELTA)
-    assert wealth(drifted, np.eye(13)[11]) < 0  # all above the reference's range: drift, not broken
+    for share, broken in ((0.4, False), (0.9, True)):  # a shift takes some out of range, a unit all
+        for at in (0, 11):
+            assert (
+                wealth(drifted, share * np.eye(13)[at] + (1 - share) * np.eye(13)[5]) > 0
+            ) == broken
 
 
 def test_a_smaller_or_dependent_reference_asks_for_a_larger_change() -> None:

@@ -15,10 +15,17 @@ from consumers.producing import Publisher
 from models.registry import Registry
 from models.spec import read_spec
 from stream.core.deadletters import dead_letter
+from stream.core.partitioning import partition_of
 from stream.core.processor import Record
 from stream.envelope import open_record, read, write
 from stream.errors import Refused
-from stream.events import Alert, FeedbackReceived, PredictionMade, PredictionRequested
+from stream.events import (
+    Alert,
+    AlertHandled,
+    FeedbackReceived,
+    PredictionMade,
+    PredictionRequested,
+)
 from stream.settings import Settings
 from tests.commands import SPEC, registry_here, run, settle_in
 
@@ -171,3 +178,44 @@ def test_doctor_finds_what_is_wrong_and_says_what_to_do(
     assert found["outbox"]["state"] == "bad"
     assert found["churn version 1"]["state"] == "bad"  # its artefact is no file
     assert found["broker"]["state"] == found["registry"]["state"] == "ok"
+
+
+def test_alerts_are_listed_shown_and_handled_through_summaries(kafka: Settings) -> None:
+    """A person's word lies in the partition that evaluate reads the model's counts from."""
+    assert "a1" not in run("alerts", "list").stdout
+    send_alert(kafka, "open")
+    assert "does worse" in run("alerts", "list").stdout
+    assert run("alerts", "list", "--model", "other", "--json").stdout.strip() == "[]"
+    assert json.loads(run("alerts", "show", "a", "--json").stdout)["problem"] == "harm"
+    assert "performance harmed" in run("alerts", "show", "a1").stdout
+    said = run("alerts", "snooze", "a1", "--for", "2h", "--note", "known", "--wait", "0")
+    assert said.exit_code == 0, said.output
+    (record,) = values(kafka, "summaries")
+    handled = read(open_record("summaries", record, max_bytes=10_000), AlertHandled)
+    assert (handled.kind, handled.seconds, handled.note) == ("snooze", 7200.0, "known")
+    assert record.key == b"churn"
+    with RangeReader(kafka) as reader:
+        spans = reader.bounds("summaries")
+    (at,) = [span.partition for span in spans if span.length]
+    assert at == partition_of(b"churn", len(spans), "murmur2")
+
+
+def test_what_cannot_be_handled_says_why(kafka: Settings) -> None:
+    missing = run("alerts", "acknowledge", "zz", "--wait", "0")
+    assert (missing.exit_code, "no alert" in missing.stderr) == (1, True)
+    send_alert(kafka, "open")
+    assert run("alerts", "snooze", "a1", "--for", "soon").exit_code == 2
+    alone = run("alerts", "acknowledge", "a1", "--wait", "0.2")
+    assert (alone.exit_code, "is a worker running?" in alone.stderr) == (1, True)
+    send_alert(kafka, "resolved", revision=1)
+    over = run("alerts", "acknowledge", "a1")
+    assert (over.exit_code, "is resolved" in over.stderr) == (1, True)
+
+
+def test_what_somebody_sees_to_is_no_breach(registry: Registry, kafka: Settings) -> None:
+    relay.Relay(registry, kafka).pump()
+    send_alert(kafka, "open")
+    assert run("status", "--check").exit_code == 3
+    send_alert(kafka, "acknowledged", revision=1)
+    assert run("status", "--check").exit_code == 0
+    assert "does worse (acknowledged)" in run("status").stdout

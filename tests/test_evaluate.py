@@ -167,7 +167,8 @@ def test_missing_labels_command_nothing_and_show_as_coverage() -> None:
     world = World()
     world.days(20)
     world.days(60, labelled=False, bad=0.9)
-    assert world.log == []
+    assert {f.problem for f in world.log if isinstance(f, Alert)} == {"unlabelled"}
+    assert world.commands == []
     newest = [
         f for f in world.facts if getattr(f, "window", "") == "604800s" and hasattr(f, "coverage")
     ]
@@ -212,7 +213,8 @@ def test_sparse_ticks_and_a_long_gap_raise_no_false_alarm_and_harm_is_still_foun
     world.days(60, n=3)
     world.tick += 120
     world.days(60, n=3)
-    assert world.log == []
+    assert world.commands == []
+    assert {f.problem for f in world.log if isinstance(f, Alert)} == {"stale"}
     world.days(60, n=3, bad=0.7, v2=0.05)
     assert world.commands[:2] == ["retrain", "promote"]
 

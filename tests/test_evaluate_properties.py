@@ -25,6 +25,7 @@ def stories() -> st.SearchStrategy[list[dict[str, Any]]]:
             "shift": st.sampled_from([0, 0, 4]),
             "missing": st.sampled_from([0.0, 0.0, 0.6]),
             "labelled": st.sampled_from([True, True, False]),
+            "refused": st.sampled_from([0, 0, 0, 20]),
             "delay": st.integers(0, 2),
             "gap": st.sampled_from([1, 1, 1, 30]),
         }
@@ -35,12 +36,19 @@ def stories() -> st.SearchStrategy[list[dict[str, Any]]]:
 
 
 def _day(**more: Any) -> dict[str, Any]:
-    calm = {"n": 24, "bad": 0.05, "shift": 0, "missing": 0.0, "labelled": True}
+    calm = {"n": 24, "bad": 0.05, "shift": 0, "missing": 0.0, "labelled": True, "refused": 0}
     return {**calm, "delay": 1, "gap": 1, **more}
 
 
-# Calm, then harm and drift until the challenger is proven, then calm again.
-EVENTFUL = [_day()] * 3 + [_day(bad=0.9, shift=4)] * 12 + [_day()] * 20
+# Calm, harm and drift until the challenger is proven, calm; then refused records, and silence.
+EVENTFUL = (
+    [_day()] * 3
+    + [_day(bad=0.9, shift=4)] * 12
+    + [_day()] * 20
+    + [_day(refused=30)] * 5
+    + [_day(gap=30)]
+    + [_day()] * 20
+)
 
 
 def logs(story: Sequence[dict[str, Any]], seed: int, partitions: int) -> list[Events]:
@@ -48,7 +56,7 @@ def logs(story: Sequence[dict[str, Any]], seed: int, partitions: int) -> list[Ev
     monitor = Monitor(partitions, seed)
     tick = 100
     for day in story:
-        traffic = {k: day[k] for k in ("n", "bad", "shift", "missing", "labelled")}
+        traffic = {k: day[k] for k in ("n", "bad", "shift", "missing", "labelled", "refused")}
         monitor.day(tick, 1, shadows={2: 0.05}, label_tick=tick + day["delay"], **traffic)
         tick += day["gap"]
         monitor.progress(tick)
@@ -123,7 +131,8 @@ def test_the_eventful_story_is_eventful() -> None:
     core = processor()
     found = verdicts(core.apply(batch(interleaved(logs(EVENTFUL, 1, 2), choices(2))), fleet()))
     told = {f.kind if isinstance(f, Command) else f"{f.problem} {f.state}" for f in found}
-    assert told == {"harm open", "drift open", "promote", "harm resolved", "drift resolved"}
+    problems = ("harm", "drift", "data", "stale")
+    assert told == {"promote", *(f"{p} {s}" for p in problems for s in ("open", "resolved"))}
 
 
 @settings(max_examples=20, deadline=None)

@@ -15,7 +15,7 @@ from models.registry import Registry
 from stream.core.processor import Record
 from stream.envelope import write
 from stream.errors import Refused
-from stream.events import Command
+from stream.events import Alert, Command
 from stream.settings import Settings
 from tests.registries import CHURN, DIGEST, register
 
@@ -55,6 +55,7 @@ class Log:
         self.end = 10  # of `examples`, partition 0
         self.fits: list[FakeFit] = []
         self.seconds = 0.0
+        self.alerts: list[Alert] = []
 
     def trainer(self) -> Trainer:
         return Trainer(
@@ -63,6 +64,7 @@ class Log:
             lambda: [Span(0, 0, self.end)],
             self._start,
             lambda: self.seconds,
+            self.alerts.append,
         )
 
     def later(self, trainer: Trainer) -> list[Place]:
@@ -322,3 +324,48 @@ def test_what_is_no_command_is_refused() -> None:
     for value in (other, b"{", b"{}", None):
         with pytest.raises(Refused):
             decode(Delivered(Place(0, 0), record(value)), 10_000)
+
+
+def ended(log: Log, trainer: Trainer, number: int, result: Fitted) -> None:
+    """One retrain, from its command to its verdict."""
+    log.deliver(trainer, command(log, "retrain", f"c{number}"), number)
+    log.fits[-1].result = result
+    trainer.collect()
+
+
+REFUSED = Fitted(verdict="refused", reason="3 labelled examples, at least 200")
+FAILED = Fitted(verdict="failed", reason="took more than 600 s")
+
+
+def test_retrains_that_come_to_nothing_are_one_alert_until_one_is_accepted(log: Log) -> None:
+    trainer = log.trainer()
+    ended(log, trainer, 1, ACCEPTED)
+    assert log.alerts == []
+    for number, result in ((2, REFUSED), (3, FAILED), (4, ACCEPTED), (5, REFUSED)):
+        ended(log, trainer, number, result)
+    told = [(alert.state, alert.revision) for alert in log.alerts]
+    assert told == [("open", 0), ("open", 1), ("resolved", 2), ("open", 0)]
+    first, *_, other = (alert.alert_id for alert in log.alerts)
+    assert len({alert.alert_id for alert in log.alerts[:3]}) == 1
+    assert first != other
+    assert {alert.severity for alert in log.alerts} == {"info"}
+    assert "at least 200" in log.alerts[0].sentence
+    assert log.alerts[2].resolved_ms is not None
+
+
+def test_a_trainer_that_died_before_it_said_so_says_the_very_same_afterwards(log: Log) -> None:
+    trainer = log.trainer()
+    retrain = command(log, "retrain")
+    log.deliver(trainer, retrain)
+    log.fits[0].result = REFUSED
+    trainer.collect()
+    assert log.deliver(log.trainer(), retrain)  # its offset was not committed
+    assert len(log.alerts) == 2
+    assert log.alerts[0] == log.alerts[1]
+
+
+def test_a_run_that_was_void_or_cancelled_is_no_news(log: Log) -> None:
+    trainer = log.trainer()
+    stale = command(log, "retrain", generation=99)
+    assert log.deliver(trainer, stale)
+    assert log.alerts == []

@@ -14,10 +14,12 @@ from consumers.commands.common import (
     print_table,
     registry,
     say,
+    show_time,
 )
 
 if TYPE_CHECKING:
     from consumers.status import ModelStatus, Status
+    from stream.events import Alert
 
 
 def status(
@@ -77,7 +79,7 @@ def _print(found: Status) -> None:
                 one.accuracy.labelled if one.accuracy else "-",
                 f"{one.accuracy.coverage:.0%}" if one.accuracy else "-",
                 figures(one),
-                "; ".join(alert.sentence for alert in one.alerts) or "no open alert",
+                "; ".join(map(told, one.alerts)) or "no open alert",
             )
             for one in found.models
         ],
@@ -94,12 +96,22 @@ def _print(found: Status) -> None:
     say(f"dead letters: {dead or 'none'}; changes waiting to be published: {found.outbox}")
 
 
+def told(alert: Alert) -> str:
+    """An alert in a line of the table, with what people say of it."""
+    return alert.sentence if alert.state == "open" else f"{alert.sentence} ({alert.state})"
+
+
 def figures(one: ModelStatus) -> str:
     """Each metric with what it was when the version was validated."""
     if one.accuracy is None:
         return "nothing measured yet"
     baseline = one.accuracy.baseline
-    return " ".join(
+    parts = [
         f"{name}={measure.value:.3f}" + (f" (was {baseline[name]:.3f})" if name in baseline else "")
         for name, measure in one.accuracy.metrics.items()
-    )
+    ]
+    parts += [
+        f"{name}: {f'last at {show_time(said.last_ms)}' if said.alarms else 'quiet'}"
+        for name, said in one.accuracy.detectors.items()
+    ]
+    return " ".join(parts)

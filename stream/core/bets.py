@@ -44,6 +44,7 @@ RAREST_DOWN: Final = 0.005  # a bin whose share may be below this is not bet to 
 WEIGHTS: Final = {"location": 0.2, "scale": 0.1, "bins": 0.3}
 PAST_WEIGHT: Final = 0.3
 LEARNED_WEIGHT: Final = 0.1
+RANGE: Final = 0.5  # of values beyond the reference on one side are a shift; more are a wrong unit
 BOLDEST: Final = 0.9  # of the capital may be lost on one event
 DEFLATE_FROM: Final = 1.5  # a smaller variance inflation is taken for noise of its estimate
 IDLE: Final = -1e-3  # log of what an idle bet pays for each event
@@ -189,11 +190,17 @@ def distribution_table(
 def broken_table(signal: SignalProfile, *, delta: float) -> BetTable:
     """Bets against "nulls (and unseen categories) are no more frequent than in the reference".
 
+    Of numeric signals also against "at most `RANGE` lie below, or above, all of the reference": a
+    few do after any shift, but a wrong unit or scale puts most there.
+
     It takes the same counts as the signal's distribution table; its name is `<signal>:broken`.
     """
     counts = np.asarray(signal.counts, dtype=float) / _deflation(signal.deflation)
-    bins = [len(counts) - 1] if signal.kind == "numeric" else [len(counts) - 2, len(counts) - 1]
+    last = len(counts) - 1
+    bins = [last, 0, last - 1] if signal.kind == "numeric" else [last, last - 1]
     _, high = share_bounds(counts, float(counts.sum()), delta / len(bins))
+    if signal.kind == "numeric":
+        high[[0, last - 1]] = np.maximum(high[[0, last - 1]], RANGE)
     bets = [_odds_bets(high[b], b, len(counts), ODDS_UP) for b in bins if high[b] < 1]
     return _table(f"{signal.name}:broken", [(1.0, bets)], signal.deflation, bins=len(counts))
 

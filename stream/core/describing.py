@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
+from stream.core.advisors import readings
 from stream.core.distances import compare
+from stream.core.intervals import Interval, mean_interval, wilson
 from stream.core.trials import Judgement
-from stream.core.watching import Kit, Sighting, Watch, bounded_loss
+from stream.core.watching import RECORDS, Kind, Kit, Sighting, Signal, Watch, bounded_loss
 from stream.envelope import from_ms
+from stream.events import LOSS_BINS
 
 MAX_NAMED = 5  # signals named in a sentence; the evidence has them all
 
@@ -24,33 +29,57 @@ def harm(watch: Watch, kit: Kit) -> Finding:
         f"on {sum(sighting.counts)} labels since {_day(sighting.since_ms)}, "
         f"validated {bound.mean:.3f} (at most {bound.upper:.3f})"
     )
+    interval = _loss_interval(sighting.counts)
     return sentence, {
         "loss": loss,
+        "loss_low": interval.low,
+        "loss_high": interval.high,
         "validated": bound.mean,
         "bound": bound.upper,
         "loss_scale": kit.profile.validation.loss_scale,
         "before": list(kit.profile.validation.loss_bins),
         **_sighted(sighting),
+        **_test(kit, Signal("harm", "loss"), sighting),
         "drifting": sorted(watch.open("feature")),
+        **_advice(watch, kit),
+        "offsets": _offsets(watch, [sighting]),
     }
 
 
 def broken(watch: Watch, kit: Kit) -> Finding:
-    """Nulls or unseen categories are more frequent than in the reference."""
-    signals = {name: _compared(kit, name, s) for name, s in watch.open("broken").items()}
-    missing = [
-        name for name, figures in signals.items() if figures["null_rise"] >= figures["unseen_rise"]
-    ]
-    unseen = [name for name in signals if name not in missing]
-    parts = [f"values of {_named(missing)} are missing"] if missing else []
-    parts += [f"{_named(unseen)} has categories that were never seen"] if unseen else []
+    """Records are refused, or values are missing, out of range or of categories never seen."""
+    opened = watch.open("broken")
+    signals = {name: _compared(kit, Signal("broken", name), s) for name, s in opened.items()}
+    records = watch.open("schema").get(RECORDS)
+    kinds: dict[str, list[str]] = {"missing": [], "range": [], "unseen": []}
+    for name, figures in signals.items():
+        rises = {
+            "missing": figures["null_rise"],
+            "unseen": figures["unseen_rise"],
+            "range": figures["range_rise"],
+        }
+        kinds[max(rises, key=lambda kind: rises[kind])].append(name)
+    parts = [f"values of {_named(kinds['missing'])} are missing"] if kinds["missing"] else []
+    parts += [f"{_named(kinds['range'])} is out of range"] if kinds["range"] else []
+    if kinds["unseen"]:
+        parts.append(f"{_named(kinds['unseen'])} has categories that were never seen")
+    refused = _refused(kit, records) if records else None
+    if refused:
+        parts.insert(0, f"{refused['share']:.0%} of records are refused ({refused['worst']})")
     sentence = f"more than when version {watch.version} was trained, {' and '.join(parts)}"
-    return sentence, {"missing": missing, "unseen": unseen, "signals": signals}
+    every = [*opened.values(), *([records] if records else [])]
+    return sentence, {
+        **kinds,
+        "signals": signals,
+        **({"refused": refused} if refused else {}),
+        "offsets": _offsets(watch, every),
+    }
 
 
-def changed(watch: Watch, kit: Kit, kind: Any) -> Finding:
+def changed(watch: Watch, kit: Kit, kind: Kind) -> Finding:
     """Predictions or inputs are not distributed as in the reference."""
-    signals = {name: _compared(kit, name, s) for name, s in watch.open(kind).items()}
+    opened = watch.open(kind)
+    signals = {name: _compared(kit, Signal(kind, name), s) for name, s in opened.items()}
     ranked = sorted(signals, key=lambda name: (-signals[name]["psi"], name))
     since = _day(min(figures["since_ms"] for figures in signals.values()))
     if kind == "prediction":
@@ -60,7 +89,8 @@ def changed(watch: Watch, kit: Kit, kind: Any) -> Finding:
             f"since {since} inputs differ from what version {watch.version} was trained on: "
             f"{_named(ranked)}"
         )
-    return sentence, {"signals": signals}
+    offsets = _offsets(watch, list(opened.values()))
+    return sentence, {"ranked": ranked, "signals": signals, "offsets": offsets}
 
 
 def probation(version: int, judgement: Judgement) -> Finding:
@@ -74,22 +104,73 @@ def probation(version: int, judgement: Judgement) -> Finding:
     return sentence, dict(figures)
 
 
-def _compared(kit: Kit, name: str, sighting: Sighting) -> dict[str, Any]:
-    reference = kit.profile.signal(name)
+def _compared(kit: Kit, signal: Signal, sighting: Sighting) -> dict[str, Any]:
+    """One signal before and after: the effect with its interval, and the test that alarmed."""
+    reference = kit.profile.signal(signal.name)
     before = list(reference.counts) if reference else []
     counts, n, m = sighting.counts, sum(sighting.counts), max(1, sum(before))
     far = compare(before, counts)
+    rises = [now / n - then / m for then, now in zip(before, counts, strict=True)]
     categorical = reference is not None and reference.kind == "categorical"
     return {
         **_sighted(sighting),
         "psi": far.psi,
         "psi_noise": far.psi_noise,
+        "psi_corrected": max(0.0, far.psi - far.psi_noise),
         "psi_low": far.psi_low,
         "psi_high": far.psi_high,
-        "null_rise": counts[-1] / n - before[-1] / m,
-        "unseen_rise": counts[-2] / n - before[-2] / m if categorical else 0.0,
+        "tolerance": kit.spec.tolerances.psi,
+        "null_rise": rises[-1],
+        "unseen_rise": rises[-2] if categorical else 0.0,
+        "range_rise": 0.0 if categorical else max(rises[0], rises[-2]),
         "before": before,
+        **_test(kit, signal, sighting),
     }
+
+
+def _refused(kit: Kit, sighting: Sighting) -> dict[str, Any]:
+    accepted, refused, _ = sighting.counts
+    reasons = dict(sorted(sighting.refused.items()))
+    share = wilson(refused, accepted + refused)
+    return {
+        "share": share.value,
+        "share_low": share.low,
+        "share_high": share.high,
+        "reasons": reasons,
+        "worst": max(reasons, key=lambda reason: reasons[reason], default=""),
+        **_sighted(sighting),
+        **_test(kit, Signal("schema", RECORDS), sighting),
+    }
+
+
+def _test(kit: Kit, signal: Signal, sighting: Sighting) -> dict[str, float]:
+    """The statistic that alarmed, and what it had to reach: by itself, or with its like."""
+    threshold = kit.threshold(signal)
+    return {"statistic": sighting.reached * threshold, "threshold": threshold}
+
+
+def _loss_interval(bets: list[int]) -> Interval:
+    """Mean bounded loss with its interval for a window fixed beforehand, so a little too sure."""
+    top = LOSS_BINS - 1
+    total = sum(i * n for i, n in enumerate(bets)) / top
+    squares = sum(i * i * n for i, n in enumerate(bets)) / top**2
+    return mean_interval(sum(bets), total, squares)
+
+
+def _advice(watch: Watch, kit: Kit) -> dict[str, Any]:
+    found = readings(kit.spec.detectors, watch.memory)
+    return {"detectors": msgspec.to_builtins(found)} if found else {}
+
+
+def _offsets(watch: Watch, sightings: list[Sighting]) -> dict[str, list[int]]:
+    """Where the records lie that were counted, by "<entity>/<partition>": first, end.
+
+    Of labels their predictions lie before the end, and up to the label horizon before the first.
+    """
+    since_ms = min(sighting.since_ms for sighting in sightings)
+    until_ms = max(sighting.opened_ms or watch.until_ms for sighting in sightings)
+    found = watch.trail.between(since_ms, until_ms)
+    return {place: list(found[place]) for place in sorted(found)}
 
 
 def _sighted(sighting: Sighting) -> dict[str, Any]:

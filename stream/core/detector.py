@@ -94,6 +94,9 @@ class Bank:
         groups: table name -> group, by default one for all. Signals whose alarms mean different
             things (harm, drift) need different groups: none may alarm on another's evidence.
 
+    Attributes:
+        reached: by name, `levels()` as they were when the last tick was taken, before any restart.
+
     Raises:
         ValueError: names or shares do not fit.
     """
@@ -114,6 +117,7 @@ class Bank:
         self.tables = {table.name: table for table in tables}
         self._names = names
         self._places = {name: i for i, name in enumerate(names)}
+        self.reached: dict[str, float] = {}
         self._group_of = [(groups or {}).get(name, "") for name in names]
         self._worth = np.array([alarms * shares[name] for name in names])
         self._suspended: NDArray[np.bool_] = np.zeros(len(names), dtype=bool)
@@ -195,6 +199,7 @@ class Bank:
 
     def _alarms(self) -> tuple[str, ...]:
         levels = self._levels()
+        self.reached = dict(zip(self._names, map(float, levels), strict=True))
         order = [int(i) for i in np.argsort(-levels, kind="stable")]
         alone = {i for i in order if levels[i] >= 1}
         self._stack.reset(alone)

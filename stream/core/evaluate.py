@@ -8,7 +8,7 @@ batches are cut can change them. Checkpoint parts: `progress`, and `model.<name>
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 from msgspec import Struct
@@ -16,12 +16,14 @@ from msgspec import Struct
 from stream.core.evaluation import ModelState
 from stream.core.judging import Fact
 from stream.core.processor import Batch, Context, Fleet, LiveModel, Output, Parts, Record
+from stream.core.trails import Offsets, hull
 from stream.core.watching import Kit
 from stream.envelope import derived_id, open_record, read, write
 from stream.errors import Refused
 from stream.events import (
     AccuracyMeasured,
     Alert,
+    AlertHandled,
     Command,
     DriftMeasured,
     ProgressReported,
@@ -32,6 +34,7 @@ SOURCE = "driftline/evaluate"
 PROGRESS = "progress"
 MODEL = "model."
 SUMMARY_TYPE = "driftline.summary.computed.v1"
+HANDLED_TYPE = "driftline.alert.handled.v1"
 MAX_BYTES = 2**31  # summaries are our own, and may be larger than what producers are allowed
 
 # Dicts keep the order they were filled in, also across a restore: equal histories, equal bytes.
@@ -63,11 +66,20 @@ class Progress(Struct, omit_defaults=True):
         return min(self.watermarks[partition] for partition in range(self.partitions))
 
 
-class EvaluateProcessor:
-    """One partition of `summaries`: the models whose key falls there."""
+def _trusting(_: Record) -> None:
+    """Nobody's word is checked."""
 
-    def __init__(self, context: Context) -> None:
+
+class EvaluateProcessor:
+    """One partition of `summaries`: the models whose key falls there.
+
+    Args:
+        check: raises `Refused` for a record about handling an alert whose writer is not trusted.
+    """
+
+    def __init__(self, context: Context, check: Callable[[Record], None] = _trusting) -> None:
         self._context = context
+        self._check = check
         self._progress = Progress()
         self._models: dict[str, ModelState] = {}
         self._kits: dict[str, tuple[tuple[int, int], Kit]] = {}  # by model; made again at a restart
@@ -86,9 +98,7 @@ class EvaluateProcessor:
         for record in batch.records:
             try:
                 outputs += self._apply(record, fleet)
-            except (
-                Refused
-            ) as refused:  # only monitor writes here: counted, nobody to give it back to
+            except Refused as refused:  # counted: there is nobody to give it back to
                 self._counters[f"refused:{refused.reason}"] += 1
         return outputs
 
@@ -114,9 +124,14 @@ class EvaluateProcessor:
     def _apply(self, record: Record, fleet: Fleet) -> list[Output]:
         opened = open_record("summaries", record, max_bytes=MAX_BYTES)
         if opened.type == SUMMARY_TYPE:
-            return self._add(read(opened, SummaryComputed), fleet)
+            return self._add(read(opened, SummaryComputed), record.offset, fleet)
+        if opened.type == HANDLED_TYPE:
+            self._check(record)
+            return self._handle(read(opened, AlertHandled), fleet)
         before = self._progress.watermark_ms
-        self._progress.take(read(opened, ProgressReported))
+        report = read(opened, ProgressReported)
+        self._progress.take(report)
+        self._trace(report)
         self._dirty.add(PROGRESS)
         after = self._progress.watermark_ms
         if after is None or after == before:
@@ -125,15 +140,38 @@ class EvaluateProcessor:
             output for name in sorted(self._models) for output in self._close(name, after, fleet)
         ]
 
-    def _add(self, delta: SummaryComputed, fleet: Fleet) -> list[Output]:
+    def _add(self, delta: SummaryComputed, offset: int, fleet: Fleet) -> list[Output]:
         state = self._models.setdefault(delta.model, ModelState())
         outputs = self._adopt(delta.model, fleet)
         self._dirty.add(MODEL + delta.model)
         if delta.tick < state.closed:
             self._counters["late"] += 1
-        if not state.take(delta):
+        here = {f"summaries/{self._context.partition}": (offset, offset + 1)}
+        if not state.take(delta, hull(here, delta.offsets)):
             self._counters["dropped:unknown-model"] += 1
         return outputs
+
+    def _trace(self, report: ProgressReported) -> None:
+        applied: Offsets = {}
+        for run in report.applied:
+            if run.entity:
+                place = f"{run.entity}/{report.partition}"
+                applied = hull(applied, {place: (run.first, run.end)})
+        for name, state in self._models.items():
+            if report.partition in state.touched or state.held:
+                state.trace(report.partition, applied)
+                self._dirty.add(MODEL + name)
+
+    def _handle(self, said: AlertHandled, fleet: Fleet) -> list[Output]:
+        """A person's word on an alert; it is counted if there is no such alert open."""
+        state = self._models.get(said.model)
+        outputs = self._adopt(said.model, fleet) if state else []
+        fact = state.handle(said) if state else None
+        if fact is None:
+            self._counters["unhandled"] += 1
+            return outputs
+        self._dirty.add(MODEL + said.model)
+        return outputs + self._published([fact])
 
     def _adopt(self, name: str, fleet: Fleet) -> list[Output]:
         live, state = fleet.get(name), self._models[name]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 from msgspec import Struct, field
 
 from models.profile import ReferenceProfile
 from stream.core import judging, measuring
+from stream.core.advisors import readings
 from stream.core.judging import Case, Fact, Verdicts
 from stream.core.processor import LiveModel
-from stream.core.ticks import Pending
+from stream.core.staleness import Staleness
+from stream.core.ticks import Pending, Tick
+from stream.core.trails import Offsets, hull
 from stream.core.watching import Kit
 from stream.core.windows import Plan, Series, plans
-from stream.events import AccuracyMeasured, LifecycleChanged, SummaryComputed
+from stream.events import AccuracyMeasured, AlertHandled, LifecycleChanged, SummaryComputed
 
 MAX_HELD = 10_000  # deltas of a model that lifecycle does not know yet
 
@@ -24,14 +28,15 @@ class VersionState(Struct, omit_defaults=True):
     pending: Pending = field(default_factory=Pending)
     windows: dict[str, list[Series]] = {}
 
-    def add(self, delta: SummaryComputed, cuts: list[Plan], closed: int) -> None:
+    def add(self, delta: SummaryComputed, cuts: list[Plan], closed: int) -> int | None:
+        """Take a delta in; the number of the open tick that it counts in, if in one."""
         overall = delta.segment == ""
-        if overall:
-            self.pending.add(delta, closed)
+        number = self.pending.add(delta, closed) if overall else None
         series = self.windows.setdefault(delta.segment, [Series() for _ in cuts])
         for place, (plan, cells) in enumerate(zip(cuts, series, strict=True)):
             # Distributions are most of a cell's weight: they are shown over the first window only.
             cells.add(delta, plan, closed, signals=overall and place == 0)
+        return number
 
 
 class ModelState(Struct, omit_defaults=True):
@@ -43,18 +48,46 @@ class ModelState(Struct, omit_defaults=True):
     closed: int = 0  # ticks below this number are closed
     versions: dict[int, VersionState] = {}
     verdicts: Verdicts = field(default_factory=Verdicts)
+    staleness: Staleness = field(default_factory=Staleness)
     held: list[SummaryComputed] = []
+    touched: dict[int, list[tuple[int, int]]] = {}  # by partition: versions and ticks, since
+    held_offsets: Offsets = {}  # where what is held came from, as far as it was reported
 
-    def take(self, delta: SummaryComputed) -> bool:
-        """Take a delta in; False if it had to be dropped."""
+    def take(self, delta: SummaryComputed, offsets: Offsets | None = None) -> bool:
+        """Take a delta in; False if it had to be dropped.
+
+        Args:
+            offsets: where the delta lies. What its partition applied to make it is told later.
+        """
         if self.cuts:
             version = self.versions.setdefault(delta.version, VersionState())
-            version.add(delta, self.cuts, self.closed)
+            number = version.add(delta, self.cuts, self.closed)
+            if number is not None:
+                version.pending.trace(number, offsets or {})
+                self._touch(delta, number)
         elif len(self.held) < MAX_HELD:
+            self.held_offsets = hull(self.held_offsets, offsets or {})
             self.held.append(delta)
         else:
             return False
         return True
+
+    def trace(self, partition: int, applied: Offsets) -> None:
+        """A partition reports what it applied to make the deltas it sent since its last report."""
+        for number, tick in self.touched.pop(partition, []):
+            version = self.versions.get(number)
+            if version is not None:
+                version.pending.trace(tick, applied)
+        if self.held:
+            self.held_offsets = hull(self.held_offsets, applied)
+
+    def handle(self, said: AlertHandled) -> Fact | None:
+        """Do what a person says about an alert; None if it is not open."""
+        now_ms = self.closed * self.tick_ms
+        problem = self.staleness.book.problem_of(said.alert_id)
+        if problem is not None:
+            return self.staleness.book.handle(problem, said, now_ms)
+        return judging.handle(self.verdicts, said, now_ms)
 
     def adopt(self, lifecycle: LifecycleChanged) -> list[Fact]:
         """Follow lifecycle to a newer generation."""
@@ -63,8 +96,9 @@ class ModelState(Struct, omit_defaults=True):
         self.generation = lifecycle.generation
         self._cut(lifecycle)
         held, self.held = self.held, []
+        offsets, self.held_offsets = self.held_offsets, {}
         for delta in held:
-            self.take(delta)
+            self.take(delta, offsets)
         return [*judging.adopt(self.verdicts, lifecycle, self.closed * self.tick_ms)]
 
     def close(self, until: int, live: LiveModel, kit: Kit | None) -> Iterator[Fact]:
@@ -76,11 +110,36 @@ class ModelState(Struct, omit_defaults=True):
         numbers = {n for version in self.versions.values() for n in version.pending.open}
         for number in sorted(n for n in numbers if n < until):
             yield from self._publish(number, live)
+            yield from self._see(number, live.lifecycle)
             self.closed = number + 1
             yield from self._judge(live.lifecycle, kit)
         yield from self._publish(until, live)
         self.closed = until
+        yield from self._pass_time(until, live.lifecycle)
         self._forget(live.lifecycle)
+
+    def _see(self, number: int, lifecycle: LifecycleChanged) -> Iterator[Fact]:
+        """What was missing before this tick, and what it holds."""
+        yield from self._pass_time(number, lifecycle)
+        tick = Tick()
+        for version in self.versions.values():
+            if number in version.pending.open:
+                tick.predictions += version.pending.open[number].predictions
+                tick.add_arrivals(version.pending.open[number])
+        yield from self.staleness.see(tick, number * self.tick_ms, (number + 1) * self.tick_ms)
+
+    def _pass_time(self, number: int, lifecycle: LifecycleChanged) -> Iterator[Fact]:
+        now_ms = number * self.tick_ms
+        yield from self.staleness.pass_time(lifecycle.spec, lifecycle.champion, now_ms)
+        yield from self.staleness.book.wake(now_ms)
+        yield from self.verdicts.book.wake(now_ms)
+
+    def _touch(self, delta: SummaryComputed, number: int) -> None:
+        """Score's own deltas say themselves where their records lie."""
+        if not delta.offsets:
+            touched = self.touched.setdefault(delta.partition, [])
+            if (place := (delta.version, number)) not in touched:
+                touched.append(place)
 
     def _cut(self, lifecycle: LifecycleChanged) -> None:
         """Counts of another tick length or other windows cannot go on."""
@@ -137,6 +196,9 @@ class ModelState(Struct, omit_defaults=True):
             measured = measuring.accuracy(
                 spec, profile, plan, window, version=number, segment=segment, champion=champion
             )
+            if measured is not None and champion and watch is not None and not segment:
+                read = readings(spec.detectors, watch.memory)
+                measured = msgspec.structs.replace(measured, detectors=read)
             if measured is not None:
                 yield measured
             if drift and champion and watch is not None and profile is not None:

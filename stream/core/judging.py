@@ -18,15 +18,23 @@ from stream.core.policy import Issued, Situation
 from stream.core.ticks import Group
 from stream.core.trials import Judgement, TrialState
 from stream.core.watching import Kind, Kit, Watch
-from stream.events import AccuracyMeasured, Alert, Command, DriftMeasured, LifecycleChanged
+from stream.events import (
+    AccuracyMeasured,
+    Alert,
+    AlertHandled,
+    Command,
+    DriftMeasured,
+    LifecycleChanged,
+)
 
 Fact = AccuracyMeasured | DriftMeasured | Alert | Command
 
-KINDS: Final[tuple[tuple[Problem, Kind], ...]] = (
-    ("harm", "harm"),
-    ("data", "broken"),
-    ("prediction", "prediction"),
-    ("drift", "feature"),
+#: What each problem's alert follows: the signals of these kinds that are open.
+KINDS: Final[tuple[tuple[Problem, tuple[Kind, ...]], ...]] = (
+    ("harm", ("harm",)),
+    ("data", ("broken", "schema")),
+    ("prediction", ("prediction",)),
+    ("drift", ("feature",)),
 )
 RECOVERED: Final[dict[Problem, str]] = {
     "harm": "version {} is back near its validated loss",
@@ -70,6 +78,7 @@ class Case(NamedTuple):
             model=self.lifecycle.model,
             version=self.watch.version,
             now_ms=self.now_ms,
+            cooldown_ms=round(self.lifecycle.spec.alerts.cooldown_seconds * 1000),
         )
 
     def recovered(self, problem: Problem) -> Alert:
@@ -98,6 +107,21 @@ def adopt(verdicts: Verdicts, lifecycle: LifecycleChanged, now_ms: int) -> list[
     return [_settled(book, problem, now_ms, sentence) for problem in sorted(book.open)]
 
 
+def handle(verdicts: Verdicts, said: AlertHandled, now_ms: int) -> Alert | None:
+    """Do what a person says about an alert; None if it is not open.
+
+    What is resolved by hand is watched again from no evidence.
+    """
+    problem = verdicts.book.problem_of(said.alert_id)
+    if problem is None:
+        return None
+    kinds = next((kinds for name, kinds in KINDS if name == problem), ())
+    if said.kind == "resolve" and verdicts.watch is not None:
+        for kind in kinds:
+            verdicts.watch.close(kind)
+    return verdicts.book.handle(problem, said, now_ms)
+
+
 def judge(case: Case, group: Group) -> list[Fact]:
     """Take one group of closed ticks in: measurements of trials, alerts, commands."""
     watching.observe(case.watch, case.kit, group)
@@ -115,12 +139,12 @@ def judge(case: Case, group: Group) -> list[Fact]:
 
 def _report(case: Case) -> Iterator[Fact]:
     """Alerts follow the signals that are open."""
-    for problem, kind in KINDS:
-        names = sorted(case.watch.open(kind))
+    for problem, kinds in KINDS:
+        names = sorted(name for kind in kinds for name in case.watch.open(kind))
         alert = case.verdicts.book.open.get(problem)
         if names and (alert is None or alert.evidence.get("names") != names):
             promised = msgspec.structs.asdict(case.kit.promise)
-            yield case.report(problem, _describe(case, kind), names=names, promise=promised)
+            yield case.report(problem, _describe(case, problem), names=names, promise=promised)
         elif alert is not None and not names:
             yield case.recovered(problem)
 
@@ -189,11 +213,12 @@ def _note(case: Case, problem: Problem, action: str) -> Iterator[Fact]:
         yield alert
 
 
-def _describe(case: Case, kind: Kind) -> describing.Finding:
-    if kind == "harm":
+def _describe(case: Case, problem: Problem) -> describing.Finding:
+    if problem == "harm":
         return describing.harm(case.watch, case.kit)
-    if kind == "broken":
+    if problem == "data":
         return describing.broken(case.watch, case.kit)
+    kind: Kind = "prediction" if problem == "prediction" else "feature"
     return describing.changed(case.watch, case.kit, kind)
 
 

@@ -26,6 +26,7 @@ from stream.core.journal import Journal
 from stream.core.packing import Label, Prediction
 from stream.core.parking import Parking
 from stream.core.processor import Batch, Context, Fleet, Output, Parts, Record, Records
+from stream.core.refusals import counter, named_model
 from stream.core.reporting import example, progress, summaries
 from stream.core.rerouting import misplaced, sent_on
 from stream.core.sources import Sources
@@ -205,6 +206,10 @@ class MonitorProcessor:
 
     def _refuse(self, entity: str, record: Record, refused: Refused) -> Output:
         self._counters[f"refused:{refused.reason}"] += 1
+        model = named_model(record, self._fleet)
+        if model is not None:
+            place = self._sources.place(model, None, record.timestamp_ms)
+            add_named(self._deltas.at(place).counters, counter(entity, refused), 1)
         return dead_letter(entity, record, refused, "monitor", self._context.partition)
 
     def _move_watermark(self, clock_ms: int) -> None:

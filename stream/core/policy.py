@@ -54,6 +54,8 @@ def may_retrain(now: Situation, *, data: Alert | None, previous: TrialState | No
         return "a person pinned this version"
     if now.lifecycle.challengers:
         return "a challenger is on trial"
+    if data is not None and data.evidence.get("refused"):
+        return "records are refused: the data must be mended first"
     if data is not None and data.evidence.get("missing"):
         return "inputs are missing: the data must be mended first"
     if previous is not None and _rollback_is_near(now, previous):

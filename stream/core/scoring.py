@@ -25,6 +25,7 @@ from stream.core.decoding import Decoded, decode
 from stream.core.parking import Parking
 from stream.core.partitioning import partitions_of
 from stream.core.processor import Batch, Context, Fleet, LiveModel, Output, Parts, Record
+from stream.core.refusals import Refusals
 from stream.envelope import SPEC_VERSION, from_ms
 from stream.errors import Refused
 
@@ -74,6 +75,9 @@ class ScoreProcessor:
         self._settings = context.settings
         self._count = context.partitions["predictions"]
         self._parking = Parking(context.settings.unknown_model_wait_ms)
+        self._refusals = Refusals()
+        self._summaries = context.partitions.get("summaries", 1)
+        self._fleet: Fleet = {}
         self._generations: dict[str, int] = {}
         self._counters: Counter[str] = Counter()
 
@@ -81,13 +85,16 @@ class ScoreProcessor:
         self._parking.restore(parts)
 
     def apply(self, batch: Batch, fleet: Fleet) -> list[Output]:
+        self._fleet = fleet
         decoded = decode(_ENTITY, batch.records, fleet, self._settings)
         return self._retry(fleet) + self._work(decoded, fleet)
 
     def advance(self, clock_ms: int, caught_up: bool, fleet: Fleet) -> list[Output]:
+        self._fleet = fleet
         outputs = self._retry(fleet)
         expired = self._parking.expired(clock_ms)
-        return outputs + [self._refuse(parked.record, parked.refused) for parked in expired]
+        outputs += [self._refuse(parked.record, parked.refused) for parked in expired]
+        return [*outputs, *self._refusals.told(self._partition, self._summaries)]
 
     def changes(self, *, complete: bool) -> Parts:
         return self._parking.changes(complete=complete)
@@ -119,6 +126,7 @@ class ScoreProcessor:
 
     def _refuse(self, record: Record, refused: Refused) -> Output:
         self._counters[f"refused:{refused.reason}"] += 1
+        self._refusals.note(_ENTITY, self._partition, record, refused, self._fleet)
         return dead_letter(_ENTITY, record, refused, "score", self._partition)
 
     def _predictions(self, events: Events, fleet: Fleet) -> list[Output]:

@@ -8,11 +8,14 @@ each label is bet on once, and no verdict is un-made.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 
+from stream.core.trails import Offsets, hull
 from stream.events import Pairs, SummaryComputed
+
+REFUSED: Final = "refused:"  # counters of a summary: "refused:<entity>:<reason>"
 
 
 class Tick(Struct, omit_defaults=True):
@@ -22,6 +25,8 @@ class Tick(Struct, omit_defaults=True):
     signals: dict[str, list[int]] = {}
     bets: list[int] = []  # labels by bin of the bounded loss
     pairs: dict[str, Pairs] = {}  # by shadow version
+    refused: dict[str, int] = {}  # dead letters by "<entity>:<reason>"
+    offsets: Offsets = {}  # where all this came from
 
     @property
     def labels(self) -> int:
@@ -30,17 +35,21 @@ class Tick(Struct, omit_defaults=True):
     @property
     def events(self) -> int:
         """Predictions or labels, whichever are more: labels may come long after traffic ended."""
-        return max(self.predictions, self.labels)
+        return max(self.predictions + sum(self.refused.values()), self.labels)
 
     def add(self, more: Tick | SummaryComputed) -> None:
         self.predictions += more.predictions
         add_up(self.signals, more.signals)
-        self.add_labels(more)
+        self.add_arrivals(more)
 
-    def add_labels(self, more: Tick | SummaryComputed) -> None:
+    def add_arrivals(self, more: Tick | SummaryComputed) -> None:
+        """What counts in the tick in which it comes."""
         self.bets = added(self.bets, more.bets)
         for version, pairs in more.pairs.items():
             self.pairs[version] = added_pairs(self.pairs.get(version, Pairs()), pairs)
+        add_counts(self.refused, refused_in(more))
+        if more.offsets:
+            self.offsets = hull(self.offsets, more.offsets)
 
 
 class Group(NamedTuple):
@@ -58,16 +67,29 @@ class Pending(Struct, omit_defaults=True):
     waiting: Tick | None = None
     waiting_since: int = 0  # number of its first tick
 
-    def add(self, delta: SummaryComputed, closed: int) -> None:
-        """Take a delta in; ticks below number `closed` are closed."""
+    def add(self, delta: SummaryComputed, closed: int) -> int | None:
+        """Take a delta in; ticks below number `closed` are closed.
+
+        Returns:
+            the number of the tick that it counts in; None if in none.
+        """
         late = delta.tick < closed
-        if not (delta.bets or delta.pairs or (delta.predictions and not late)):
-            return
-        tick = self.open.setdefault(max(delta.tick, closed), Tick())
+        arrived = delta.bets or delta.pairs or refused_in(delta)
+        if not (arrived or (delta.predictions and not late)):
+            return None
+        number = max(delta.tick, closed)
+        tick = self.open.setdefault(number, Tick())
         if late:
-            tick.add_labels(delta)
+            tick.add_arrivals(delta)
         else:
             tick.add(delta)
+        return number
+
+    def trace(self, number: int, offsets: Offsets) -> None:
+        """Note where counts of an open tick came from."""
+        tick = self.open.get(number)
+        if tick is not None:
+            tick.offsets = hull(tick.offsets, offsets)
 
     def close(
         self,
@@ -107,6 +129,17 @@ class Pending(Struct, omit_defaults=True):
         self.waiting = None
 
 
+def refused_in(more: Tick | SummaryComputed) -> dict[str, int]:
+    """Dead letters by "<entity>:<reason>"."""
+    if isinstance(more, Tick):
+        return more.refused
+    return {
+        name.removeprefix(REFUSED): count
+        for name, count in more.counters.items()
+        if count and name.startswith(REFUSED)
+    }
+
+
 def added(counts: list[int], more: Sequence[int]) -> list[int]:
     """
     >>> added([], [1, 2]), added([1, 2], [1, 1])
@@ -117,6 +150,12 @@ def added(counts: list[int], more: Sequence[int]) -> list[int]:
     if len(counts) < len(more):
         counts = [*counts, *[0] * (len(more) - len(counts))]
     return [a + b for a, b in zip(counts, [*more, *[0] * (len(counts) - len(more))], strict=True)]
+
+
+def add_counts(into: dict[str, int], more: Mapping[str, int]) -> None:
+    """Add single counts by name."""
+    for name, count in more.items():
+        into[name] = into.get(name, 0) + count
 
 
 def add_up(into: dict[str, list[int]], more: Mapping[str, Sequence[int]]) -> None:

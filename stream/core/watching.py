@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from models.profile import ReferenceProfile, SignalProfile
 from models.seasons import Calendar
 from models.spec import DAY_SECONDS, ModelSpec
+from stream.core.advisors import Advisors, Memory
 from stream.core.bets import (
     BetTable,
     broken_table,
@@ -27,10 +28,11 @@ from stream.core.bets import (
 from stream.core.detector import Bank, Detector
 from stream.core.intervals import REFERENCE_RISK
 from stream.core.promises import allowance, promise
-from stream.core.ticks import Group, Tick, added
+from stream.core.ticks import Group, Tick, add_counts, added
+from stream.core.trails import Trail
 from stream.events import LOSS_BINS
 
-Kind = Literal["harm", "broken", "prediction", "feature"]
+Kind = Literal["harm", "broken", "schema", "prediction", "feature"]
 
 SEASONAL: Final = frozenset({"feature", "prediction"})
 MONTH_MS: Final = 30 * DAY_SECONDS * 1000
@@ -38,10 +40,11 @@ MILLION: Final = 1_000_000
 RECOVERY_EVIDENCE: Final = 1000.0  # a false "recovered" at most once in so many groups of ticks
 MINIMUM_OPEN_GROUPS: Final = 3
 LOW: Final = 0.01  # of an alarm's evidence: below it nothing has begun
+RECORDS: Final = "records"  # the signal of what was accepted and what was refused
 
 
 class Signal(NamedTuple):
-    """One line of the budget: `name` of the profile (or "loss"), under one verdict's `kind`."""
+    """One line of the budget: `name` of the profile (or "loss", "records"), under a `kind`."""
 
     kind: Kind
     name: str
@@ -61,6 +64,8 @@ class Sighting(Struct, omit_defaults=True):
     groups: int = 0  # seen since it opened
     recovery: list[float] = []
     cells: dict[int, int] = {}  # of the counts, by cell of the signal's season
+    reached: float = 0.0  # share of its own threshold at the alarm; below 1 if a group alarmed
+    refused: dict[str, int] = {}  # of the signal of records: dead letters by "<entity>:<reason>"
 
 
 class Watch(Struct, omit_defaults=True):
@@ -70,6 +75,8 @@ class Watch(Struct, omit_defaults=True):
     until_ms: int = 0  # end of the last group seen
     bank: dict[str, bytes | list[float] | None] = {}
     sightings: dict[str, Sighting] = {}
+    trail: Trail = field(default_factory=Trail)
+    memory: Memory = field(default_factory=Memory)
 
     def open(self, kind: Kind) -> dict[str, Sighting]:
         """Alarmed signals of a kind, by name."""
@@ -78,6 +85,13 @@ class Watch(Struct, omit_defaults=True):
             for key, sighting in sorted(self.sightings.items())
             if sighting.opened_ms is not None and key.startswith(f"{kind}/")
         }
+
+    def close(self, kind: Kind) -> None:
+        """Watch all signals of a kind again, from no evidence."""
+        for name in self.open(kind):
+            key = Signal(kind, name).key
+            del self.sightings[key]
+            self.bank.pop(key, None)
 
     def level(self, key: str) -> float:
         return self.sightings[key].level if key in self.sightings else 0.0
@@ -90,6 +104,7 @@ class Kit:
         self.spec = spec
         self.profile = profile
         self.signals = watched(spec, profile)
+        self._shares = _shares(spec, self.signals)
         self.promise = promise(spec, profile, signals=len(self.signals))
         self._loss: dict[str, Any] = {
             "tolerance": spec.tolerances.loss,
@@ -97,6 +112,7 @@ class Kit:
             "objective": spec.tolerances.loss_objective,
         }
         self.harm_bound = harm_bound(profile.validation, **self._loss)
+        self.advisors = Advisors(spec.detectors)
         self._recoveries: dict[str, tuple[object, BetTable]] = {}
         self._calendar = Calendar(profile.time_zone, spec.tick_ms)
         self._seasons = {
@@ -110,7 +126,7 @@ class Kit:
         self._tables: dict[tuple[Signal, int], BetTable] = {}
         self.bank = Bank(
             [self._table(signal) for signal in self.signals],
-            _shares(spec, self.signals),
+            self._shares,
             alarms=allowance(spec.budget)[0],
             groups={signal.key: signal.kind for signal in self.signals},
         )
@@ -131,9 +147,7 @@ class Kit:
 
     def counts(self, tick: Tick) -> dict[Signal, list[int]]:
         """What a tick holds of each signal; nothing of one that is not on the reference's bins."""
-        found = {
-            s: tick.bets if s.kind == "harm" else tick.signals.get(s.name, []) for s in self.signals
-        }
+        found = {s: _counts(tick, s) for s in self.signals}
         return {
             signal: counts
             for signal, counts in found.items()
@@ -167,7 +181,7 @@ class Kit:
             return loss_table(self.profile.validation, **self._loss)
         delta = REFERENCE_RISK / len(self.profile.signals)
         reference = self._reference(signal)
-        if signal.kind == "broken":
+        if signal.kind in ("broken", "schema"):
             return broken_table(reference, delta=delta)
         tolerance_psi = self.spec.tolerances.psi
         if signal not in self._seasons:
@@ -186,7 +200,13 @@ class Kit:
         counts = expected_after(reference, sighting.counts, sighting.cells, cell)
         return signal_recovery_table(reference.in_cell(cell), counts)
 
+    def threshold(self, signal: Signal) -> float:
+        """The evidence at which a signal alarms by itself."""
+        return 1 / (allowance(self.spec.budget)[0] * self._shares[signal.key])
+
     def _reference(self, signal: Signal) -> SignalProfile:
+        if signal.kind == "schema":
+            return records_profile(self.profile)
         reference = self.profile.signal(signal.name)
         if reference is None:
             raise KeyError(f"the profile of model {self.spec.name!r} has no signal {signal.name!r}")
@@ -197,10 +217,14 @@ def observe(watch: Watch, kit: Kit, group: Group) -> None:
     """Take one group in: signals of the watch open and recover."""
     growth = kit.periods(group, watch.until_ms or group.start_ms)
     watch.until_ms = group.end_ms
+    kit.advisors.take(watch.memory, group.counts.bets, group.end_ms)
+    watch.trail.add(group.start_ms, group.end_ms, group.counts.offsets)
     kit.bank.restore(watch.bank)
     cells, seen = kit.turn(group.start_ms), kit.counts(group.counts)
     for signal, counts in seen.items():
-        _see(watch, kit, signal, counts, group.start_ms, cells.get(signal))
+        sighting = _see(watch, kit, signal, counts, group.start_ms, cells.get(signal))
+        if signal.kind == "schema" and sighting is not None:
+            add_counts(sighting.refused, group.counts.refused)
     alarmed = kit.bank.update({signal.key: counts for signal, counts in seen.items()}, growth)
     for key, level in kit.bank.levels().items():
         sighting = watch.sightings.get(key)
@@ -209,18 +233,23 @@ def observe(watch: Watch, kit: Kit, group: Group) -> None:
     for key in alarmed:
         kit.bank.suspend(key)
         watch.sightings[key].level = 1.0
+        watch.sightings[key].reached = kit.bank.reached[key]
         watch.sightings[key].opened_ms = group.end_ms
     watch.bank = kit.bank.snapshot()
 
 
 def _see(
     watch: Watch, kit: Kit, signal: Signal, counts: list[int], start_ms: int, cell: int | None
-) -> None:
-    """Before the bank bets: note what is there, and let an open signal recover."""
+) -> Sighting | None:
+    """Before the bank bets: note what is there, and let an open signal recover.
+
+    Returns:
+        what the counts were added to; None while an alert is open.
+    """
     sighting = watch.sightings.get(signal.key)
     if sighting is not None and sighting.opened_ms is not None:
         if not _recovers(sighting, kit.recovery(signal, sighting, cell), counts):
-            return
+            return None
         kit.bank.resume(signal.key)
         sighting = None
     if sighting is None or sighting.level < LOW:
@@ -228,6 +257,7 @@ def _see(
     sighting.counts = added(sighting.counts, counts)
     if cell is not None:
         sighting.cells[cell] = sighting.cells.get(cell, 0) + sum(counts)
+    return sighting
 
 
 def _recovers(sighting: Sighting, table: BetTable, counts: list[int]) -> bool:
@@ -265,10 +295,28 @@ def bounded_loss(bets: list[int]) -> float:
     return sum(i * n for i, n in enumerate(bets)) / max(1, sum(bets)) / (LOSS_BINS - 1)
 
 
+def records_profile(profile: ReferenceProfile) -> SignalProfile:
+    """What came of the records of the reference: as many as its rows were accepted, none refused.
+
+    The layout is that of a categorical signal, so that refused records are one unseen category.
+    """
+    return SignalProfile(
+        name=RECORDS, kind="categorical", categories=("accepted",), counts=(profile.rows, 0, 0)
+    )
+
+
+def _counts(tick: Tick, signal: Signal) -> list[int]:
+    if signal.kind == "harm":
+        return tick.bets
+    if signal.kind == "schema":
+        return [tick.predictions, sum(tick.refused.values()), 0]
+    return tick.signals.get(signal.name, [])
+
+
 def watched(spec: ModelSpec, profile: ReferenceProfile) -> tuple[Signal, ...]:
     """Every line of the budget."""
     features = set(spec.feature_names)
-    signals = [Signal("harm", "loss")]
+    signals = [Signal("harm", "loss"), Signal("schema", RECORDS)]
     for reference in profile.signals:
         if reference.name in features:
             signals += [Signal("broken", reference.name), Signal("feature", reference.name)]
@@ -287,5 +335,10 @@ def _shares(spec: ModelSpec, signals: tuple[Signal, ...]) -> dict[str, float]:
         "feature": budget.feature_share,
     }
     total = max(1.0, sum(share.values()))  # a spec's shares add up to 1, give or take rounding
-    kinds = [signal.kind for signal in signals]
-    return {s.key: share[s.kind] / total / kinds.count(s.kind) for s in signals}
+    kinds = [_line(signal.kind) for signal in signals]
+    return {s.key: share[_line(s.kind)] / total / kinds.count(_line(s.kind)) for s in signals}
+
+
+def _line(kind: Kind) -> Kind:
+    """Refused records are broken data, too."""
+    return "broken" if kind == "schema" else kind

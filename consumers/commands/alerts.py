@@ -1,0 +1,189 @@
+"""`driftline alerts`: what is wrong, and who sees to it.
+
+`driftline alerts` without a subcommand is kept free for the service that sends alerts on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+import typer
+
+from consumers.commands.common import (
+    FAILURE,
+    USAGE,
+    Json,
+    group,
+    load_settings,
+    print_fields,
+    print_json,
+    print_table,
+    say,
+    show_time,
+    who,
+)
+
+if TYPE_CHECKING:
+    from stream.events import Alert
+
+app = group("See what is wrong, and say who sees to it.")
+
+AlertId = Annotated[str, typer.Argument(help="An alert's id, or how it begins.")]
+Note = Annotated[str, typer.Option("--note", help="What others should know.")]
+Wait = Annotated[
+    float, typer.Option(help="Seconds to wait until evaluate has done it; 0: do not wait.")
+]
+
+
+@app.command("list")
+def list_alerts(
+    model: Annotated[
+        str | None, typer.Option(help="Only this model's.", show_default=False)
+    ] = None,
+    *,
+    all_: Annotated[bool, typer.Option("--all", help="Resolved ones, too.")] = False,
+    json: Json = False,
+) -> None:
+    """Show the alerts that are not resolved, the worst first.
+
+    Example: driftline alerts list --model churn
+    """
+    from consumers.alerting import newest
+
+    found = [
+        alert
+        for alert in newest(load_settings())
+        if (all_ or alert.state != "resolved") and model in (None, alert.model)
+    ]
+    if json:
+        print_json(found)
+        return
+    print_table(
+        ("ALERT", "MODEL", "STATE", "SEVERITY", "SINCE", "WHAT"),
+        [
+            (
+                alert.alert_id[:12],
+                alert.model,
+                state(alert),
+                alert.severity,
+                show_time(alert.opened_ms),
+                alert.sentence,
+            )
+            for alert in found
+        ],
+    )
+
+
+@app.command()
+def show(alert_id: AlertId, *, json: Json = False) -> None:
+    """Show one alert with its evidence.
+
+    Example: driftline alerts show 1cec68282d10
+    """
+    alert = _one(alert_id)
+    if json:
+        print_json(alert)
+        return
+    plain = msgspec.to_builtins(alert)
+    evidence = plain.pop("evidence", {})
+    times = ("opened_ms", "updated_ms", "resolved_ms", "handled_ms", "snoozed_until_ms")
+    print_fields([(k.removesuffix("_ms"), _shown(v, time=k in times)) for k, v in plain.items()])
+    typer.echo()
+    print_fields([(f"evidence {name}", value) for name, value in evidence.items()])
+
+
+@app.command()
+def acknowledge(alert_id: AlertId, note: Note = "", wait: Wait = 10.0) -> None:
+    """Say that somebody sees to it. It stays until it is over.
+
+    Example: driftline alerts acknowledge 1cec68282d10 --note "looking at the feed"
+    """
+    _handle(alert_id, "acknowledge", note, None, wait)
+
+
+@app.command()
+def snooze(
+    alert_id: AlertId,
+    duration: Annotated[str, typer.Option("--for", help="30m, 12h, 2d: in event time.")] = "1d",
+    note: Note = "",
+    wait: Wait = 10.0,
+) -> None:
+    """Be quiet about it for a while; then it is open again, if it still is.
+
+    Example: driftline alerts snooze 1cec68282d10 --for 12h --note "known until the release"
+    """
+    from consumers.alerting import seconds_of
+
+    try:
+        seconds = seconds_of(duration)
+    except ValueError as error:
+        say(f"error: --for {duration}: {error}")
+        raise typer.Exit(USAGE) from None
+    _handle(alert_id, "snooze", note, seconds, wait)
+
+
+@app.command()
+def resolve(alert_id: AlertId, note: Note = "", wait: Wait = 10.0) -> None:
+    """Say that it is over. Should it not be, it comes back.
+
+    Example: driftline alerts resolve 1cec68282d10 --note "the feed was mended"
+    """
+    _handle(alert_id, "resolve", note, None, wait)
+
+
+@app.command()
+def reopen(alert_id: AlertId, note: Note = "", wait: Wait = 10.0) -> None:
+    """Take back that it was acknowledged or snoozed.
+
+    Example: driftline alerts reopen 1cec68282d10
+    """
+    _handle(alert_id, "reopen", note, None, wait)
+
+
+def state(alert: Alert) -> str:
+    """The state as a person reads it."""
+    if alert.state == "snoozed":
+        return f"snoozed until {show_time(alert.snoozed_until_ms)} by {alert.handled_by}"
+    if alert.state == "acknowledged":
+        return f"acknowledged by {alert.handled_by}"
+    return alert.state + (f", came back {alert.reopened} times" if alert.reopened else "")
+
+
+def _one(alert_id: str) -> Alert:
+    from consumers.alerting import newest
+
+    found = [alert for alert in newest(load_settings()) if alert.alert_id.startswith(alert_id)]
+    if len(found) != 1:
+        what = "no alert" if not found else f"{len(found)} alerts"
+        say(f"error: {what} with an id that begins with {alert_id!r}")
+        raise typer.Exit(FAILURE)
+    return found[0]
+
+
+def _handle(
+    alert_id: str,
+    kind: Literal["acknowledge", "snooze", "resolve", "reopen"],
+    note: str,
+    seconds: float | None,
+    wait: float,
+) -> None:
+    from consumers.alerting import handle, refusal
+
+    alert = _one(alert_id)
+    reason = refusal(alert)
+    if reason:
+        say(f"error: {reason}")
+        raise typer.Exit(FAILURE)
+    done = handle(
+        load_settings(), alert, kind, who=who(), note=note, seconds=seconds, wait_seconds=wait
+    )
+    if done is not None:
+        say(f"{done.alert_id[:12]} is {state(done)}")
+    elif wait:
+        say("error: written, but evaluate has not done it yet; is a worker running?")
+        raise typer.Exit(FAILURE)
+
+
+def _shown(value: object, *, time: bool) -> object:
+    return show_time(value) if time and isinstance(value, int) else value

@@ -1,0 +1,89 @@
+"""Dead letters as evidence: how many records that name a model were refused, and why.
+
+A broken schema shows nowhere else: what is refused makes no prediction and no count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from stream.core.partitioning import partition_of
+from stream.core.processor import Fleet, Output, Record
+from stream.core.ticks import REFUSED
+from stream.core.trails import Offsets, hull
+from stream.envelope import derived_id, write
+from stream.errors import Refused
+from stream.events import SummaryComputed
+
+_MODEL: Final = re.compile(rb'"model"\s*:\s*"([a-z0-9._-]{1,100})"')
+SEARCHED: Final = 4096  # bytes of a refused record in which its model's name is looked for
+
+
+def named_model(record: Record, fleet: Fleet) -> str | None:
+    """The live model that a refused record seems to be of; None if it names none.
+
+    >>> named_model(Record(0, 0, None, b'{"model": "churn", "features": 7}'), {"churn": None})
+    'churn'
+    """
+    found = _MODEL.search(record.value or b"", 0, SEARCHED)
+    name = found[1].decode() if found else ""
+    return name if name in fleet else None
+
+
+def counter(entity: str, refused: Refused) -> str:
+    """Under which name it is counted in a summary."""
+    return f"{REFUSED}{entity}:{refused.reason}"
+
+
+class Refusals:
+    """What one partition of score refused since it last said so.
+
+    It is told before every commit, so none of it is part of a checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, int, int], dict[str, int]] = {}  # model, version, tick
+        self._offsets: Offsets = {}
+        self._newest_ms = 0
+
+    def note(
+        self, entity: str, partition: int, record: Record, refused: Refused, fleet: Fleet
+    ) -> None:
+        """Count a record that was refused, if it names a live model."""
+        model = named_model(record, fleet)
+        if model is None:
+            return
+        lifecycle = fleet[model].lifecycle
+        tick = record.timestamp_ms // lifecycle.spec.tick_ms
+        counts = self._counts.setdefault((model, lifecycle.champion or 1, tick), {})
+        name = counter(entity, refused)
+        counts[name] = counts.get(name, 0) + 1
+        place = {f"{entity}/{partition}": (record.offset, record.offset + 1)}
+        self._offsets = hull(self._offsets, place)
+        self._newest_ms = max(self._newest_ms, record.timestamp_ms)
+
+    def told(self, partition: int, partitions: int) -> Iterator[Output]:
+        """One summary for each model and tick; nothing is left."""
+        counts, offsets = self._counts, self._offsets
+        self._counts, self._offsets = {}, {}
+        for (model, version, tick), counters in sorted(counts.items()):
+            delta = SummaryComputed(
+                model=model,
+                version=version,
+                tick=tick,
+                partition=partition,
+                counters=dict(sorted(counters.items())),
+                offsets=offsets,
+            )
+            cause = ("refused", partition, *sorted(offsets.items()), model, version, tick)
+            value = write(
+                "driftline.summary.computed.v1",
+                delta,
+                id=derived_id(*cause),
+                source="driftline/score",
+                time_ms=self._newest_ms,
+            )
+            key = model.encode()
+            yield Output("summaries", key, value, partition_of(key, partitions, "murmur2"))
