@@ -27,6 +27,9 @@ Ints = NDArray[np.int64]
 class Strata:
     """The strata of one version's outputs and labels, 0 to `size` - 1.
 
+    Attributes:
+        by_value: regression: a stratum is a range of values.
+
     >>> from models.spec import Feature
     >>> spec = ModelSpec(name="m", task="binary", classes=("no", "yes"), features=(Feature(name="x"),))
     >>> strata = Strata(spec, None)
@@ -36,21 +39,25 @@ class Strata:
 
     def __init__(self, spec: ModelSpec, profile: ReferenceProfile | None) -> None:
         self._task = spec.task
-        self._cuts = _quarters(profile) if spec.task == "regression" else []
-        self.size = len(self._cuts) + 1 if spec.task == "regression" else len(spec.classes)
-        self.size = min(self.size, MAX_STRATA)
+        self.by_value = spec.task == "regression"
+        self._cuts = _quarters(profile) if self.by_value else []
+        self.size = len(self._cuts) + 1 if self.by_value else min(len(spec.classes), MAX_STRATA)
+
+    def of_value(self, value: float) -> int:
+        """The stratum of one value of a regression."""
+        return bisect_right(self._cuts, value)
 
     def of_output(self, output: Sequence[float]) -> int:
         """The predicted stratum of one output."""
-        if self._task == "regression":
-            return bisect_right(self._cuts, output[0])
+        if self.by_value:
+            return self.of_value(output[0])
         if self._task == "binary":
             return int(output[0] >= 0.5)
         return min(max(range(len(output)), key=output.__getitem__), self.size - 1)
 
     def of_outputs(self, outputs: Floats) -> Ints:
         """As `of_output`; shape (n,) of outputs (n, k)."""
-        if self._task == "regression":
+        if self.by_value:
             return self.of_labels(outputs[:, 0])
         if self._task == "binary":
             return (outputs[:, 0] >= 0.5).astype(np.int64)
@@ -58,7 +65,7 @@ class Strata:
 
     def of_labels(self, labels: Floats) -> Ints:
         """The true strata of labels from `losses.encode_label`, shape (n,)."""
-        if self._task == "regression":
+        if self.by_value:
             return np.searchsorted(self._cuts, labels, side="right").astype(np.int64)
         return np.minimum(labels.astype(np.int64), self.size - 1)
 

@@ -110,12 +110,24 @@ class Pairs(Struct, frozen=True, kw_only=True, omit_defaults=True):
         _check_sums((self.d_sum, self.d_squares, self.losses, self.shadow_losses))
 
 
+class Outcomes(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Labelled events of one predicted and true stratum, and the sums of their measures."""
+
+    n: Sum = 0
+    sums: dict[str, Sum] = {}  # micro; of the same measures as `SummaryComputed.sums`
+    squares: dict[str, Sum] = {}
+
+
 class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one partition adds to one (model, version, segment, tick). Deltas: add them up.
 
-    `signals` belong to the tick of the prediction's event time; so do `labelled` and `sums`, which
-    corrections restate (deltas may be negative). `bets`, `pairs` and `delays` belong to the tick in
-    which the label arrived (max of both event times) and are never restated.
+    `signals`, `predicted` and `estimates` belong to the tick of the prediction's event time; so do
+    `labelled`, `sums`, `squares` and `outcomes`, which corrections restate (deltas may be
+    negative). `arrivals` belong there too, but count first labels and are never restated. `bets`,
+    `pairs` and `delays` belong to the tick in which the label arrived (max of both event times) and
+    are never restated.
+
+    A stratum is that of `models.strata`: "1" of a prediction, "1/0" of a prediction and its label.
     """
 
     model: Model
@@ -128,6 +140,11 @@ class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     labelled: Signed = 0
     sums: dict[str, Sum] = {}  # correct, log_loss, absolute_error, squared_error, loss (bounded)
     squares: dict[str, Sum] = {}  # of the same
+    predicted: dict[str, Count] = {}  # predictions by stratum
+    estimates: list[Count] = []  # predictions by bin of the profile's estimator; last: outside
+    outcomes: dict[str, Outcomes] = {}  # the labelled by predicted and true stratum
+    arrivals: dict[str, dict[str, Count]] = {}  # the same -> delay: floor(4 log2(seconds + 1))
+    latest: Time | None = None  # tick in which the last of the labels here arrived; not a sum
     bets: list[Count] = []  # labels by bounded-loss bin, LOSS_BINS of them
     pairs: dict[str, Pairs] = {}  # shadow version -> outcomes
     delays: dict[str, Count] = {}  # label delay: floor(log2(seconds + 1)) -> count

@@ -170,7 +170,9 @@ def merged(summaries: Iterable[SummaryComputed]) -> dict[tuple[str, int, str, in
         plain = msgspec.to_builtins(one)
         for name in ("model", "version", "segment", "tick", "partition"):
             plain.pop(name, None)
-        totals[place] = _added(totals.get(place, {}), plain)
+        before = totals.get(place, {})
+        latest = [one.pop("latest") for one in (before, plain) if "latest" in one]
+        totals[place] = _added(before, plain) | ({"latest": max(latest)} if latest else {})
     without = {place: _without_zeros(total) for place, total in totals.items()}
     return {place: total for place, total in without.items() if total}
 
