@@ -152,8 +152,7 @@ class _Design:
 
 def _solve(gram: Floats, moment: Floats, columns: Ints) -> Floats:
     ridge = gram[np.ix_(columns, columns)] + RIDGE_ROWS * np.eye(len(columns))
-    fit: Floats = np.linalg.solve(ridge, moment[columns])
-    return fit
+    return np.asarray(np.linalg.solve(ridge, moment[columns]), dtype=np.float64)
 
 
 def _choose(design: _Design, features: int) -> list[int]:

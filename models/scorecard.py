@@ -43,10 +43,11 @@ class Scorecard:
         """
         scores = self._points[codes].sum(axis=1) + self._stratum_points[strata]
         bins = np.searchsorted(self._cuts, scores, side="right").astype(np.int64)
-        return bins, self._outside[codes].any(axis=1)
+        outside: Flags = np.any(self._outside[codes], axis=1)
+        return bins, outside
 
     def bin(self, cells: Sequence[int], stratum: int) -> tuple[int, bool]:
         """As `bins`, for one prediction."""
         points, outside, stratum_points = self._lists
-        score = sum([points[cell] for cell in cells]) + stratum_points[stratum]
-        return bisect_right(self._cuts, score), any([outside[cell] for cell in cells])
+        score = sum(map(points.__getitem__, cells)) + stratum_points[stratum]
+        return bisect_right(self._cuts, score), any(map(outside.__getitem__, cells))

@@ -31,8 +31,8 @@ class Strata:
         by_value: regression: a stratum is a range of values.
 
     >>> from models.spec import Feature
-    >>> spec = ModelSpec(name="m", task="binary", classes=("no", "yes"), features=(Feature(name="x"),))
-    >>> strata = Strata(spec, None)
+    >>> x = (Feature(name="x"),)
+    >>> strata = Strata(ModelSpec(name="m", task="binary", classes=("no", "yes"), features=x), None)
     >>> strata.of_output((0.7,)), strata.of_outputs(np.array([[0.2], [0.5]]))
     (1, array([0, 1]))
     """
@@ -61,7 +61,8 @@ class Strata:
             return self.of_labels(outputs[:, 0])
         if self._task == "binary":
             return (outputs[:, 0] >= 0.5).astype(np.int64)
-        return np.minimum(np.argmax(outputs, axis=1), self.size - 1).astype(np.int64)
+        likeliest: Ints = np.minimum(np.argmax(outputs, axis=1), self.size - 1)
+        return likeliest
 
     def of_labels(self, labels: Floats) -> Ints:
         """The true strata of labels from `losses.encode_label`, shape (n,)."""

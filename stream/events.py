@@ -197,8 +197,32 @@ class Measure(Struct, frozen=True, kw_only=True, omit_defaults=True):
     high: float | None = None
 
 
+class Estimate(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the metrics are expected to be without a look at labels (see `models.estimating`)."""
+
+    metrics: dict[str, Measure]
+    reliable: bool
+    outside: float  # share of predictions with values that the reference hardly had
+    reason: str = ""  # why it is not reliable
+    error: dict[str, float] = {}  # estimate - truth, once enough labels are there
+
+
+class Lateness(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How late labels come: a Kaplan-Meier curve over predictions of complete and young cohorts."""
+
+    predictions: int
+    labelled: int
+    ages_seconds: list[int]
+    shares: list[float]  # labelled before that age
+
+
 class AccuracyMeasured(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Rolling performance of one version over one window, as of one closed tick."""
+    """Rolling performance of one version over one window, as of one closed tick.
+
+    `metrics` are plain means over the labels that have come. `weighted` are what they would be had
+    all come, where late labels differ from early ones (see `stream.core.weighting`); left out
+    until it is known how late labels come.
+    """
 
     model: Model
     version: Version
@@ -215,6 +239,10 @@ class AccuracyMeasured(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ]  # accuracy, log_loss | absolute_error, squared_error; loss (bounded)
     baseline: dict[str, float] = {}  # the same metrics, validated before the version went live
     champion: bool = False
+    weighted: dict[str, Measure] = {}
+    weighted_share: float = 0.0  # of the predictions that the weighted figures speak for
+    estimate: Estimate | None = None
+    delays: dict[str, Lateness] = {}  # "" is all, else by predicted class
 
 
 class DriftMeasured(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -22,5 +22,4 @@ def lateness_bin(delays_ms: Ints) -> Ints:
     array([ 0,  0,  4,  8, 65])
     """
     seconds = np.maximum(delays_ms, 0) // 1000
-    bins = np.searchsorted(EDGES[:BINS], seconds, side="right").astype(np.int64) - 1
-    return bins
+    return np.searchsorted(EDGES[:BINS], seconds, side="right").astype(np.int64) - 1
