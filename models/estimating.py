@@ -3,9 +3,9 @@
 The estimate is confidence-based. A ridge regression (Hoerl, Kennard 1970) on the profile's bins
 scores the expected error of a prediction from its output, and from those features that help on
 stretches of time that they were not fitted on; predictions are then counted by bin of the score,
-and what the measures were in each bin of the reference, scored out of fold, is what is expected of
-it (histogram calibration: Zadrozny, Elkan 2001). It holds while errors depend on the bins as they
-did in the reference: under a shift of the inputs inside its support, not when the concept changes.
+and what the measures were in each bin of the reference is what is expected of it (histogram
+calibration: Zadrozny, Elkan 2001). It holds while errors depend on the bins as they did in the
+reference: under a shift of the inputs inside its support, not when the concept changes.
 
 Scores are sums of integer points and bins are counted, so estimates merge like everything else.
 """
@@ -68,10 +68,11 @@ def fit_estimator(
     names = [*(binner.names[j] for j in (*features, *said)), ""]
     design = _Design([*(columns[j] for j in (*features, *said)), groups], error)
     chosen = _choose(design, len(features))
-    points, scores = design.points(chosen), np.rint(MICRO * design.out_of_fold(chosen))
+    points = design.points(chosen)
+    scores = sum(np.array(points[j])[design.codes[j]] for j in chosen)
+    cuts = _between(np.asarray(scores))
     sizes = {name: len(cells) for name, cells in binner.split(np.arange(binner.size)).items()}
     named = {names[j]: _padded(points[j], sizes.get(names[j], strata.size)) for j in chosen}
-    cuts = np.unique(np.quantile(scores, np.linspace(0, 1, SCORE_BINS + 1)[1:-1]).astype(np.int64))
     bins, size = np.searchsorted(cuts, scores, side="right"), len(cuts) + 1
     estimator = Estimator(
         stratum_points=named.pop(""),
@@ -109,7 +110,7 @@ class _Design:
     """
 
     def __init__(self, codes: Sequence[Ints], error: Floats) -> None:
-        n = len(error)
+        self.codes, n = codes, len(error)
         sizes = [int(column.max()) + 1 for column in codes]
         self._starts = [0, *(int(end) for end in np.cumsum(sizes))]
         cells = np.column_stack([c + start for c, start in zip(codes, self._starts, strict=False)])
@@ -172,6 +173,15 @@ def _choose(design: _Design, features: int) -> list[int]:
         chosen.append(found)
         left.remove(found)
     return chosen
+
+
+def _between(scores: Ints) -> Ints:
+    """Cuts that part scores into about SCORE_BINS equal shares, each midway between two scores."""
+    distinct = np.unique(scores)
+    shares = np.arange(1, SCORE_BINS) / SCORE_BINS
+    above = np.searchsorted(distinct, np.quantile(scores, shares, method="higher"))
+    above = above[above > 0]
+    return np.unique((distinct[above - 1] + distinct[above]) // 2)
 
 
 def _padded(points: Sequence[int], size: int) -> tuple[int, ...]:

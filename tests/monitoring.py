@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from models.estimating import fit_estimator
 from models.profile import ReferenceProfile, Validation
 from models.profiling import build_profile
 from models.spec import Feature, Labels, ModelSpec, Ticks, check
@@ -45,7 +47,9 @@ def reference(spec: ModelSpec = SPEC) -> ReferenceProfile:
     rows = [(float(n % 40), "ab"[n % 2]) for n in range(200)]
     outputs = np.linspace(0.0, 1.0, 200).reshape(-1, 1)
     validation = Validation(n=200, loss_bins=(10,) * 20, loss_scale=4.0, metrics={})
-    return build_profile(spec, rows, outputs, validation)
+    profile = build_profile(spec, rows, outputs, validation)
+    labels = (np.arange(200) % 3 == 0).astype(float)
+    return replace(profile, estimator=fit_estimator(spec, profile, rows, outputs, labels))
 
 
 class Live:

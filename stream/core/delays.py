@@ -26,7 +26,8 @@ from stream.events import SummaryComputed
 
 COHORTS: Final = 64  # until one is complete
 REMEMBERED: Final = 16  # complete cohorts that the curve is made of
-FEWEST_LABELS: Final = 20  # of a stratum with a curve of its own
+FEWEST_LABELS: Final = 20  # to learn how soon they come
+ENOUGH_LABELS: Final = 100  # of a pair of strata, for one with a curve of its own
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -94,8 +95,7 @@ class Curve(Struct, omit_defaults=True):
 
     def known(self, ages: Ages, as_of: int) -> Delays:
         """How soon labels came, by cohorts that were complete at the beginning of a tick."""
-        due = as_of // ages.cohort * ages.cohort - ages.complete
-        complete = [c for c in self.cohorts if c.start + ages.cohort <= due][-REMEMBERED:]
+        complete, _ = self._as_of(ages, as_of)
         counts: dict[str, Ints] = {}
         for cohort in complete:
             for stratum, delays in cohort.arrivals.items():
@@ -112,18 +112,24 @@ class Curve(Struct, omit_defaults=True):
         A cohort is at risk of being labelled in a bin of delays if all of it had that age at the
         beginning of the tick; labels that it has got beyond its age are not looked at.
         """
-        as_of = as_of // ages.cohort * ages.cohort
-        young = [c for c in self.cohorts if c.start + ages.cohort <= as_of][
-            -(COHORTS + REMEMBERED) :
-        ]
-        oldest = [(as_of - c.start - ages.cohort) * ages.tick_ms // 1000 for c in young]
-        known = np.array(oldest)[:, None] >= EDGES[None, 1:]  # (cohorts, BINS)
-        strata = sorted({name for cohort in young for name in cohort.predicted})
+        complete, young = self._as_of(ages, as_of)
+        cohorts, now = [*complete, *young], as_of // ages.cohort * ages.cohort
+        youngest_ms = [(now - c.start - ages.cohort) * ages.tick_ms for c in cohorts]
+        at_least = np.array(youngest_ms, dtype=np.int64)[:, None] // 1000
+        known = at_least >= EDGES[1 : ages.last_bin + 2]  # (cohorts, bins)
+        strata = sorted({name for cohort in cohorts for name in cohort.predicted})
         return {
-            name: _survival(name, young, known)
+            name: _survival(name, cohorts, known)
             for name in ("", *strata)
-            if sum(_predicted(cohort, name) for cohort in young)
+            if sum(_predicted(cohort, name) for cohort in cohorts)
         }
+
+    def _as_of(self, ages: Ages, as_of: int) -> tuple[list[Cohort], list[Cohort]]:
+        """Newest cohorts that were complete at the beginning of a tick, and those that were not."""
+        now = as_of // ages.cohort * ages.cohort
+        past = [c for c in self.cohorts if c.start + ages.cohort <= now]
+        complete = [c for c in past if c.start + ages.cohort <= now - ages.complete]
+        return complete[-REMEMBERED:], past[len(complete) :]
 
 
 class Delays(NamedTuple):
@@ -134,12 +140,18 @@ class Delays(NamedTuple):
     def of(self, stratum: str) -> Ints | None:
         """Counts of a stratum; where they are few, those of all with its label; None: too few."""
         own = self.counts.get(stratum)
-        if own is not None and own.sum() >= FEWEST_LABELS:
+        if own is not None and own.sum() >= ENOUGH_LABELS:
             return own
-        true = stratum.partition("/")[2]
-        alike = [row for name, row in self.counts.items() if name.partition("/")[2] == true]
-        pooled: Ints = np.sum(alike, axis=0) if alike else np.zeros(BINS, dtype=np.int64)
-        return pooled if pooled.sum() >= FEWEST_LABELS else None
+        return self.by_label.get(stratum.partition("/")[2])
+
+    @property
+    def by_label(self) -> dict[str, Ints]:
+        """Counts by true stratum, of those with enough labels."""
+        pooled: dict[str, Ints] = {}
+        for name, row in self.counts.items():
+            true = name.partition("/")[2]
+            pooled[true] = row + pooled.get(true, 0)
+        return {name: row for name, row in pooled.items() if row.sum() >= FEWEST_LABELS}
 
 
 def labelled_by(counts: Ints, ages_seconds: Floats) -> Floats:
@@ -163,7 +175,8 @@ class Survival(NamedTuple):
 
 def _survival(name: str, cohorts: list[Cohort], known: NDArray[np.bool_]) -> Survival:
     predicted = np.array([_predicted(cohort, name) for cohort in cohorts])
-    labelled = np.array([_labelled(cohort, name) for cohort in cohorts]) * known
+    bins = known.shape[1]
+    labelled = np.array([_labelled(cohort, name)[:bins] for cohort in cohorts]) * known
     before = np.cumsum(labelled, axis=1) - labelled
     at_risk = ((predicted[:, None] - before) * known).sum(axis=0)
     hazard = labelled.sum(axis=0) / np.maximum(1, at_risk)

@@ -56,17 +56,33 @@ def expected_values(estimator: Estimator, name: str) -> tuple[Floats, Floats]:
 
 
 def _expected(estimator: Estimator, name: str, counts: Sequence[int]) -> Interval:
-    """The interval covers chance in the window and in the reference, and what the estimate was
-    off on stretches of the reference that it had not seen."""
+    """The interval covers chance in the window and in the reference, what the estimate was off on
+    stretches of the reference that it had not seen, and where inside of a bin predictions lie that
+    it has more or fewer of than the reference: anywhere midway to the next bin.
+    """
     means, variances = expected_values(estimator, name)
     live = np.array(counts[:-1], dtype=float)
     shares = live / live.sum()
     value = float(shares @ means)
     in_window = float(shares @ variances) / live.sum()
-    in_reference = float(shares**2 @ (variances / (np.array(estimator.counts[:-1]) + 1.0)))
+    reference = np.array(estimator.counts[:-1], dtype=float)
+    in_reference = float(shares**2 @ (variances / (reference + 1.0)))
+    moved = (shares - reference / reference.sum()) * _half_gaps(means)
     wander = estimator.wander.get(name, 0.0)
-    half = _Z95 * float(np.sqrt(in_window + in_reference + wander**2))
+    inside = float(moved @ moved) / 3  # variance of an even spread
+    half = _Z95 * float(np.sqrt(in_window + in_reference + inside + wander**2))
     return Interval(value, value - half, value + half)
+
+
+def _half_gaps(means: Floats) -> Floats:
+    """Half the larger step from each mean to its neighbours'; 0 where there is one bin only.
+
+    >>> _half_gaps(np.array([1.0, 2.0, 4.0])).tolist()
+    [0.5, 1.0, 1.0]
+    """
+    steps = np.abs(np.diff(means, prepend=means[:1], append=means[-1:])) / 2
+    gaps: Floats = np.maximum(steps[:-1], steps[1:])
+    return gaps
 
 
 def against(

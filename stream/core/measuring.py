@@ -20,7 +20,7 @@ from stream.core.weighting import weighted
 from stream.core.windows import Cell, Plan, Published
 from stream.events import MICRO, AccuracyMeasured, DriftMeasured, Lateness, Measure
 
-POINTS: Final = 4  # bins of delays to each point of a curve that is shown
+RISE: Final = 0.02  # from one point of a curve to the next that is shown
 
 
 def accuracy(
@@ -95,18 +95,32 @@ def late(
 
 
 def _lateness(spec: ModelSpec, survival: dict[str, Survival]) -> dict[str, Lateness]:
-    """Curves at ages that double, by class; regression: by stratum."""
+    """Curves by class, or by stratum of a regression; each at the ages at which it has risen."""
     names = dict(enumerate(spec.classes))
     told = {}
     for stratum, curve in survival.items():
-        steps = [*range(POINTS, len(curve.shares), POINTS), len(curve.shares)]
+        steps = _rises(curve.shares)
         told[names.get(int(stratum), stratum) if stratum else ""] = Lateness(
             predictions=curve.predictions,
             labelled=curve.labelled,
-            ages_seconds=[int(EDGES[step]) for step in steps if step],
-            shares=[curve.shares[step - 1] for step in steps if step],
+            ages_seconds=[int(EDGES[step + 1]) for step in steps],
+            shares=[curve.shares[step] for step in steps],
         )
     return told
+
+
+def _rises(shares: list[float]) -> list[int]:
+    """Where a curve is `RISE` above the point before, and its last point.
+
+    >>> _rises([0.0, 0.0, 0.2, 0.204, 0.9, 0.9])
+    [2, 4, 5]
+    """
+    steps, reached = [], 0.0
+    for step, share in enumerate(shares):
+        if share - reached >= RISE or step == len(shares) - 1:
+            steps.append(step)
+            reached = share
+    return steps
 
 
 def paired(spec: ModelSpec, version: int, shadow: int, trial: TrialState) -> list[AccuracyMeasured]:

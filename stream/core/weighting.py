@@ -20,7 +20,7 @@ from stream.core.intervals import Interval
 from stream.core.windows import Cell
 from stream.events import MICRO
 
-LEAST_LABELLED: Final = 0.1  # of every stratum: a younger cell would rest on too few labels
+LEAST_LABELLED: Final = 0.1  # of each true stratum: a younger cell would rest on too few labels
 STEPS: Final = 8  # points of time that a cell's predictions are taken to be made at
 _Z95: Final = 1.959964
 
@@ -52,8 +52,8 @@ class _Row(NamedTuple):
 def weighted(cells: Sequence[Cell], delays: Delays, ages: Ages, as_of: int) -> Weighted | None:
     """Figures of a window's cells as of the end of a tick; None where too little is known.
 
-    Cells of which not yet a tenth of every stratum is labelled are left out whole: which ones is
-    decided by their age alone, so that it does not depend on what their labels say.
+    Cells of which not yet a tenth of each true stratum is labelled are left out whole: which ones
+    is decided by their age alone, so that it does not depend on what their labels say.
     """
     rows: list[_Row] = []
     predictions: dict[str, int] = {}
@@ -61,10 +61,10 @@ def weighted(cells: Sequence[Cell], delays: Delays, ages: Ages, as_of: int) -> W
     learnt = {name: delays.of(name) for name in sorted(strata)}
     if not learnt or any(counts is None for counts in learnt.values()):
         return None
-    every = [counts for counts in (delays.of(name) for name in delays.counts) if counts is not None]
+    by_label = delays.by_label.values()
     for cell in cells:
         seconds = _ages_seconds(cell, ages, as_of)
-        if min(labelled_by(counts, seconds).mean() for counts in every) < LEAST_LABELLED:
+        if min(labelled_by(row, seconds).mean() for row in by_label) < LEAST_LABELLED:
             continue
         for name, count in cell.predicted.items():
             predictions[name] = predictions.get(name, 0) + count
