@@ -27,13 +27,14 @@ from benchmarks.reporting import parser, report, say
 from consumers.demo import datasets
 from models import serving
 from models.estimating import fit_estimator
+from models.examples import Examples
 from models.features import Row
 from models.profile import ReferenceProfile, Validation
 from models.profiling import Binner, build_profile
 from models.scorecard import Scorecard
 from models.spec import Feature, ModelSpec, Training
 from models.strata import Strata
-from models.training import Examples, fit
+from models.training import fit
 from stream.core.estimates import estimate
 from stream.events import Estimate
 
