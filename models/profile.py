@@ -54,6 +54,35 @@ class Validation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     deflation: float = 1.0
 
 
+class Estimator(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How well the version does, told without labels: a scorecard of a prediction's expected error.
+
+    A prediction's score is the sum of the points of the bins that its signals fall in and of its
+    stratum. Predictions are counted by bin of the score, and for each bin the reference says what
+    the measures were there. See `models.estimating`.
+
+    Attributes:
+        points: by signal, for each of its bins; signals without points are left out.
+        stratum_points: by `strata.Strata` of the output.
+        cuts: ascending scores between the bins; bin i holds cuts[i-1] <= score < cuts[i].
+        rare: by signal, the bins that held next to nothing of the reference: a prediction with a
+            value in one of them lies outside of what the estimate was learnt on.
+        counts: reference predictions in each bin, then how many of all were outside.
+        sums, squares: of each measure in each bin, in millionths.
+        wander: by measure, how far the estimate was off the truth on whole stretches of the
+            reference that it had not seen, beyond what chance explains (root mean square).
+    """
+
+    points: dict[str, tuple[int, ...]]
+    stratum_points: tuple[int, ...]
+    cuts: tuple[int, ...]
+    rare: dict[str, tuple[int, ...]]
+    counts: tuple[int, ...]
+    sums: dict[str, tuple[int, ...]]
+    squares: dict[str, tuple[int, ...]]
+    wander: dict[str, float] = {}
+
+
 class ReferenceProfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All that a monitor must know of a version: plain data, stored by its JSON's digest."""
 
@@ -62,6 +91,7 @@ class ReferenceProfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     signals: tuple[SignalProfile, ...]
     validation: Validation
     time_zone: str = "UTC"  # of the seasons
+    estimator: Estimator | None = None  # None: too few rows, or made before there were any
 
     def signal(self, name: str) -> SignalProfile | None:
         return next((signal for signal in self.signals if signal.name == name), None)

@@ -43,6 +43,9 @@ class Labels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     horizon_seconds: Positive = 30 * DAY_SECONDS  # then a prediction is closed unlabelled
     correction_horizon_seconds: NotNegative = 7 * DAY_SECONDS  # after the label came
     early_seconds: NotNegative = DAY_SECONDS  # a label waits this long for its prediction
+    # So old, predictions have nearly all labels they will get: how soon labels come is learnt from
+    # them. None: the horizon.
+    complete_seconds: Positive | None = None
 
 
 class Ticks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -226,6 +229,9 @@ def check(spec: ModelSpec) -> ModelSpec:
         "classes: names must differ": len(set(spec.classes)) < len(spec.classes),
         "segments: name categorical features": not set(spec.segments) <= categorical,
         f"time_zone: {spec.time_zone!r} is none": not is_time_zone(spec.time_zone),
+        "labels: complete_seconds must be at most horizon_seconds": (
+            (spec.labels.complete_seconds or 0) > spec.labels.horizon_seconds
+        ),
         "windows: each has either seconds or labels": any(
             (window.seconds is None) == (window.labels is None) for window in spec.windows
         ),

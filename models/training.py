@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from models import serving
 from models.candidates import Lesson, Unusable, learner
+from models.estimating import fit_estimator
 from models.examples import Examples, Split, TrainingRefused, split
 from models.features import Coder
 from models.losses import LOG_LOSS_SCALE, LOSS_BINS, loss_bin, measures
@@ -143,9 +144,7 @@ def fit(
     return Trained(
         algorithm=best.candidate.name,
         artefact=best.artefact,
-        profile=build_profile(
-            spec, examples.rows, best.outputs, judge.validation(best), examples.times_ms
-        ),
+        profile=_profile(spec, examples, slices.newest, best.outputs, judge.validation(best)),
         candidates=(
             *(_record(t, chosen=t is best) for t in tried),
             judge.baseline(),
@@ -191,6 +190,15 @@ def _try(
     judged = judge.candidate(candidate.shown, outputs)
     record = found.record if model.taught is None else found.record | asdict(model.taught)
     return _Fit(replace(judged, notes=notes, parameters=record), artefact, outputs)
+
+
+def _profile(
+    spec: ModelSpec, examples: Examples, newest: Examples, outputs: Floats, validation: Validation
+) -> ReferenceProfile:
+    """The reference, with an estimator that has learnt from rows the version was not fitted on."""
+    profile = build_profile(spec, examples.rows, outputs, validation, examples.times_ms)
+    estimator = fit_estimator(spec, profile, newest.rows, outputs, newest.labels)
+    return replace(profile, estimator=estimator)
 
 
 def _record(tried: _Fit | Candidate, *, chosen: bool) -> Candidate:

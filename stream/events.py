@@ -111,12 +111,24 @@ class Pairs(Struct, frozen=True, kw_only=True, omit_defaults=True):
         _check_sums((self.d_sum, self.d_squares, self.losses, self.shadow_losses))
 
 
+class Outcomes(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Labelled events of one predicted and true stratum, and the sums of their measures."""
+
+    n: Sum = 0
+    sums: dict[str, Sum] = {}  # micro; of the same measures as `SummaryComputed.sums`
+    squares: dict[str, Sum] = {}
+
+
 class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one partition adds to one (model, version, segment, tick). Deltas: add them up.
 
-    `signals` belong to the tick of the prediction's event time; so do `labelled` and `sums`, which
-    corrections restate (deltas may be negative). `bets`, `pairs` and `delays` belong to the tick in
-    which the label arrived (max of both event times) and are never restated.
+    `signals`, `predicted` and `estimates` belong to the tick of the prediction's event time; so do
+    `labelled`, `sums`, `squares` and `outcomes`, which corrections restate (deltas may be
+    negative). `arrivals` belong there too, but count first labels and are never restated. `bets`,
+    `pairs` and `delays` belong to the tick in which the label arrived (max of both event times) and
+    are never restated.
+
+    A stratum is that of `models.strata`: "1" of a prediction, "1/0" of a prediction and its label.
     """
 
     model: Model
@@ -129,6 +141,11 @@ class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     labelled: Signed = 0
     sums: dict[str, Sum] = {}  # correct, log_loss, absolute_error, squared_error, loss (bounded)
     squares: dict[str, Sum] = {}  # of the same
+    predicted: dict[str, Count] = {}  # predictions by stratum
+    estimates: list[Count] = []  # predictions by bin of the profile's estimator; last: outside
+    outcomes: dict[str, Outcomes] = {}  # the labelled by predicted and true stratum
+    arrivals: dict[str, dict[str, Count]] = {}  # the same -> delay: floor(4 log2(seconds + 1))
+    latest: Time | None = None  # tick in which the last of the labels here arrived; not a sum
     bets: list[Count] = []  # labels by bounded-loss bin, LOSS_BINS of them
     pairs: dict[str, Pairs] = {}  # shadow version -> outcomes
     delays: dict[str, Count] = {}  # label delay: floor(log2(seconds + 1)) -> count
@@ -191,8 +208,32 @@ class DetectorRead(Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_ms: int | None = None  # the newest
 
 
+class Estimate(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the metrics are expected to be without a look at labels (see `models.estimating`)."""
+
+    metrics: dict[str, Measure]
+    reliable: bool
+    outside: float  # share of predictions with values that the reference hardly had
+    reason: str = ""  # why it is not reliable
+    error: dict[str, float] = {}  # estimate - truth, once enough labels are there
+
+
+class Lateness(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How late labels come: a Kaplan-Meier curve over predictions of complete and young cohorts."""
+
+    predictions: int
+    labelled: int
+    ages_seconds: list[int]
+    shares: list[float]  # labelled before that age
+
+
 class AccuracyMeasured(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Rolling performance of one version over one window, as of one closed tick."""
+    """Rolling performance of one version over one window, as of one closed tick.
+
+    `metrics` are plain means over the labels that have come. `weighted` are what they would be had
+    all come, where late labels differ from early ones (see `stream.core.weighting`); left out
+    until it is known how late labels come.
+    """
 
     model: Model
     version: Version
@@ -210,6 +251,10 @@ class AccuracyMeasured(Struct, frozen=True, kw_only=True, omit_defaults=True):
     baseline: dict[str, float] = {}  # the same metrics, validated before the version went live
     champion: bool = False
     detectors: dict[str, DetectorRead] = {}  # by name in the spec; of the champion, over all
+    weighted: dict[str, Measure] = {}
+    weighted_share: float = 0.0  # of the predictions that the weighted figures speak for
+    estimate: Estimate | None = None
+    delays: dict[str, Lateness] = {}  # "" is all, else by predicted class
 
 
 class DriftMeasured(Struct, frozen=True, kw_only=True, omit_defaults=True):

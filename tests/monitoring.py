@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from models.estimating import fit_estimator
 from models.profile import ReferenceProfile, Validation
 from models.profiling import build_profile
 from models.spec import Feature, Labels, ModelSpec, Ticks, check
@@ -45,7 +47,9 @@ def reference(spec: ModelSpec = SPEC) -> ReferenceProfile:
     rows = [(float(n % 40), "ab"[n % 2]) for n in range(200)]
     outputs = np.linspace(0.0, 1.0, 200).reshape(-1, 1)
     validation = Validation(n=200, loss_bins=(10,) * 20, loss_scale=4.0, metrics={})
-    return build_profile(spec, rows, outputs, validation)
+    profile = build_profile(spec, rows, outputs, validation)
+    labels = (np.arange(200) % 3 == 0).astype(float)
+    return replace(profile, estimator=fit_estimator(spec, profile, rows, outputs, labels))
 
 
 class Live:
@@ -170,7 +174,9 @@ def merged(summaries: Iterable[SummaryComputed]) -> dict[tuple[str, int, str, in
         plain = msgspec.to_builtins(one)
         for name in ("model", "version", "segment", "tick", "partition"):
             plain.pop(name, None)
-        totals[place] = _added(totals.get(place, {}), plain)
+        before = totals.get(place, {})
+        latest = [one.pop("latest") for one in (before, plain) if "latest" in one]
+        totals[place] = _added(before, plain) | ({"latest": max(latest)} if latest else {})
     without = {place: _without_zeros(total) for place, total in totals.items()}
     return {place: total for place, total in without.items() if total}
 

@@ -9,11 +9,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.profile import ReferenceProfile, SignalProfile, Validation
+from models.profile import Estimator, ReferenceProfile, SignalProfile, Validation
 from models.spec import Feature, Labels, ModelSpec, Policy, Ticks, Trial, Window
 from stream.core.evaluate import EvaluateProcessor
+from stream.core.lateness import lateness_bin
 from stream.core.processor import Batch, Context, CoreSettings, Fleet, Output, Record
-from stream.core.ticks import Tick
+from stream.core.ticks import Tick, added, added_outcomes
 from stream.envelope import open_record, read, write
 from stream.events import (
     EVENT_TYPES,
@@ -22,6 +23,7 @@ from stream.events import (
     Alert,
     Command,
     LifecycleChanged,
+    Outcomes,
     Pairs,
     ProgressReported,
     SummaryComputed,
@@ -45,6 +47,27 @@ SPEC = ModelSpec(
     ),
     policy=Policy(cooldown_seconds=14 * 86_400, rollback_cooloff_seconds=7 * 86_400),
 )
+
+
+def estimator(rows: int = 1000) -> Estimator:
+    """One that knows two kinds of predictions: nearly sure, and as often wrong as right."""
+    correct = (round(0.98 * rows), round(0.5 * rows))
+    losses = [round(rows * _loss(False)) + _loss(True) * (rows - right) for right in correct]
+    return Estimator(
+        points={"x": (0,) * 13},
+        stratum_points=(0, 0),
+        cuts=(0,),
+        rare={"x": (0, 11)},
+        counts=(rows, rows, 0),
+        sums={
+            "correct": tuple(n * MICRO for n in correct),
+            "loss": tuple(round(total * MICRO) for total in losses),
+        },
+        squares={
+            "correct": tuple(n * MICRO for n in correct),
+            "loss": tuple(round(total * MICRO) for total in losses),
+        },
+    )
 
 
 def profile(bad: float = 0.05, rows: int = 2000) -> ReferenceProfile:
@@ -78,6 +101,7 @@ def profile(bad: float = 0.05, rows: int = 2000) -> ReferenceProfile:
         validation=Validation(
             n=rows, loss_bins=tuple(bins), loss_scale=4.0, metrics={"accuracy": 1 - bad}
         ),
+        estimator=estimator(rows // 2),
     )
 
 
@@ -158,6 +182,7 @@ class Monitor:
         self.partitions = partitions
         self.logs: list[list[msgspec.Struct]] = [[] for _ in range(partitions)]
         self._draw = np.random.default_rng(seed)
+        self._strata = np.random.default_rng(seed)  # apart, so that it changes no other draw
         self._place = np.random.default_rng(
             seed
         )  # apart, so that more partitions see the same events
@@ -174,11 +199,14 @@ class Monitor:
         shadows: Mapping[int, float] | None = None,
         shift: int = 0,
         missing: float = 0.0,
+        unsure: float = 0.05,
         labelled: bool = True,
         label_tick: int | None = None,
         refused: int = 0,
     ) -> None:
         """One tick of traffic; `bad` is the share of bad predictions, `shadows` have theirs.
+
+        `unsure` is the share of predictions that the estimator expects to be no better than chance.
 
         Args:
             refused: dead letters beside the `n` predictions.
@@ -188,13 +216,21 @@ class Monitor:
             self._add(int(self._place.integers(self.partitions)), version, tick, counters=counters)
         for _ in range(n):
             partition = int(self._place.integers(self.partitions))
+            predicted = int(self._strata.integers(2))
             self._add(
-                partition, version, tick, predictions=1, signals=self._signals(shift, missing)
+                partition,
+                version,
+                tick,
+                predictions=1,
+                signals=self._signals(shift, missing),
+                predicted={str(predicted): 1},
+                estimates=[0, 1, 0] if self._strata.random() < unsure else [1, 0, 0],
             )
             if labelled:
                 is_bad = bool(self._draw.random() < bad)
                 pairs = {str(v): self._pair(is_bad, its) for v, its in (shadows or {}).items()}
-                self._label(partition, version, tick, label_tick or tick, is_bad, pairs)
+                stratum = f"{predicted}/{predicted ^ is_bad}"
+                self._label(partition, version, tick, label_tick or tick, stratum, pairs)
         self._flush()
 
     def _label(
@@ -203,14 +239,26 @@ class Monitor:
         version: int,
         tick: int,
         label_tick: int,
-        is_bad: bool,
+        stratum: str,
         pairs: dict[str, Pairs],
     ) -> None:
         """A label: sums go to its prediction's tick, bets and pairs to that in which it comes."""
+        is_bad = stratum[0] != stratum[-1]
         sums, squares = _sums(is_bad)
+        late = int(lateness_bin(np.array([(label_tick - tick) * DAY_MS]))[0])
         bets = _one(LOSS_BINS, BAD if is_bad else GOOD)
         parts: list[tuple[int, dict[str, Any]]] = [
-            (tick, {"labelled": 1, "sums": sums, "squares": squares}),
+            (
+                tick,
+                {
+                    "labelled": 1,
+                    "sums": sums,
+                    "squares": squares,
+                    "outcomes": {stratum: Outcomes(n=1, sums=sums, squares=squares)},
+                    "arrivals": {stratum: {str(late): 1}},
+                    "latest": label_tick,
+                },
+            ),
             (label_tick, {"bets": bets, "pairs": pairs}),
         ]
         if label_tick > tick:
@@ -335,6 +383,19 @@ def _merged(one: SummaryComputed, other: SummaryComputed) -> SummaryComputed:
         counters=_added(one.counters, other.counters),
         sums=_added(one.sums, other.sums),
         squares=_added(one.squares, other.squares),
+        predicted=_added(one.predicted, other.predicted),
+        estimates=added(one.estimates, other.estimates),
+        outcomes={
+            name: added_outcomes(
+                one.outcomes.get(name, Outcomes()), other.outcomes.get(name, Outcomes())
+            )
+            for name in {**one.outcomes, **other.outcomes}
+        },
+        arrivals={
+            name: _added(one.arrivals.get(name, {}), other.arrivals.get(name, {}))
+            for name in {**one.arrivals, **other.arrivals}
+        },
+        latest=max((t for t in (one.latest, other.latest) if t is not None), default=None),
     )
 
 

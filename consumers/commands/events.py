@@ -158,7 +158,17 @@ def decoded(came: Delivered) -> dict[str, Any]:
 SHOWN = {
     "alerts": ("model", "state", "severity", "verdict", "sentence"),
     "commands": ("model", "kind", "version", "reason"),
-    "accuracy": ("model", "version", "segment", "window", "labelled", "metrics"),
+    "accuracy": (
+        "model",
+        "version",
+        "segment",
+        "window",
+        "labelled",
+        "coverage",
+        "metrics",
+        "weighted",
+        "estimate",
+    ),
     "drift": ("model", "version", "signal", "window", "n", "psi", "psi_noise", "evidence"),
     "lifecycle": ("model", "generation", "champion", "challengers", "previous", "reason"),
     "predictions": ("model", "version", "prediction_id", "output"),
@@ -185,7 +195,11 @@ def _word(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict) and "value" in value:
-        return _word(value["value"])
+        low, high = value.get("low"), value.get("high")
+        interval = "" if low is None or high is None else f"[{low:.3g},{high:.3g}]"
+        return _word(value["value"]) + interval
+    if isinstance(value, dict) and "reliable" in value:
+        return _word(value["metrics"]) + ("" if value["reliable"] else "(not reliable)")
     if isinstance(value, dict):
         return ",".join(f"{name}:{_word(item)}" for name, item in value.items())
     return str(value)

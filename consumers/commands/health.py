@@ -19,7 +19,7 @@ from consumers.commands.common import (
 
 if TYPE_CHECKING:
     from consumers.status import ModelStatus, Status
-    from stream.events import Alert
+    from stream.events import Alert, Measure
 
 
 def status(
@@ -102,16 +102,33 @@ def told(alert: Alert) -> str:
 
 
 def figures(one: ModelStatus) -> str:
-    """Each metric with what it was when the version was validated."""
-    if one.accuracy is None:
+    """Each metric with what it was when the version was validated; then weighted and estimated."""
+    told = one.accuracy
+    if told is None:
         return "nothing measured yet"
-    baseline = one.accuracy.baseline
     parts = [
-        f"{name}={measure.value:.3f}" + (f" (was {baseline[name]:.3f})" if name in baseline else "")
-        for name, measure in one.accuracy.metrics.items()
+        f"{name}={measure.value:.3f}"
+        + (f" (was {told.baseline[name]:.3f})" if name in told.baseline else "")
+        for name, measure in told.metrics.items()
     ]
+    if told.weighted:
+        parts += ["weighted", *_measures(told.weighted)]
+    if told.estimate:
+        doubt = "" if told.estimate.reliable else f" (not reliable: {told.estimate.reason})"
+        parts += ["estimated", *_measures(told.estimate.metrics)]
+        parts[-1] += doubt
     parts += [
         f"{name}: {f'last at {show_time(said.last_ms)}' if said.alarms else 'quiet'}"
-        for name, said in one.accuracy.detectors.items()
+        for name, said in told.detectors.items()
     ]
     return " ".join(parts)
+
+
+def _measures(measures: dict[str, Measure]) -> list[str]:
+    """Figures with their intervals."""
+    return [
+        f"{name}={one.value:.3f}"
+        + ("" if one.low is None or one.high is None else f" [{one.low:.3f}, {one.high:.3f}]")
+        for name, one in measures.items()
+        if name != "loss"  # of the tests; the others are in units that people know
+    ]

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from stream.core.processor import Parts
-from stream.core.ticks import added_pairs
-from stream.events import Pairs, SummaryComputed
+from stream.core.ticks import added_outcomes, added_pairs
+from stream.events import Outcomes, Pairs, SummaryComputed
 
 PART: Final = "deltas"
 
@@ -32,6 +32,11 @@ class Delta(Struct, omit_defaults=True):
     labelled: int = 0
     sums: dict[str, int] = {}
     squares: dict[str, int] = {}
+    predicted: dict[str, int] = {}
+    estimates: list[int] = []
+    outcomes: dict[str, Outcomes] = {}
+    arrivals: dict[str, dict[str, int]] = {}
+    latest: int | None = None
     bets: list[int] = []
     pairs: dict[str, Pairs] = {}
     delays: dict[str, int] = {}
@@ -43,6 +48,16 @@ class Delta(Struct, omit_defaults=True):
         if counts is None:
             counts = self.signals[name] = [0] * size
         counts[index] += count
+
+    def add_estimate(self, index: int, size: int, count: int) -> None:
+        """Add a count to one of the estimator's `size` bins; the one after them: outside."""
+        if not self.estimates:
+            self.estimates = [0] * (size + 1)
+        self.estimates[index] += count
+
+    def arrived_in(self, tick: int) -> None:
+        """A label of this place arrived in a tick."""
+        self.latest = tick if self.latest is None else max(self.latest, tick)
 
 
 class Deltas:
@@ -97,13 +112,24 @@ _CODEC = msgspec.msgpack.Decoder(list[tuple[Place, Delta]])
 def _ordered(delta: Delta) -> dict[str, Any]:
     """Fields of a delta; in what order names came depends on how events were cut into batches."""
     fields = msgspec.structs.asdict(delta)
-    return {k: dict(sorted(v.items())) if isinstance(v, dict) else v for k, v in fields.items()}
+    return {name: _sorted(value) for name, value in fields.items()}
+
+
+def _sorted(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: _sorted(inner) for name, inner in sorted(value.items())}
 
 
 def add_named(into: dict[str, int], name: str, count: int) -> None:
     """Add a count under a name; nothing where it is 0."""
     if count:
         into[name] = into.get(name, 0) + count
+
+
+def add_outcomes(into: dict[str, Outcomes], stratum: str, more: Outcomes) -> None:
+    """Add what labels said of one stratum."""
+    into[stratum] = added_outcomes(into[stratum], more) if stratum in into else more
 
 
 def add_pairs(into: dict[str, Pairs], version: str, more: Pairs) -> None:

@@ -10,6 +10,7 @@ from msgspec import Struct, field
 from models.profile import ReferenceProfile
 from stream.core import judging, measuring
 from stream.core.advisors import readings
+from stream.core.delays import Ages, Curve, ages
 from stream.core.judging import Case, Fact, Verdicts
 from stream.core.processor import LiveModel
 from stream.core.staleness import Staleness
@@ -47,6 +48,8 @@ class ModelState(Struct, omit_defaults=True):
     cuts: list[Plan] = []
     closed: int = 0  # ticks below this number are closed
     versions: dict[int, VersionState] = {}
+    ages: Ages | None = None
+    delays: dict[str, Curve] = {}  # by segment; of all versions
     verdicts: Verdicts = field(default_factory=Verdicts)
     staleness: Staleness = field(default_factory=Staleness)
     held: list[SummaryComputed] = []
@@ -62,6 +65,9 @@ class ModelState(Struct, omit_defaults=True):
         if self.cuts:
             version = self.versions.setdefault(delta.version, VersionState())
             number = version.add(delta, self.cuts, self.closed)
+            if self.ages:
+                curve = self.delays.setdefault(delta.segment, Curve())
+                curve.add(delta, self.ages, self.closed)
             if number is not None:
                 version.pending.trace(number, offsets or {})
                 self._touch(delta, number)
@@ -107,6 +113,7 @@ class ModelState(Struct, omit_defaults=True):
         Args:
             kit: of the champion; without one its ticks are not judged.
         """
+        self._age(live.lifecycle)
         numbers = {n for version in self.versions.values() for n in version.pending.open}
         for number in sorted(n for n in numbers if n < until):
             yield from self._publish(number, live)
@@ -151,6 +158,13 @@ class ModelState(Struct, omit_defaults=True):
             for version in self.versions.values():
                 version.windows = {}
         self.cuts, self.tick_ms = cuts, tick_ms
+        self._age(lifecycle)
+
+    def _age(self, lifecycle: LifecycleChanged) -> None:
+        """Cohorts that were cut otherwise cannot go on."""
+        now = ages(lifecycle.spec, self.cuts)
+        if now != self.ages:
+            self.ages, self.delays = now, {}
 
     def _judge(self, lifecycle: LifecycleChanged, kit: Kit | None) -> Iterator[Fact]:
         """The champion's ticks are judged; those of others were only for display."""
@@ -189,8 +203,10 @@ class ModelState(Struct, omit_defaults=True):
         drift: bool,
     ) -> Iterator[AccuracyMeasured | Fact]:
         spec, watch = live.lifecycle.spec, self.verdicts.watch
+        curve = self.delays.get(segment)
         champion = watch is not None and watch.version == number
         profile: ReferenceProfile | None = None
+        known: dict[int, measuring.Late] = {}  # by number of the cohort
         for window in cells.due(closed, plan):
             profile = profile or live.profile(number)
             measured = measuring.accuracy(
@@ -199,6 +215,11 @@ class ModelState(Struct, omit_defaults=True):
             if measured is not None and champion and watch is not None and not segment:
                 read = readings(spec.detectors, watch.memory)
                 measured = msgspec.structs.replace(measured, detectors=read)
+            if measured is not None and curve and self.ages and window.total.latest is not None:
+                as_of = window.total.latest // self.ages.cohort
+                if as_of not in known:
+                    known[as_of] = measuring.known(curve, self.ages, window.total.latest)
+                measured = measuring.late(spec, measured, window, known[as_of], self.ages)
             if measured is not None:
                 yield measured
             if drift and champion and watch is not None and profile is not None:
@@ -212,6 +233,9 @@ class ModelState(Struct, omit_defaults=True):
             for number, version in self.versions.items()
             if number in alive or not self._is_over(version)
         }
+        if self.ages:
+            for curve in self.delays.values():
+                curve.forget(self.closed, self.ages)
 
     def _is_over(self, version: VersionState) -> bool:
         return not version.pending.open and all(

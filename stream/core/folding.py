@@ -16,11 +16,12 @@ from msgspec import Struct
 from models import losses
 from models.features import Row
 from stream.core.deltas import Deltas, Place, add_named, add_pairs
-from stream.core.grouping import Floats, Groups, Ints, group, sums_by
+from stream.core.grouping import Floats, Groups, Ints, group, micro, sums_by
 from stream.core.joining import Joined
+from stream.core.outcomes import count_arrivals, count_outcomes, strata_of
 from stream.core.packing import Packer
 from stream.core.sources import Source
-from stream.events import LOSS_BINS, MICRO, Pairs
+from stream.events import LOSS_BINS, Pairs
 
 FEW = 8  # predictions of one source that are faster counted one by one
 
@@ -66,10 +67,14 @@ def _count_together(source: Source, made: Sequence[Made], deltas: Deltas) -> Non
     groups = group([source] * len(made), times_ms, [m.codes for m in made])
     for place, count in groups.sums(np.ones(len(made))):
         deltas.at(place).predictions += count
+    outputs = np.array([m.output for m in made], dtype=np.float64)
+    strata = source.strata.of_outputs(outputs)
+    for place, stratum, count in groups.cells(strata, source.strata.size):
+        add_named(deltas.at(place).predicted, str(stratum), count)
     if source.binner is None:
         return
-    outputs = np.array([m.output for m in made], dtype=np.float64)
     bins = source.binner.codes([m.row for m in made], outputs)
+    _estimate(source, bins, strata, groups, deltas)
     for place, cell, count in groups.whole_cells(bins, source.binner.size):
         deltas.at(place).add_signal(*source.signal(cell), count)
     segments = groups.segments
@@ -78,13 +83,31 @@ def _count_together(source: Source, made: Sequence[Made], deltas: Deltas) -> Non
             deltas.at(place).add_signal(*source.signal(cell), count)
 
 
+def _estimate(source: Source, bins: Ints, strata: Ints, groups: Groups, deltas: Deltas) -> None:
+    """Count predictions by how well the version is expected to do on them."""
+    if source.scorecard is None:
+        return
+    size = source.scorecard.size
+    scores, outside = source.scorecard.bins(bins, strata)
+    for place, score, count in groups.cells(scores, size):
+        deltas.at(place).add_estimate(score, size, count)
+    for place, count in groups.sums(outside.astype(np.float64)):
+        deltas.at(place).add_estimate(size, size, count)
+
+
 def _count_one(source: Source, made: Made, deltas: Deltas) -> None:
     kind, tick = source.kind, made.time_ms // source.tick_ms
     cells = source.bins(made.row, made.output)
+    stratum, card = source.strata.of_output(made.output), source.scorecard
+    score, outside = card.bin(cells, stratum) if card else (0, False)
     which = [-1, *(segment << 8 | code for segment, code in enumerate(made.codes))]
     for number, segment in enumerate(which):
         delta = deltas.at(Place(kind.model, kind.version, source.segment_name(segment), tick))
         delta.predictions += 1
+        add_named(delta.predicted, str(stratum), 1)
+        if card:
+            delta.add_estimate(score, card.size, 1)
+            delta.add_estimate(card.size, card.size, int(outside))
         for cell in cells[len(source.spec.features) :] if number else cells:
             delta.add_signal(*source.signal(cell), 1)
 
@@ -131,6 +154,11 @@ def _restate(some: Sequence[Labelled], first: Sequence[Labelled], deltas: Deltas
         for place, total in groups.sums(signs * micro(values**2)):
             squares = deltas.at(place).squares
             squares[name] = squares.get(name, 0) + total
+    strata = strata_of([one.source for one in rows], judged.outputs, judged.labels)
+    count_outcomes(strata, signs, measures, groups, deltas)
+    count_arrivals(
+        strata, [(one.source, one.joined) for one in first], groups.only(len(first)), deltas
+    )
 
 
 def _bet(first: Sequence[Labelled], deltas: Deltas) -> None:
@@ -179,11 +207,6 @@ def _pair(
     ):
         pairs = Pairs(n=n, d_sum=d_sum, d_squares=d_squares, losses=mine, shadow_losses=theirs)
         add_pairs(deltas.at(groups.places[place]).pairs, str(version), pairs)
-
-
-def micro(values: Floats) -> Floats:
-    """Values in millionths, whole numbers, each rounded by itself."""
-    return np.rint(values * MICRO)
 
 
 def delay_bin(delays_ms: Ints) -> Ints:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stream.core.deltas import Place
 from stream.core.sources import Source
+from stream.events import MICRO
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -36,6 +37,11 @@ class Groups(NamedTuple):
     def segments(self) -> Groups:
         """The places that are not all."""
         return self._replace(of=self.of[len(self.whole) :], who=self.who[len(self.whole) :])
+
+    def only(self, count: int) -> Groups:
+        """The first `count` events alone."""
+        kept = self.who < count
+        return self._replace(whole=self.whole[:count], of=self.of[kept], who=self.who[kept])
 
     def sums(self, values: Floats) -> Iterable[tuple[Place, int]]:
         """Sums of whole numbers, shape (n,), by place; exact."""
@@ -82,6 +88,11 @@ def _ticks(sources: Sequence[Source], times_ms: Ints) -> list[int]:
     lengths = {source: source.tick_ms for source in dict.fromkeys(sources)}
     ticks = times_ms // np.fromiter(map(lengths.__getitem__, sources), np.int64, len(sources))
     return ticks.tolist()  # type: ignore[no-any-return]
+
+
+def micro(values: Floats) -> Floats:
+    """Values in millionths, whole numbers, each rounded by itself."""
+    return np.rint(values * MICRO)
 
 
 def sums_by(of: Ints, values: Floats, count: int) -> list[int]:

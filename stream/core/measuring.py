@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from msgspec.structs import replace
 
 from models.profile import ReferenceProfile, SignalProfile
 from models.spec import ModelSpec
+from stream.core.delays import Ages, Curve, Delays, Survival
 from stream.core.distances import compare
+from stream.core.estimates import against, estimate, shown, shown_name
 from stream.core.intervals import Interval, mean_interval, wilson
+from stream.core.lateness import EDGES
 from stream.core.trials import TrialState
 from stream.core.watching import Watch
+from stream.core.weighting import weighted
 from stream.core.windows import Cell, Plan, Published
-from stream.events import MICRO, AccuracyMeasured, DriftMeasured, Measure
+from stream.events import MICRO, AccuracyMeasured, DriftMeasured, Lateness, Measure
+
+RISE: Final = 0.02  # from one point of a curve to the next that is shown
 
 
 def accuracy(
@@ -30,6 +39,7 @@ def accuracy(
         return None
     metrics = _metrics(total)
     validated = profile.validation.metrics if profile else {}
+    estimator = profile.estimator if profile else None
     return AccuracyMeasured(
         model=spec.name,
         version=version,
@@ -44,7 +54,73 @@ def accuracy(
         metrics=metrics,
         baseline={name: validated[name] for name in metrics if name in validated},
         champion=champion,
+        estimate=estimate(estimator, total.estimates) if estimator else None,
     )
+
+
+class Late(NamedTuple):
+    """What is known of late labels as of one cohort's end."""
+
+    known: Delays
+    survival: dict[str, Survival]
+
+
+def known(curve: Curve, ages: Ages, as_of: int) -> Late:
+    return Late(curve.known(ages, as_of), curve.survival(ages, as_of))
+
+
+def late(
+    spec: ModelSpec, measured: AccuracyMeasured, window: Published, found: Late, ages: Ages
+) -> AccuracyMeasured:
+    """The same with what late labels do to it: weighted figures, delays, the estimate's error.
+
+    All are as of the last label that is in the window, so that they do not depend on when it is
+    told of.
+    """
+    as_of = window.total.latest or 0
+    weighs = weighted(window.cells, found.known, ages, as_of)
+    metrics = (
+        {shown_name(name): shown(name, one) for name, one in weighs.measures.items()}
+        if weighs
+        else {}
+    )
+    told = measured.estimate
+    return replace(
+        measured,
+        weighted=metrics,
+        weighted_share=weighs.share if weighs else 0.0,
+        estimate=told and against(told, measured.metrics, measured.coverage, metrics),
+        delays=_lateness(spec, found.survival),
+    )
+
+
+def _lateness(spec: ModelSpec, survival: dict[str, Survival]) -> dict[str, Lateness]:
+    """Curves by class, or by stratum of a regression; each at the ages at which it has risen."""
+    names = dict(enumerate(spec.classes))
+    told = {}
+    for stratum, curve in survival.items():
+        steps = _rises(curve.shares)
+        told[names.get(int(stratum), stratum) if stratum else ""] = Lateness(
+            predictions=curve.predictions,
+            labelled=curve.labelled,
+            ages_seconds=[int(EDGES[step + 1]) for step in steps],
+            shares=[curve.shares[step] for step in steps],
+        )
+    return told
+
+
+def _rises(shares: list[float]) -> list[int]:
+    """Where a curve is `RISE` above the point before, and its last point.
+
+    >>> _rises([0.0, 0.0, 0.2, 0.204, 0.9, 0.9])
+    [2, 4, 5]
+    """
+    steps, reached = [], 0.0
+    for step, share in enumerate(shares):
+        if share - reached >= RISE or step == len(shares) - 1:
+            steps.append(step)
+            reached = share
+    return steps
 
 
 def paired(spec: ModelSpec, version: int, shadow: int, trial: TrialState) -> list[AccuracyMeasured]:

@@ -11,7 +11,9 @@ from models.features import Row
 from models.losses import LOG_LOSS_SCALE
 from models.profile import ReferenceProfile, SignalProfile
 from models.profiling import Binner
+from models.scorecard import Scorecard
 from models.spec import ModelSpec
+from models.strata import Strata
 from stream.core.clocks import lateness_ms
 from stream.core.deltas import Place
 from stream.core.packing import Kind, early_ms, kind_of
@@ -74,6 +76,7 @@ class Source:
 
     Attributes:
         binner: None where the profile is not known any more, or is not of the spec's features.
+        scorecard: None where there is no binner, or the profile has no estimator.
     """
 
     def __init__(self, kind: Kind, spec: ModelSpec, profile: ReferenceProfile | None) -> None:
@@ -81,7 +84,9 @@ class Source:
         self.spec = spec
         self.tick_ms = spec.tick_ms
         self.segments = tuple(_segment(name, spec, profile) for name in kind.segments)
+        self.strata = Strata(spec, profile)
         self.binner = _binner(spec, profile)
+        self.scorecard = _scorecard(self.binner, profile)
         self._rulers = _rulers(self.binner, profile)
         self._cells = [(r.name, i, r.size) for r in self._rulers for i in range(r.size)]
         self._starts = [0, *accumulate(ruler.size for ruler in self._rulers)]
@@ -160,6 +165,11 @@ def _binner(spec: ModelSpec, profile: ReferenceProfile | None) -> Binner | None:
         return Binner(profile, spec)
     except KeyError:  # the spec has gained a feature that this version never saw
         return None
+
+
+def _scorecard(binner: Binner | None, profile: ReferenceProfile | None) -> Scorecard | None:
+    estimator = profile.estimator if profile else None
+    return Scorecard(estimator, binner) if binner and estimator else None
 
 
 def _rulers(binner: Binner | None, profile: ReferenceProfile | None) -> list[Ruler]:

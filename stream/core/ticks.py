@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 
 from stream.core.trails import Offsets, hull
-from stream.events import Pairs, SummaryComputed
+from stream.events import Outcomes, Pairs, SummaryComputed
 
 REFUSED: Final = "refused:"  # counters of a summary: "refused:<entity>:<reason>"
 
@@ -172,3 +172,19 @@ def added_pairs(one: Pairs, other: Pairs) -> Pairs:
         losses=one.losses + other.losses,
         shadow_losses=one.shadow_losses + other.shadow_losses,
     )
+
+
+def added_outcomes(one: Outcomes, other: Outcomes) -> Outcomes:
+    return Outcomes(
+        n=one.n + other.n,
+        sums=added_by_name(one.sums, other.sums),
+        squares=added_by_name(one.squares, other.squares),
+    )
+
+
+def added_by_name(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    """
+    >>> added_by_name({"a": 1}, {"a": 1, "b": 2})
+    {'a': 2, 'b': 2}
+    """
+    return {**one, **{name: one.get(name, 0) + value for name, value in other.items()}}

@@ -16,8 +16,8 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 
 from models.spec import ModelSpec, Window
-from stream.core.ticks import add_up
-from stream.events import SummaryComputed
+from stream.core.ticks import add_up, added, added_outcomes
+from stream.events import Outcomes, SummaryComputed
 
 STEPS: Final = 24  # a window slides by this part of itself, or by a tick if that is longer
 MAX_CELLS: Final = 240  # held of one window, so that state is bounded whatever the label horizon
@@ -54,6 +54,10 @@ class Cell(Struct, array_like=True):
     signals: dict[str, list[int]] = {}
     revision: int = -1  # newest that was published of the window ending here
     dirty: bool = True
+    predicted: dict[str, int] = {}
+    estimates: list[int] = []
+    outcomes: dict[str, Outcomes] = {}
+    latest: int | None = None  # tick in which the last label arrived
 
     def add(self, more: Cell | SummaryComputed, *, signals: bool) -> None:
         self.predictions += more.predictions
@@ -61,15 +65,27 @@ class Cell(Struct, array_like=True):
         self.arrived += more.arrived if isinstance(more, Cell) else sum(more.bets)
         _sum_up(self.sums, more.sums)
         _sum_up(self.squares, more.squares)
+        _sum_up(self.predicted, more.predicted)
+        self.estimates = added(self.estimates, more.estimates)
+        for stratum, some in more.outcomes.items():
+            known = self.outcomes.get(stratum)
+            self.outcomes[stratum] = added_outcomes(known, some) if known else some
+        if more.latest is not None:
+            self.latest = more.latest if self.latest is None else max(self.latest, more.latest)
         if signals:
             add_up(self.signals, more.signals)
 
 
 class Published(NamedTuple):
-    """One window to tell of: what lies in it, and how often it was told of before."""
+    """One window to tell of: what lies in it, and how often it was told of before.
+
+    Attributes:
+        cells: whose sum the total is, newest first.
+    """
 
     total: Cell
     revision: int
+    cells: list[Cell]
 
 
 class Series(Struct, omit_defaults=True):
@@ -98,9 +114,11 @@ class Series(Struct, omit_defaults=True):
         self.published = closed
         for index, cell in enumerate(self.cells):
             if cell.dirty and _complete(cell, closed, plan):
-                cell.dirty = False
                 cell.revision += 1
-                yield Published(self._total(index, plan), cell.revision)
+                window = self._window(index, plan, cell.revision)
+                # Labels that came after the last closed tick: not all of that time are here yet.
+                cell.dirty = (window.total.latest or 0) >= closed
+                yield window
         self._forget(closed, plan)
 
     def _is_forgotten(self, tick: int) -> bool:
@@ -154,18 +172,19 @@ class Series(Struct, omit_defaults=True):
                 cells.append(cell)
         self.cells = cells
 
-    def _total(self, index: int, plan: Plan) -> Cell:
-        last = self.cells[index]
+    def _window(self, index: int, plan: Plan, revision: int) -> Published:
+        last, cells = self.cells[index], []
         total = Cell(last.end - plan.length, last.end)
         for cell in reversed(self.cells[: index + 1]):
             if plan.length and cell.start < last.end - plan.length:
                 break
             total.add(cell, signals=True)
+            cells.append(cell)
             if not plan.length:
                 total.start = cell.start
                 if total.labelled >= plan.labels:
                     break
-        return total
+        return Published(total, revision, cells)
 
     def _forget(self, closed: int, plan: Plan) -> None:
         if plan.cell:

@@ -1,0 +1,25 @@
+"""Label delays on bins: how late, in quarter octaves."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+BINS: Final = 112  # the last one begins after eight years
+
+#: A label that is s seconds late is in the last bin b with EDGES[b] <= s: steps of 2 ** (1 / 4).
+EDGES: Final[Ints] = np.ceil(2 ** (np.arange(BINS + 1) / 4) - 1e-9).astype(np.int64) - 1
+
+
+def lateness_bin(delays_ms: Ints) -> Ints:
+    """The bin of each delay; that of a label from before its prediction is 0.
+
+    >>> lateness_bin(np.array([-5, 999, 1000, 3_000, 86_400_000]))
+    array([ 0,  0,  4,  8, 65])
+    """
+    seconds = np.maximum(delays_ms, 0) // 1000
+    return np.searchsorted(EDGES[:BINS], seconds, side="right").astype(np.int64) - 1

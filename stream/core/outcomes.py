@@ -1,0 +1,89 @@
+"""Labels by stratum: what they said of the predictions of a tick, and how late they came.
+
+Whether a label has come yet may depend on what it says (see `models.strata`), so each pair of
+predicted and true stratum is counted apart. What they said is restated by corrections; how late
+they came is a fact about first labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from models.strata import MAX_STRATA
+from stream.core.deltas import Deltas, add_named, add_outcomes
+from stream.core.grouping import Floats, Groups, Ints, micro, sums_by
+from stream.core.joining import Joined
+from stream.core.lateness import BINS, lateness_bin
+from stream.core.sources import Source
+from stream.events import Outcomes
+
+_PAIRS: Final = MAX_STRATA**2
+
+
+def strata_of(sources: Sequence[Source], outputs: Floats, labels: Floats) -> Ints:
+    """Predicted stratum * MAX_STRATA + true stratum of each event, shape (n,).
+
+    Args:
+        sources: of events of one task, with as many outputs.
+    """
+    first = sources[0].strata
+    if not first.by_value:
+        return first.of_outputs(outputs) * MAX_STRATA + first.of_labels(labels)
+    pairs = zip(sources, outputs[:, 0].tolist(), labels.tolist(), strict=True)
+    strata = [s.strata.of_value(o) * MAX_STRATA + s.strata.of_value(y) for s, o, y in pairs]
+    return np.array(strata, dtype=np.int64)
+
+
+def name_of(stratum: int) -> str:
+    """
+    >>> name_of(MAX_STRATA + 3)
+    '1/3'
+    """
+    predicted, true = divmod(stratum, MAX_STRATA)
+    return f"{predicted}/{true}"
+
+
+def count_outcomes(
+    strata: Ints, signs: Floats, measures: Mapping[str, Floats], groups: Groups, deltas: Deltas
+) -> None:
+    """Add measures to the places of the predictions, by stratum.
+
+    Args:
+        signs: -1 where a correction takes away what an earlier label said, else 1; shape (n,).
+        measures: of each event, shape (n,).
+    """
+    who = groups.who
+    cells, of = np.unique(groups.of * _PAIRS + strata[who], return_inverse=True)
+
+    def totals(values: Floats) -> list[int]:
+        return sums_by(of, (signs * micro(values))[who], len(cells))
+
+    n = np.bincount(of, weights=signs[who], minlength=len(cells)).tolist()
+    sums = {name: totals(values) for name, values in measures.items()}
+    squares = {name: totals(values**2) for name, values in measures.items()}
+    for i, cell in enumerate(cells.tolist()):
+        place, stratum = divmod(cell, _PAIRS)
+        more = Outcomes(
+            n=int(n[i]),
+            sums={name: column[i] for name, column in sums.items()},
+            squares={name: column[i] for name, column in squares.items()},
+        )
+        add_outcomes(deltas.at(groups.places[place]).outcomes, name_of(stratum), more)
+
+
+def count_arrivals(
+    strata: Ints, labelled: Sequence[tuple[Source, Joined]], groups: Groups, deltas: Deltas
+) -> None:
+    """Count first labels by stratum and delay in the places of their predictions."""
+    delays = np.array([one.arrived_ms - one.predicted_ms for _, one in labelled], dtype=np.int64)
+    columns = strata[: len(labelled)] * BINS + lateness_bin(delays)
+    for place, column, count in groups.cells(columns, _PAIRS * BINS):
+        stratum, late = divmod(column, BINS)
+        by_delay = deltas.at(place).arrivals.setdefault(name_of(stratum), {})
+        add_named(by_delay, str(late), count)
+    ticks = [one.arrived_ms // source.tick_ms for source, one in labelled]
+    for place, who in zip(groups.of.tolist(), groups.who.tolist(), strict=True):
+        deltas.at(groups.places[place]).arrived_in(ticks[who])
