@@ -167,10 +167,11 @@ class Bank:
         return dict(zip(self._names, map(float, self._levels()), strict=True))
 
     def suspend(self, name: str) -> None:
-        """Stop watching a signal, as long as its alert is open."""
+        """Stop watching a signal, as long as its alert is open. What it has learned goes, too: a
+        snapshot keeps nothing of it, and a restored bank must go on as this one does."""
         i, self._told = self._places[name], {}
         self._suspended[i] = True
-        self._stack.reset([i])
+        self._stack.load(i, _numbers(None))
 
     def resume(self, name: str) -> None:
         """Watch a signal again, from no evidence."""
