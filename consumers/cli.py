@@ -9,6 +9,7 @@ import typer
 
 from consumers.commands import (
     config,
+    console,
     dlq,
     erasing,
     events,
@@ -33,6 +34,7 @@ for name, subject in (
     ("dlq", dlq.app),
     ("config", config.app),
     ("keys", keys.app),
+    ("console", console.app),
 ):
     app.add_typer(subject, name=name)
 for command in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from models.profile import ReferenceProfile, SignalProfile
 from models.spec import ModelSpec
@@ -12,6 +13,9 @@ from stream.core.trials import TrialState
 from stream.core.watching import Watch
 from stream.core.windows import Cell, Plan, Published
 from stream.events import MICRO, AccuracyMeasured, DriftMeasured, Measure
+
+#: What validation calls a metric that is shown under another name.
+VALIDATED: Final = {"accuracy": "correct"}
 
 
 def accuracy(
@@ -42,7 +46,11 @@ def accuracy(
         labelled=total.labelled,
         coverage=total.labelled / total.predictions,
         metrics=metrics,
-        baseline={name: validated[name] for name in metrics if name in validated},
+        baseline={
+            name: validated[known]
+            for name in metrics
+            if (known := VALIDATED.get(name, name)) in validated
+        },
         champion=champion,
     )
 
