@@ -16,6 +16,7 @@ from consumers.console.views import FleetRow, State, fleet_row, state_of
 
 CHECK_SECONDS: Final = 10.0  # models go stale by the clock, without an event
 MAX_STREAMS: Final = 100
+SLICE_SECONDS: Final = 0.5  # how long the console may wait for a stream to end
 
 
 class Update(Struct, frozen=True, kw_only=True):
@@ -33,12 +34,18 @@ class Update(Struct, frozen=True, kw_only=True):
 
 
 class Feed:
-    """Makes the stream of one page; counts how many are open."""
+    """Makes the stream of one page.
+
+    Attributes:
+        open: how many there are.
+        closing: set when the console ends, so that no stream holds it up.
+    """
 
     def __init__(
         self, board: Board, standing: Callable[[], Standing], clock: Callable[[], int], boot: str
     ) -> None:
         self.open = 0
+        self.closing = False
         self._board = board
         self._standing = standing
         self._clock = clock
@@ -62,7 +69,7 @@ class Feed:
         whole, checked = since is None, 0.0
         self.open += 1
         try:
-            while True:
+            while not self.closing:
                 sequence = self._board.sequence
                 rows = self._rows(model, since or 0, told, check=checked <= 0)
                 update = Update(
@@ -76,10 +83,15 @@ class Feed:
                         return
                     checked = CHECK_SECONDS
                 since, whole = sequence, False
-                await asyncio.sleep(every_seconds)
+                await self._wait(every_seconds)
                 checked -= every_seconds
         finally:
             self.open -= 1
+
+    async def _wait(self, seconds: float) -> None:
+        while seconds > 0 and not self.closing:
+            await asyncio.sleep(min(seconds, SLICE_SECONDS))
+            seconds -= SLICE_SECONDS
 
     def _sequence(self, last_event_id: str) -> int | None:
         boot, _, sequence = last_event_id.rpartition("-")

@@ -122,9 +122,9 @@ class Guard:
             raise Refusal(403, "the request comes from another origin")
         if origin is None and (by_cookie or "authorization" not in headers):
             raise Refusal(403, "the request does not say where it comes from")
-        length = headers.get("content-length", "")
-        if not length.isdecimal() or int(length) > MAX_BODY:
-            raise Refusal(413, f"a request needs a length of at most {MAX_BODY} bytes")
+        length = headers.get("content-length", "0")
+        if "transfer-encoding" in headers or not length.isdecimal() or int(length) > MAX_BODY:
+            raise Refusal(413, f"a request says its length, of at most {MAX_BODY} bytes")
 
 
 def token_of(headers: dict[str, str]) -> tuple[str, bool]:

@@ -146,6 +146,9 @@ class Pipeline:
                         self._stopping.wait(INTERVAL_SECONDS)
             except (DriftlineError, KafkaException) as error:
                 self.problem = explained(error)
+            except Exception as error:
+                log.exception("pipeline")
+                self.problem = f"sampling failed and begins again: {explained(error)}"
             self._stopping.wait(INTERVAL_SECONDS)
 
     def _sample(self, reader: RangeReader, admin: Any) -> Sample:
@@ -183,7 +186,7 @@ def _committed(admin: Any, group: str, topic: str, spans: list[Span]) -> dict[in
             [asked], request_timeout=TIMEOUT_SECONDS
         ).values()
         places = answer.result(timeout=TIMEOUT_SECONDS).topic_partitions
-    except KafkaException as error:
+    except (KafkaException, TimeoutError) as error:
         log.debug("no offsets", group=group, error=str(error))
         return None
     known = {p.partition: p.offset for p in places if p.topic == topic and p.offset >= 0}
@@ -194,7 +197,7 @@ def _members(admin: Any, group: str) -> tuple[int | None, str | None]:
     try:
         [answer] = admin.describe_consumer_groups([group], request_timeout=TIMEOUT_SECONDS).values()
         described = answer.result(timeout=TIMEOUT_SECONDS)
-    except KafkaException as error:
+    except (KafkaException, TimeoutError) as error:
         log.debug("group not described", group=group, error=str(error))
         return None, None
     return len(described.members), described.state.name.lower()

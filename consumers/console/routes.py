@@ -12,11 +12,12 @@ from typing import Annotated, Any, Final, cast
 
 import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
-from fastapi.exceptions import HTTPException, RequestValidationError
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
 from consumers.console import charts, views
@@ -388,7 +389,7 @@ def admit_stream(parts: Here) -> None:
 async def stream(
     request: Request,
     parts: Here,
-    model: Window = None,
+    model: str | None = None,
     every: Annotated[float, Query(ge=0.5, le=60)] = 1.0,
     last: Annotated[str, Query(max_length=100)] = "",
 ) -> AsyncIterator[ServerSentEvent]:

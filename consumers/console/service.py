@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from types import FrameType
 
 import structlog
 import uvicorn
@@ -44,7 +45,7 @@ def run(settings: Settings) -> int:
         log.info("console", url=f"http://{settings.console_host}:{settings.console_port}/")
         if not on_loopback(settings) and not parts.access.any_tokens():
             log.warning("no token opens this console yet", make="driftline console token new NAME")
-        uvicorn.run(
+        config = uvicorn.Config(
             guarded(settings, parts),
             host=settings.console_host,
             port=settings.console_port,
@@ -55,7 +56,20 @@ def run(settings: Settings) -> int:
             timeout_graceful_shutdown=STOP_SECONDS,
             limit_concurrency=500,
         )
+        Server(config, parts.feed).run()
     return 0
+
+
+class Server(uvicorn.Server):
+    """Ends the streams when it is told to end: it waits for answers that are on their way."""
+
+    def __init__(self, config: uvicorn.Config, feed: Feed) -> None:
+        super().__init__(config)
+        self._feed = feed
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._feed.closing = True
+        super().handle_exit(sig, frame)
 
 
 def on_loopback(settings: Settings) -> bool:

@@ -16,7 +16,7 @@ export async function call(path, { method = "GET", body, signal } = {}) {
       method,
       signal,
       headers: body === undefined ? {} : { "content-type": "application/json" },
-      body: body === undefined ? (method === "GET" ? undefined : "") : JSON.stringify(body),
+      body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
