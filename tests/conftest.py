@@ -93,7 +93,7 @@ def kafka_settings(bootstrap: str, topic_prefix: str, tmp_path: Path) -> Setting
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: its driver keeps an event loop in this thread
 def chromium() -> Iterator[Launch]:
     """Opens a browser with nothing remembered: `chromium(width, scheme)` gives a page."""
     try:
