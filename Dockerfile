@@ -14,7 +14,8 @@ FROM python:3.11.14-slim-bookworm
 # One process per stage is the unit of scale: numeric libraries must not start a pool in each.
 ENV PATH=/opt/driftline/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 RUN useradd --system --uid 10001 --home-dir /var/lib/driftline driftline \
-    && install -d -o driftline -g driftline /var/lib/driftline /var/lib/driftline/artefacts
+    && install -d -o driftline -g driftline /var/lib/driftline /var/lib/driftline/artefacts \
+    /var/lib/driftline/console
 COPY --from=build /opt/driftline /opt/driftline
 WORKDIR /var/lib/driftline
 USER 10001

@@ -31,7 +31,7 @@ test: venv  ## everything: lint, types, layers, all tests on real servers; says 
 	@bash scripts/test
 
 test-quick: venv  ## the tests that need no server: seconds
-	$(BIN)/python -m pytest -q -m "not kafka and not postgres and not demo and not faults"
+	$(BIN)/python -m pytest -q -m "not kafka and not postgres and not browser and not demo and not faults"
 
 test-faults: venv  ## the long fault tests: processes, brokers, networks and disks that fail; an hour
 	@scripts/prepare-system

@@ -99,6 +99,16 @@ TABLE: Final[dict[str, Rights]] = {
         sees=(READER_GROUP, TRAINER_GROUP, *STAGES),
         everywhere=("Describe", "DescribeConfigs"),
     ),
+    "console": Rights(
+        "driftline console: every event whole, and what people decide in it",
+        reads=(
+            *("accuracy", "drift", "alerts", "commands", "lifecycle", "summaries"),
+            *("requests", "predictions", "feedback", "examples", *DEAD),
+        ),
+        writes=("lifecycle",),
+        sees=(READER_GROUP, TRAINER_GROUP, *STAGES),
+        transactions=RELAY,
+    ),
     "operator": Rights(
         "people at the command line: driftline models, alerts, publish, dlq, erase",
         reads=(*DEAD, "alerts"),

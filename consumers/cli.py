@@ -10,6 +10,7 @@ import typer
 from consumers.commands import (
     alerts,
     config,
+    console,
     dlq,
     erasing,
     events,
@@ -35,6 +36,7 @@ for name, subject in (
     ("dlq", dlq.app),
     ("config", config.app),
     ("keys", keys.app),
+    ("console", console.app),
 ):
     app.add_typer(subject, name=name)
 for command in (

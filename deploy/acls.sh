@@ -6,7 +6,6 @@
 #     bash deploy/acls.sh
 set -euo pipefail
 : "${KAFKA_ACLS:?set it to kafka-acls.sh and how to connect}"
-
 # score: driftline worker --stages score
 $KAFKA_ACLS --add --allow-principal User:driftline-score --operation Read --topic driftline.requests.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-score --operation Read --topic driftline.lifecycle.v1
@@ -77,6 +76,28 @@ $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe -
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe --group driftline.score
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe --group driftline.monitor
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe --group driftline.evaluate
+
+# console: driftline console: every event whole, and what people decide in it
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.accuracy.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.drift.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.alerts.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.commands.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --operation Write --topic driftline.lifecycle.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.summaries.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.requests.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.predictions.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.feedback.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.examples.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.requests.v1.dlq
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.predictions.v1.dlq
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.feedback.v1.dlq
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.commands.v1.dlq
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Describe --group driftline.reader
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Describe --group driftline.trainer
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Describe --group driftline.score
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Describe --group driftline.monitor
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Describe --group driftline.evaluate
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Write --operation Describe --transactional-id driftline.relay
 
 # operator: people at the command line: driftline models, alerts, publish, dlq, erase
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.requests.v1.dlq

@@ -69,11 +69,21 @@ def now_ms() -> int:
 
 
 class Database:
-    """Transactions on one database; safe to use from many threads and processes."""
+    """Transactions on one database; safe to use from many threads and processes.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        name: what errors call it.
+    """
+
+    def __init__(self, url: str, name: str = "registry") -> None:
+        self._name = name
         self._engine = _engine(url)
         self.url = masking.url(self._engine.url.render_as_string(hide_password=True))
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return str(self._engine.dialect.name)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -103,7 +113,7 @@ class Database:
         """Bring the schema to this program's, in one transaction. Returns its revision."""
         with self._errors():
             if self._engine.dialect.name == "sqlite":
-                self._use_write_ahead_log()
+                self.use_write_ahead_log()
             with _MIGRATING:
                 health = self.health()
                 if not health.known:
@@ -119,7 +129,7 @@ class Database:
         found = self.read(revision)
         return Health(url=self.url, revision=found, head=head(), revisions=revisions())
 
-    def _use_write_ahead_log(self) -> None:
+    def use_write_ahead_log(self) -> None:
         # Kept in the file, so once is enough; it cannot be done inside a transaction.
         raw = self._engine.raw_connection()
         try:
@@ -139,8 +149,8 @@ class Database:
         detail = str(cause).strip()
         undefined_table = getattr(cause, "sqlstate", "") == "42P01"
         if undefined_table or detail.startswith("no such table"):
-            return RegistryOutdated(f"registry {self.url}: {detail}; run `driftline migrate`")
-        return RegistryUnavailable(f"registry {self.url}: {detail}")
+            return RegistryOutdated(f"{self._name} {self.url}: {detail}; run `driftline migrate`")
+        return RegistryUnavailable(f"{self._name} {self.url}: {detail}")
 
 
 class Door:

@@ -119,6 +119,22 @@ class Settings(Connection, BaseSettings):
         default=None, ge=0, le=65535, description="of /livez, /readyz, /metrics; none by default"
     )
     metrics_host: str = Field(default="127.0.0.1", description="the address it listens on")
+    # Console
+    console_host: str = Field(default="127.0.0.1", description="the address the console listens on")
+    console_port: int = Field(default=8420, ge=0, le=65535)
+    console_origins: tuple[str, ...] = Field(
+        default=(),
+        description="further origins it is reached by, as `https://driftline.example.org`",
+    )
+    console_anonymous: Literal["read", "none"] = Field(
+        default="read", description="what whoever is on this machine may do without a token"
+    )
+    console_url: str = Field(
+        default="sqlite:///driftline-console.db", description="SQLAlchemy URL of its history"
+    )
+    console_points: int = Field(
+        default=5000, ge=100, description="windows kept of each model and kind of window"
+    )
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

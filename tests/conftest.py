@@ -1,9 +1,9 @@
 """Fixtures and rules of the whole test run.
 
 A test that needs the real broker asks for `broker`, `bootstrap`, `topic_prefix` or
-`kafka_settings`, one that needs PostgreSQL for `postgres_url`; their markers follow from that.
-Where the machine lacks one of them the tests are skipped and the summary says how to get it; with
-CI set, a skip is a failure.
+`kafka_settings`, one that needs PostgreSQL for `postgres_url`, one that looks at pages for
+`chromium`; their markers follow from that. Where the machine lacks one of them the tests are
+skipped and the summary says how to get it; with CI set, a skip is a failure.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import pytest
 
 from stream.settings import Settings
 from tests import broker as brokers
-from tests import postgres
+from tests import browsers, postgres
 from tests.broker import Broker
+from tests.browsers import Launch
 
 CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
-MARKED_BY_FIXTURE = {"broker": "kafka", "postgres_url": "postgres"}
+MARKED_BY_FIXTURE = {"broker": "kafka", "postgres_url": "postgres", "chromium": "browser"}
 COUNTER = itertools.count()
 
 # A developer's own settings must not reach the tests.
@@ -90,6 +91,16 @@ def kafka_settings(bootstrap: str, topic_prefix: str, tmp_path: Path) -> Setting
         artefact_url=f"file:{tmp_path}/artefacts",
         session_timeout_seconds=6,
     )
+
+
+@pytest.fixture(scope="module")  # no longer: its driver keeps an event loop in this thread
+def chromium() -> Iterator[Launch]:
+    """Opens a browser with nothing remembered: `chromium(width, scheme)` gives a page."""
+    try:
+        with browsers.launcher() as launch:
+            yield launch
+    except browsers.Unavailable as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ def test_the_command_prints_the_table(monkeypatch: pytest.MonkeyPatch, tmp_path:
     ("entity", "who"),
     [
         ("commands", {"evaluate"}),
-        ("lifecycle", {"trainer", "operator"}),
+        ("lifecycle", {"trainer", "operator", "console"}),
         ("accuracy", {"evaluate"}),
         ("examples", {"monitor"}),
         ("checkpoints.monitor", {"monitor"}),

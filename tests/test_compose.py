@@ -31,7 +31,7 @@ def parse(arguments: list[str]) -> dict[str, Any]:
     """What the command line would hand to its function; exits where the program would."""
     command: Any = typer.main.get_command(app)
     words = list(arguments)
-    while hasattr(command, "commands"):
+    while hasattr(command, "commands") and words:
         command = command.commands[words.pop(0)]
     parameters: dict[str, Any] = command.make_context(arguments[0], words).params
     return parameters
@@ -55,8 +55,30 @@ def test_runs_each_stage_in_a_service_of_its_own() -> None:
 
 
 def test_keeps_services_scalable() -> None:
-    """Neither a fixed container name nor a host port stands in the way of `--scale`."""
-    assert not [name for name in OURS if {"container_name", "ports"} & OURS[name].keys()]
+    """Neither a fixed container name nor a host port stands in the way of `--scale`.
+
+    The console is there once: it has a past of its own.
+    """
+    scaled = OURS.keys() - {"console"}
+    assert not [name for name in scaled if {"container_name", "ports"} & OURS[name].keys()]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_publishes_on_loopback_only(name: str) -> None:
+    """Nothing is reached from outside the machine unless somebody opens it."""
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", ()))
+
+
+def test_the_console_is_published_at_the_port_it_listens_on() -> None:
+    """So that the host name a browser sends is one that the console knows; its past outlives it."""
+    port = Settings().console_port
+    console = OURS["console"]
+
+    assert console["ports"] == [f"127.0.0.1:{port}:{port}"]
+    assert f":{port}/livez" in " ".join(console["healthcheck"]["test"])
+    place = Path(console["environment"]["DRIFTLINE_CONSOLE_URL"].removeprefix("sqlite:///")).parent
+    assert f"console:{place}" in console["volumes"]
+    assert any(str(place) in line for line in DOCKERFILE)
 
 
 @pytest.mark.parametrize("name", OURS)

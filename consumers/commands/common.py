@@ -47,12 +47,12 @@ class Group(TyperGroup):
             raise typer.Exit(code) from error
 
 
-def group(help_text: str) -> typer.Typer:
-    """An empty group of commands in the house's manner."""
+def group(help_text: str, *, alone: bool = False) -> typer.Typer:
+    """An empty group of commands in the house's manner; `alone`: its name is a command as well."""
     return typer.Typer(
         help=help_text,
         cls=Group,
-        no_args_is_help=True,
+        no_args_is_help=not alone,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -22,6 +22,9 @@ from stream.events import MICRO, AccuracyMeasured, DriftMeasured, Lateness, Meas
 
 RISE: Final = 0.02  # from one point of a curve to the next that is shown
 
+#: What validation calls a metric that is shown under another name.
+VALIDATED: Final = {"accuracy": "correct"}
+
 
 def accuracy(
     spec: ModelSpec,
@@ -52,7 +55,11 @@ def accuracy(
         labelled=total.labelled,
         coverage=total.labelled / total.predictions,
         metrics=metrics,
-        baseline={name: validated[name] for name in metrics if name in validated},
+        baseline={
+            name: validated[known]
+            for name in metrics
+            if (known := VALIDATED.get(name, name)) in validated
+        },
         champion=champion,
         estimate=estimate(estimator, total.estimates) if estimator else None,
     )
