@@ -90,7 +90,7 @@ def artefact_disk_full(world: World) -> Outcome:
         (run,) = trainers.registry.runs(MODEL)
         assert run.verdict == "failed", run
         assert "No space left on device" in run.reason, run.reason
-        left = [path for path in disk.rglob("*") if path.is_file() and path != filler]
+        left = [path.name for path in disk.rglob("*") if path.is_file() and path != filler]
         assert not left, f"half an artefact lies about: {left}"
         filler.unlink()
         trainers.sent["retrain"].clear()

@@ -102,7 +102,8 @@ def perform(
         raise
     except Exception as error:
         kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-        return Result(row, time.monotonic() - begun, error=f"{kind}{error}")
+        told = f"{kind}{error}".replace(f"{directory}/", "")
+        return Result(row, time.monotonic() - begun, error=told)
     finally:
         world.close()
     return Result(row, time.monotonic() - begun, outcome)
