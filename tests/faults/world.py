@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -198,7 +199,8 @@ class World:
             for name in ("duplicates", "corrections", "orphans"):
                 assert naive.counters[name] == self.feed.traffic.counts[name], name
         except Exception as error:  # with a protection removed anything may be found
-            return f"{type(error).__name__}: {error}"
+            where = traceback.extract_tb(error.__traceback__)[-1].name
+            return f"{type(error).__name__} in {where}: {error}"
         return "equal"
 
     def _ends(self) -> str:
