@@ -38,7 +38,7 @@ POISON = (
 HUGE = b"x" * 300_000  # more than `max_event_bytes`
 POISONED_ENTITIES = ("requests", *INPUTS["monitor"])
 BACKLOG, RECORD_BYTES = 1_000_000, 500
-GROWTH_MIB = 400  # the most that a worker may take for a backlog of any length
+GROWTH_MIB = 250  # the most that a worker may take for a backlog of any length
 
 
 class Poisoner(threading.Thread):
@@ -98,6 +98,7 @@ def poison(world: World) -> Outcome:
         oracle.check_replay(logs)
         naive = oracle.check_naive(logs, lateless=lateless)
         oracle.check_evaluate(logs)
+        oracle.check_unique(logs)
         oracle.check_offsets(logs)
         return naive
 

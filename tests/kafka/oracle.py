@@ -29,7 +29,7 @@ from stream.topics import HEADER_REROUTED, STAGES
 from tests.kafka.logs import Logs
 from tests.kafka.loop import Offsets
 from tests.kafka.naive import Naive
-from tests.kafka.traffic import POISONED, SPEC
+from tests.kafka.traffic import SPEC
 from tests.monitoring import merged
 from tests.topics import Seen
 
@@ -153,7 +153,7 @@ def check_naive(logs: Logs, *, lateless: bool) -> Naive:
     """The sums of all deltas and the examples are those of the naive fold of the logs."""
     watermarks = {p: logs.progress(p)[-1].watermark_ms for p in logs.partitions}
     predictions, feedback = (
-        [record for record in logs.of(entity) if _belongs(record, logs)]
+        [record for record in logs.good(entity) if _belongs(record, logs)]
         for entity in ("predictions", "feedback")
     )
     naive = Naive(SPEC, predictions, feedback, watermarks)
@@ -203,11 +203,8 @@ def _check_counters(totals: Totals, naive: Naive) -> None:
 
 
 def _belongs(record: Seen, logs: Logs) -> bool:
-    """Not one that was sent on to where it belongs, or that came from there, or that is poison."""
-    names = {name for name, _ in record.headers}
-    if POISONED in names:
-        return False
-    if record.key is None or HEADER_REROUTED in names:
+    """Not one that was sent on to where it belongs, or that came from there."""
+    if record.key is None or any(name == HEADER_REROUTED for name, _ in record.headers):
         return True
     return logs.right_partition(record.key) == record.partition
 
@@ -257,7 +254,7 @@ def last_accuracy(logs: Logs) -> AccuracyMeasured:
 def check_unique(logs: Logs) -> None:
     """One id, one effect: no event, alert revision or command lies in a topic twice."""
     for entity in (*EFFECTS, "predictions", "examples"):
-        ids = [json.loads(record.value or b"")["id"] for record in logs.of(entity)]
+        ids = [json.loads(record.value or b"")["id"] for record in logs.good(entity)]
         assert len(ids) == len(set(ids)), entity
     commands = [msgspec.convert(data, Command) for data in logs.data("commands")]
     assert len({command.command_id for command in commands}) == len(commands)
