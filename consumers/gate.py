@@ -82,8 +82,7 @@ def gate(settings: Settings) -> Gate:
     publisher = Publisher(settings)
 
     def refuse(output: Output) -> None:
-        entity, key, value, _, headers, _ = output
-        publisher.send(entity, key, value, headers=headers)
+        publisher.send(output.entity, output.key, output.value, headers=output.headers)
         publisher.flush()
 
     checked = trust(settings, "commands")

@@ -114,19 +114,24 @@ class Coder(Struct, frozen=True):
                [nan, 2. ],
                [2. , nan]])
         """
-        shape = (len(rows), len(self.categories))
-        if not any(self.categories):
-            try:  # the common case, in half the time: numbers only, none missing
-                return np.fromiter(
-                    chain.from_iterable(rows), np.float64, shape[0] * shape[1]
-                ).reshape(shape)
-            except TypeError:
-                pass
-        matrix = np.empty(shape, order="F")
+        if all(known is None for known in self.categories):
+            return numbers(rows, len(self.categories))
+        matrix = np.empty((len(rows), len(self.categories)), order="F")
         columns = zip(*rows, strict=True)
         for place, (known, column) in enumerate(zip(self.categories, columns, strict=False)):
             matrix[:, place] = column if known is None else _codes(known, column)
         return matrix
+
+
+def numbers(rows: Sequence[Row], width: int) -> NDArray[np.float64]:
+    """Rows of numbers only as a matrix, in half the time of going by columns.
+
+    >>> numbers([(1.5, 2.0), (None, 3.0)], 2)
+    array([[1.5, 2. ],
+           [nan, 3. ]])
+    """
+    flat = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * width)
+    return flat.reshape(len(rows), width)
 
 
 def _codes(known: tuple[str, ...], column: Sequence[Value]) -> list[float]:

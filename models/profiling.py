@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from models.features import Row, frequent
+from models.features import Row, frequent, numbers
 from models.profile import ReferenceProfile, SignalProfile, Validation
 from models.rhythms import Rhythm
 from models.spec import ModelSpec
@@ -82,6 +82,7 @@ class Binner:
         names = (*spec.feature_names, *prediction_signals(spec, np.empty((0, spec.outputs))))
         self._spec = spec
         self._signals = [signals[name] for name in names]
+        self._has_categories = any(signal.kind == "categorical" for signal in self._signals)
         self._places = [_places(signal) for signal in self._signals]
         self._edges = [np.array(signal.edges) for signal in self._signals]
         self.names = names
@@ -97,7 +98,11 @@ class Binner:
             outputs: shape (n, spec.outputs).
         """
         codes = np.empty((len(rows), len(self.names)), dtype=np.int64, order="F")
-        columns: list[Sequence[object] | Floats] = [*zip(*rows, strict=True)]
+        columns: list[Sequence[object] | Floats]
+        if self._has_categories:
+            columns = [*zip(*rows, strict=True)]
+        else:
+            columns = [*numbers(rows, len(self._spec.features)).T]
         columns += prediction_signals(self._spec, outputs).values()
         for i, column in enumerate(columns):
             codes[:, i] = self._bins(i, column)

@@ -69,6 +69,18 @@ def to_ms(time: datetime) -> int:
 
 
 @lru_cache(maxsize=4096)  # events of one batch share their times
+def ms_of(text: str) -> int:
+    """
+    >>> ms_of("1970-01-01T00:00:01.5Z")
+    1500
+
+    Raises:
+        msgspec.ValidationError: it is no time by RFC 3339.
+    """
+    return to_ms(msgspec.convert(text, datetime))
+
+
+@lru_cache(maxsize=4096)
 def from_ms(time_ms: int) -> datetime:
     """
     >>> from_ms(1500).isoformat()
@@ -87,7 +99,7 @@ def derived_id(*cause: object) -> str:
 
 
 def hashed(cause: str) -> str:
-    """`derived_id` of what \\x1f separates."""
+    """`derived_id` of what \x1f separates."""
     return hashlib.sha256(cause.encode(), usedforsecurity=False).hexdigest()[:32]
 
 

@@ -241,4 +241,5 @@ class SigningWriter:
         if output.entity != "commands" or output.value is None:
             return output
         topic = topics[output.entity]
-        return output._replace(value=signed(self._key, topic, output.key or b"", output.value))
+        sealed = signed(self._key, topic, output.key or b"", output.value)
+        return msgspec.structs.replace(output, value=sealed)

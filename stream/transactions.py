@@ -108,16 +108,18 @@ class Transactor:
 
     def _produce(self, outputs: Iterable[Output], topics: Mapping[str, str]) -> None:
         produce = self._producer.produce
-        for entity, key, value, partition, headers, timestamp_ms in outputs:
-            where = -1 if partition is None else partition
+        for one in outputs:
+            topic, key, value = topics[one.entity], one.key, one.value
+            headers, timestamp_ms = one.headers, one.timestamp_ms
+            where = -1 if one.partition is None else one.partition
             try:
                 if headers or timestamp_ms is not None:
                     more = _more(headers, timestamp_ms)
-                    produce(topics[entity], value, key, where, **more)
+                    produce(topic, value, key, where, **more)
                 else:
-                    produce(topics[entity], value, key, where)
+                    produce(topic, value, key, where)
             except BufferError:
-                self._put(topics[entity], value, key, where, _more(headers, timestamp_ms))
+                self._put(topic, value, key, where, _more(headers, timestamp_ms))
 
     def _put(
         self,

@@ -169,13 +169,13 @@ _offset, _timestamp, _key, _value, _headers = map(
 def columns(batches: Iterable[list[Any]]) -> Records:
     """What `LeanRecords` yields, as columns."""
     parsed = list(chain.from_iterable(batches))
-    headers = list(map(_headers, parsed))
+    any_headers = any(map(_headers, parsed))
     return Records(
         list(map(_offset, parsed)),
         list(map(_timestamp, parsed)),
         list(map(_key, parsed)),
         list(map(_value, parsed)),
-        list(map(tuple, headers)) if any(headers) else ((),) * len(parsed),
+        list(map(tuple, map(_headers, parsed))) if any_headers else ((),) * len(parsed),
     )
 
 

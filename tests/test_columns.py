@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from stream.core.decoding import Decoded, decode
@@ -38,7 +39,10 @@ def records(entity: str, bad: bytes, places: set[int]) -> list[Record]:
 
 
 def outcome(decoded: Decoded) -> list[tuple[int, str]]:
-    events = [(e.record.offset, f"{e.data} {e.row} {e.values} {e.time_ms}") for e in decoded.events]
+    events = [
+        (e.record.offset, f"{msgspec.json.encode(e.data)!r} {e.row} {e.values} {e.time_ms}")
+        for e in decoded.events
+    ]
     others = [(r.offset, why.reason) for r, why in (*decoded.refused, *decoded.unknown)]
     return sorted(events + others)
 

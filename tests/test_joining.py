@@ -124,7 +124,7 @@ def test_a_prediction_expires_when_the_watermark_is_past_its_horizon_and_not_bef
     story.pass_to(100 + HORIZON_MS)
     assert not story.counted
     story.pass_to(101 + HORIZON_MS)
-    assert [one[1:] for one in story.join.counted] == [(1, "expired", 100 + HORIZON_MS)]
+    assert [one[1:] for one in story.join.counted] == [(1, "expired", 100 + HORIZON_MS, 1)]
     assert story.join.held == 0
 
 
@@ -134,7 +134,7 @@ def test_a_label_waits_for_its_prediction_until_the_watermark_is_past_its_patien
     story.pass_to(300 + EARLY_MS)
     assert story.join.early == 1
     story.pass_to(301 + EARLY_MS)
-    assert [one[1:] for one in story.join.counted] == [(None, "orphans", 300 + EARLY_MS)]
+    assert [one[1:] for one in story.join.counted] == [(None, "orphans", 300 + EARLY_MS, 1)]
     assert story.join.early == 0
 
 

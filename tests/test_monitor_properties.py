@@ -13,9 +13,11 @@ from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 from hypothesis import given, settings
 
 from models import losses
+from stream.core import batchjoin
 from stream.core.monitor import MonitorProcessor
 from stream.core.processor import Batch, Fleet, Output, Record
 from stream.events import ProgressReported
@@ -44,6 +46,14 @@ from tests.monitoring import (
 
 SEEDS = st.integers(0, 2**32 - 1)
 END_MS = T0 + 10**7
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_batches_are_joined_together() -> Iterator[None]:
+    """As large ones are, from two events on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batchjoin, "FEW", 2)
+        yield
 
 
 def some_log(rng: random.Random, *, late: bool = False, version_two: bool = False) -> list[Sent]:

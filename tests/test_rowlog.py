@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import hypothesis.strategies as st
+import numpy as np
+import pytest
 from hypothesis import given, settings
 
 from stream.core import rowlog
@@ -135,3 +137,24 @@ def test_rows_that_come_and_go_between_two_writes_leave_no_trace() -> None:
     log.put("a", 1, b"x")
     log.pop("a")
     assert log.changes(complete=False) == {}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 30), unique=True), max_size=8), st.integers(1, 6))
+def test_many_put_at_once_are_put_as_each_in_turn(batches: list[list[int]], rows: int) -> None:
+    """Also where parts fill up in between."""
+    one, other = RowLog("join"), RowLog("join")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rowlog, "MAX_BYTES", rows * 30)
+        for number, batch in enumerate(batches):
+            keys = [f"id-{key}" for key in batch]
+            dues_ms = np.array([key * number for key in batch], dtype=np.int64)
+            bodies = np.full((len(batch), 2), number, dtype=np.uint8)
+            one.put_all(keys, dues_ms, bodies)
+            for place, key in enumerate(keys):
+                other.put(key, int(dues_ms[place]), bodies[place].tobytes())
+            assert one.get_all(keys) == other.get_all(keys)
+            assert one.take_due(number) == other.take_due(number)
+            if number % 3:
+                complete = number % 3 == 1
+                assert one.changes(complete=complete) == other.changes(complete=complete)

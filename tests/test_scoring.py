@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.spec import Feature, ModelSpec
 from stream import envelope
+from stream.core import scored
 from stream.core.decoding import decode
 from stream.core.partitioning import partition_of
 from stream.core.processor import Batch, Context, CoreSettings, Fleet, Output, Record
@@ -88,6 +90,67 @@ def test_a_prediction_is_the_cloud_event_that_the_envelope_would_write() -> None
     assert msgspec.json.decode(output.value) == msgspec.json.decode(written)
 
 
+def plain(offset: int, id_: str = "", features: bytes = b"", model: str = "churn") -> Record:
+    """A request as plain JSON."""
+    text = features or msgspec.json.encode(GOOD_FEATURES)
+    head = msgspec.json.encode({"prediction_id": id_ or f"r-{offset}", "model": model})
+    return Record(offset, NOW, b"k", head[:-1] + b',"features":' + text + b"}")
+
+
+@pytest.mark.parametrize("challengers", [(), (2, 3), (4,)])  # 4 is not loaded: it says nothing
+@pytest.mark.parametrize("model", ["churn", "colours"])
+def test_a_batch_is_encoded_to_the_bytes_of_each_alone(
+    model: str, challengers: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is alike in all predictions is encoded once, but for those that have more to say."""
+    features = b'{"x":1.5}' if model == "colours" else b""
+    ids = ["a", 'quo"ted', "back\\slash", "grün", "<b>&"]
+    records = [plain(i, id_, features, model) for i, id_ in enumerate(ids)]
+    traced = request(len(ids), model, **({"x": 1.5} if features else {}))
+    colours = FakeLive(COLOURS, challengers=challengers, predict=_thirds)
+    fleet = {"churn": FakeLive(challengers=challengers), "colours": colours}
+
+    outputs = processor().apply(batch(*records), fleet)
+    mixed = processor().apply(batch(*records, traced), fleet)
+    monkeypatch.setattr(scored, "_framed", _one_by_one)
+    alone = processor().apply(batch(*records), fleet)
+
+    assert outputs == alone == mixed[:-1]
+    assert [made(output).prediction_id for output in outputs] == ids
+
+
+def _one_by_one(*arguments: Any) -> list[bytes]:
+    return list(map(msgspec.json.encode, scored._envelopes(*arguments)))
+
+
+def _thirds(version: int, rows: Sequence[Sequence[object]]) -> NDArray[np.float64]:
+    if version == 4:
+        raise KeyError(version)
+    return np.array([[0.25, 0.25, 0.5]] * len(rows))
+
+
+@pytest.mark.parametrize("beside", [[], [b"{"], [b"[" * 5_000]])
+@pytest.mark.parametrize("structured", [False, True])
+def test_features_are_handed_on_as_they_came(beside: list[bytes], structured: bool) -> None:
+    """Not a digit changes, whatever else is in the batch."""
+    odd = b'{ "plan":\ttrue,\n"age": 41.50, "visits per day" : 5E-1, "age": 1e0 }'
+    record = plain(0, "a", odd)
+    if structured:
+        head = (
+            b'{"specversion":"1.0","id":"1","source":"s","type":"driftline.prediction.requested.v1"'
+        )
+        record = record._replace(value=head + b',"data":' + (record.value or b"") + b"}")
+    records = [record, *(Record(i, NOW, b"k", value) for i, value in enumerate(beside, 1))]
+
+    output, *_ = [
+        output
+        for output in processor().apply(batch(*records, plain(9)), {"churn": FakeLive()})
+        if output.entity == "predictions"
+    ]
+    assert b'"features":' + odd + b"," in (output.value or b"")
+    assert made(output).features == {"age": 1.0, "visits per day": 0.5, "plan": True}
+
+
 def test_monitor_reads_what_score_writes() -> None:
     fleet = {"churn": FakeLive(challengers=(2,)), "colours": FakeLive(COLOURS, challengers=(2,))}
     outputs = processor().apply(
@@ -102,10 +165,7 @@ def test_monitor_reads_what_score_writes() -> None:
 
 
 def _simplex() -> Fleet:
-    def predict(version: int, rows: Sequence[Sequence[object]]) -> NDArray[np.float64]:
-        return np.array([[0.25, 0.25, 0.5]] * len(rows))
-
-    return {"colours": FakeLive(COLOURS, challengers=(2,), predict=predict)}
+    return {"colours": FakeLive(COLOURS, challengers=(2,), predict=_thirds)}
 
 
 def test_predictions_come_in_the_order_of_requests_across_models() -> None:

@@ -20,7 +20,8 @@ class Event(Struct, frozen=True, gc=False):
 
     Attributes:
         time_ms: event time.
-        data: the event's struct; `features` in it is a generated struct, use `row` instead.
+        data: the event's struct; `features` in it is a generated struct, of requests still text:
+            use `row` instead.
         row: feature values in the order of the spec; () for feedback.
         values: predictions: the output as `spec.outputs` floats; feedback: the encoded label.
     """

@@ -13,7 +13,7 @@ import msgspec
 
 from stream.core.processor import CoreSettings, Headers, Records
 from stream.core.shapes import Shape
-from stream.envelope import to_ms
+from stream.envelope import ms_of
 
 BROKEN = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _ATTRIBUTE = b"specversion"
@@ -68,7 +68,7 @@ def _is_plain(text: bytes) -> bool:
 def _structured(envelopes: Sequence[Any], stamps: Sequence[int]) -> Columns:
     times = [envelope.time for envelope in envelopes]
     times_ms = [
-        stamp if time is None else to_ms(time) for time, stamp in zip(times, stamps, strict=True)
+        stamp if time is None else ms_of(time) for time, stamp in zip(times, stamps, strict=True)
     ]
     data = [envelope.data for envelope in envelopes]
     return Columns(times_ms, data, [envelope.traceparent for envelope in envelopes])

@@ -24,7 +24,7 @@ from stream.core.columns import BROKEN, has_attributes, read_columns
 from stream.core.known import VALUES, Known, served_here, values_of
 from stream.core.processor import CoreSettings, Fleet, Record, Records
 from stream.core.shapes import shape_of
-from stream.envelope import Opened, open_record, read, to_ms
+from stream.envelope import Opened, ms_of, open_record, read
 from stream.errors import Refused
 from stream.events import (
     DEFAULT_TYPES,
@@ -150,7 +150,7 @@ class _Reader:
         try:
             values = values_of(self._entity, models, data)
             rows = self._rows(known, data)
-        except (Refused, ValueError):
+        except (Refused, ValueError, *BROKEN):
             return None
         return Events(records, times_ms, data, rows, values, traceparents)
 
@@ -161,17 +161,21 @@ class _Reader:
             return False
         try:
             if b"specversion" in value:
-                known.shape.structured.decode(value)
+                data = known.shape.structured.decode(value).data
             else:
-                known.shape.data.decode(value)
+                data = known.shape.data.decode(value)
+            self._features(known, [data])
         except BROKEN:
             return False
         return True
 
+    def _features(self, known: Known, data: Sequence[Any]) -> list[Any]:
+        return [] if self._entity == "feedback" else known.shape.features_of(data)
+
     def _rows(self, known: Known, data: Sequence[Any]) -> Sequence[Row]:
         if self._entity == "feedback":
             return ((),) * len(data)
-        return known.shape.rows([one.features for one in data])
+        return known.shape.rows(known.shape.features_of(data))
 
     def quick(self, record: Record, *, guess: bool) -> Event | None:
         """The event, if one pass tells that the record is right.
@@ -204,11 +208,12 @@ class _Reader:
                 envelope = shape.structured.decode(value)
                 data, traceparent = envelope.data, envelope.traceparent
                 if envelope.time is not None:
-                    time_ms = to_ms(envelope.time)
+                    time_ms = ms_of(envelope.time)
             elif b"\\" in value or not value.isascii():
                 return None  # the text may yet spell specversion, or not be UTF-8
             else:
                 data = shape.data.decode(value)
+            features = self._features(known, [data])
         except BROKEN:
             return None
         if data.model != name:
@@ -216,7 +221,7 @@ class _Reader:
             if other is None or other.shape is not shape:
                 return None
             known = other  # of the same features: what was decoded holds
-        return self._checked(record, time_ms, data, known, traceparent)
+        return self._checked(record, time_ms, data, features, known, traceparent)
 
     def exact(self, record: Record) -> Event | int:
         """The event, or the time of a clock record; slower.
@@ -234,10 +239,13 @@ class _Reader:
             known = self._lookup(name)
             if known is None:
                 raise Refused("unknown-model", f"no model {name!r} is live")
+            if known.shape.strict:
+                known.shape.strict.decode(opened.data)
             data = known.shape.data.decode(opened.data)
+            features = self._features(known, [data])
         except BROKEN as error:
             blame(error)
-        return self._checked(record, opened.time_ms, data, known, opened.traceparent)
+        return self._checked(record, opened.time_ms, data, features, known, opened.traceparent)
 
     def _lookup(self, name: str) -> Known | None:
         if name not in self._known:
@@ -249,7 +257,13 @@ class _Reader:
         return self._known[name]
 
     def _checked(
-        self, record: Record, time_ms: int, data: Any, known: Known, traceparent: str | None
+        self,
+        record: Record,
+        time_ms: int,
+        data: Any,
+        features: list[Any],
+        known: Known,
+        traceparent: str | None,
     ) -> Event:
         id_ = data.prediction_id
         if not (id_.isascii() and id_.isprintable()):
@@ -258,13 +272,11 @@ class _Reader:
         if not -self._max_late_ms <= ahead_ms <= self._max_ahead_ms:
             refuse_time(ahead_ms)
         values = self._values(known, data)
-        if self._entity == "feedback":
-            return Event(record, time_ms, data, (), values, traceparent)
         try:
-            row = known.shape.row(data.features)
+            rows = known.shape.rows(features)
         except ValueError as error:
             raise Refused("bad-features", str(error)) from error
-        return Event(record, time_ms, data, row, values, traceparent)
+        return Event(record, time_ms, data, rows[0] if rows else (), values, traceparent)
 
     def _clock(self, record: Record, opened: Opened) -> int:
         if not self._clock_is_event:

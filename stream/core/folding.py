@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 from models import losses
-from models.features import Row
+from models.features import Row, numbers
 from stream.core.deltas import Deltas, Place, add_named, add_pairs
 from stream.core.grouping import Floats, Groups, Ints, group, micro, sums_by
 from stream.core.joining import Joined
@@ -67,7 +67,7 @@ def _count_together(source: Source, made: Sequence[Made], deltas: Deltas) -> Non
     groups = group([source] * len(made), times_ms, [m.codes for m in made])
     for place, count in groups.sums(np.ones(len(made))):
         deltas.at(place).predictions += count
-    outputs = np.array([m.output for m in made], dtype=np.float64)
+    outputs = numbers([m.output for m in made], source.kind.outputs)
     strata = source.strata.of_outputs(outputs)
     for place, stratum, count in groups.cells(strata, source.strata.size):
         add_named(deltas.at(place).predicted, str(stratum), count)
@@ -222,7 +222,7 @@ def delay_bin(delays_ms: Ints) -> Ints:
 def _judged(rows: Sequence[Labelled], labels: Sequence[float]) -> _Judged:
     k = rows[0].source.kind.outputs
     return _Judged(
-        np.array([one.joined.values[:k] for one in rows], dtype=np.float64),
+        numbers([one.joined.values[:k] for one in rows], k),
         np.array(labels, dtype=np.float64),
         np.array([one.source.kind.loss_scale for one in rows], dtype=np.float64),
     )

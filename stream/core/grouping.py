@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,6 @@ from stream.events import MICRO
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-_Cell = tuple[Source, int, int]  # source, segment and code or -1 for all, tick
 _EXACT = 2.0**53  # sums of integers below it are exact in float64
 
 
@@ -69,25 +67,38 @@ def group(sources: Sequence[Source], times_ms: Ints, codes: Sequence[bytes]) -> 
         times_ms: shape (n,), of the sources' events.
         codes: of the values of each event's segments.
     """
-    cells: list[_Cell] = list(zip(sources, repeat(-1), _ticks(sources, times_ms), strict=False))
-    who = [*range(len(cells))]
-    if any(codes):
-        for i, (source, _, tick) in enumerate(cells[:]):
-            cells += [(source, segment << 8 | code, tick) for segment, code in enumerate(codes[i])]
-            who += [i] * len(codes[i])
-    index = {cell: i for i, cell in enumerate(dict.fromkeys(cells))}
-    of = np.fromiter(map(index.__getitem__, cells), np.int64, count=len(cells))
-    places = [
-        Place(source.kind.model, source.kind.version, source.segment_name(which), tick)
-        for source, which, tick in index
-    ]
-    return Groups(places, of[: len(sources)], of, np.array(who, dtype=np.int64))
+    index = {source: i for i, source in enumerate(dict.fromkeys(sources))}
+    known = list(index)
+    of_source = np.fromiter(map(index.__getitem__, sources), np.int64, len(sources))
+    lengths_ms = np.array([source.tick_ms for source in known], dtype=np.int64)
+    ticks, of_tick = np.unique(times_ms // lengths_ms[of_source], return_inverse=True)
+    which, who = _segments(codes)
+    width = int(which.max()) + 2
+    cells = ((of_source * len(ticks) + of_tick)[who]) * width + which + 1
+    found, of = np.unique(cells, return_inverse=True)
+    places = []
+    for cell in found.tolist():
+        rest, segment = divmod(cell, width)
+        source, tick = divmod(rest, len(ticks))
+        places.append(_place(known[source], segment - 1, int(ticks[tick])))
+    return Groups(places, of[: len(sources)], of, who)
 
 
-def _ticks(sources: Sequence[Source], times_ms: Ints) -> list[int]:
-    lengths = {source: source.tick_ms for source in dict.fromkeys(sources)}
-    ticks = times_ms // np.fromiter(map(lengths.__getitem__, sources), np.int64, len(sources))
-    return ticks.tolist()  # type: ignore[no-any-return]
+def _segments(codes: Sequence[bytes]) -> tuple[Ints, Ints]:
+    """All events, then each once more for each of its segments: which segment, and which event.
+
+    "Which" is -1 for all, else the segment's place * 256 + the value's code.
+    """
+    everyone = np.arange(len(codes))
+    counts = np.fromiter(map(len, codes), np.int64, len(codes))
+    again = np.repeat(everyone, counts)
+    place = np.arange(len(again)) - np.repeat(np.cumsum(counts) - counts, counts)
+    which = place << 8 | np.frombuffer(b"".join(codes), dtype=np.uint8)
+    return np.concatenate([np.full(len(codes), -1), which]), np.concatenate([everyone, again])
+
+
+def _place(source: Source, which: int, tick: int) -> Place:
+    return Place(source.kind.model, source.kind.version, source.segment_name(which), tick)
 
 
 def micro(values: Floats) -> Floats:

@@ -74,6 +74,7 @@ class Counted(NamedTuple):
     version: int | None
     name: str
     time_ms: int
+    n: int = 1
 
 
 class Join:

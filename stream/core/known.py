@@ -11,7 +11,7 @@ from stream.core.shapes import Shape
 from stream.errors import Refused
 from stream.events import FeedbackReceived, PredictionMade
 
-_NAMED = (str, bool)  # what labels by name are
+_NAMED = frozenset({str, bool})  # what labels by name are
 
 
 class Known(NamedTuple):
@@ -34,13 +34,31 @@ class Known(NamedTuple):
         Raises:
             Refused: bad-label, bad-data.
         """
-        said = data.label
-        if not isinstance(said, _NAMED):
+        said: Any = data.label
+        if type(said) not in _NAMED:
             return label_of(data, self.live)
         label = self.labels.get(said)
         if label is None or data.weight > MAX_WEIGHT:
             label = self.labels[said] = label_of(data, self.live)
         return label
+
+    def labels_of(self, data: Sequence[FeedbackReceived]) -> Sequence[tuple[float]]:
+        """As `label` of each."""
+        said: list[Any] = [one.label for one in data]
+        if not _NAMED.issuperset(map(type, said)) or max(one.weight for one in data) > MAX_WEIGHT:
+            return list(map(self.label, data))
+        labels = {
+            label: self.label(one) for label, one in dict(zip(said, data, strict=True)).items()
+        }
+        return list(map(labels.__getitem__, said))
+
+    def outputs_of(self, data: Sequence[PredictionMade]) -> Sequence[tuple[float, ...]]:
+        """As `output` of each."""
+        if self.live.lifecycle.spec.task == "multiclass":
+            return list(map(self.output, data))
+        for one in {one.version: one for one in data}.values():
+            self.output(one)
+        return list(zip([one.output for one in data], strict=True))  # type: ignore[arg-type]
 
     def output(self, data: PredictionMade) -> tuple[float, ...]:
         """The version's output; those of the shadows are checked.
@@ -80,6 +98,9 @@ def values_of(
     """
     if entity == "requests":
         return ((),) * len(data)
+    (known, *others) = models.values()
+    if known and not others:
+        return known.labels_of(data) if entity == "feedback" else known.outputs_of(data)
     return list(map(VALUES[entity], [models[one.model] for one in data], data))
 
 

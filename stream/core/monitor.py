@@ -9,25 +9,28 @@ Checkpoint parts: `state`, `deltas`, `join.*`, `early.*`, `parked.*`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from itertools import chain, compress
+from typing import Final
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 
-from stream.core.accepted import Event, Events
+from stream.core.accepted import Events
+from stream.core.batchjoin import BatchJoin, Labels, Predictions
 from stream.core.clocks import Clocks
 from stream.core.deadletters import dead_letter
 from stream.core.decoding import Decoded, decode
 from stream.core.deltas import Deltas, add_named
 from stream.core.folding import Labelled, Line, Made, fold_labels, fold_predictions
-from stream.core.joining import Counted, Join, Joined
+from stream.core.joining import Counted, Joined
 from stream.core.journal import Journal
-from stream.core.packing import Label, Prediction
+from stream.core.packing import Ints
 from stream.core.parking import Parking
 from stream.core.processor import Batch, Context, Fleet, Output, Parts, Record, Records
 from stream.core.refusals import counter, named_model
-from stream.core.reporting import example, progress, summaries
+from stream.core.reporting import examples, progress, summaries
 from stream.core.rerouting import misplaced, sent_on
 from stream.core.sources import Sources
 from stream.errors import Refused
@@ -55,7 +58,7 @@ class MonitorProcessor:
         self._by_broker = context.settings.clock == "append"
         self._state = _State(Clocks.of(INPUTS["monitor"]), Journal())
         self._written = b""  # the part `state`
-        self._join = Join()
+        self._join = BatchJoin()
         self._deltas = Deltas()
         self._parking = Parking(context.settings.unknown_model_wait_ms)
         self._fleet: Fleet = {}
@@ -147,49 +150,69 @@ class MonitorProcessor:
                 for i, right in elsewhere.items()
             ]
             events = events.take([i for i in range(len(events)) if i not in elsewhere])
-        if entity == "predictions":
+        if events and entity == "predictions":
             self._predict(events)
-        else:
+        elif events:
             self._label(events)
         return outputs + self._examples()
 
     def _predict(self, events: Events) -> None:
-        join, lines, watermark_ms = self._join, self._lines, self._state.clocks.watermark_ms
-        lateness_ms = self._sources.lateness_ms
-        for event in events:
-            data: Any = event.data
-            time_ms, record, values = event.time_ms, event.record, event.values
-            maker = (data.model, data.version, *data.shadow)
-            source, packer, made = lines.get(maker) or self._line(maker)
-            floor_ms = max(record.timestamp_ms - lateness_ms, watermark_ms)
-            if time_ms < floor_ms:
-                self._note_late(event, data.version, floor_ms)
-            codes = source.codes(event.row) if source.segments else b""
-            for output in data.shadow.values():
-                values += tuple(output) if type(output) is list else (output,)
-            id_ = data.prediction_id
-            prediction = Prediction(id_, time_ms, floor_ms, record.offset, codes, values)
-            if join.predict(packer, prediction, watermark_ms):
-                made.append(Made(time_ms, codes, event.row, event.values))
+        makers = [(one.model, one.version, *one.shadow) for one in events.data]
+        lines = {m: self._lines.get(m) or self._line(m) for m in dict.fromkeys(makers)}
+        of = list(map(lines.__getitem__, makers))
+        codes = [
+            line.source.codes(row) if line.source.segments else b""
+            for line, row in zip(of, events.rows, strict=True)
+        ]
+        made = Predictions(
+            [line.packer for line in of],
+            events.ids,
+            *self._times(events),
+            events.records.offsets,
+            codes,
+            _with_shadows(events),
+        )
+        taken = self._join.predict_all(made, self._state.clocks.watermark_ms)
+        counted = map(Made, events.times_ms, codes, events.rows, events.values)
+        for line, one in compress(zip(of, counted, strict=True), taken):
+            line.made.append(one)
 
     def _label(self, events: Events) -> None:
-        join, watermark_ms = self._join, self._state.clocks.watermark_ms
-        lateness_ms, early_ms = self._sources.lateness_ms, self._sources.early_ms
-        for event in events:
-            data: Any = event.data
-            model, time_ms = data.model, event.time_ms
-            floor_ms = max(event.record.timestamp_ms - lateness_ms, watermark_ms)
-            if time_ms < floor_ms:
-                self._note_late(event, None, floor_ms)
-            due_ms, said = time_ms + early_ms[model], event.values[0]
-            label = Label(data.prediction_id, time_ms, floor_ms, due_ms, said, data.weight)
-            join.label(model, label)
+        models = [one.model for one in events.data]
+        times_ms, floors_ms = self._times(events)
+        early_ms = self._sources.early_ms
+        self._join.label_all(
+            Labels(
+                models,
+                events.ids,
+                times_ms,
+                floors_ms,
+                times_ms + np.array([early_ms[model] for model in models]),
+                [said for (said,) in events.values],
+                [one.weight for one in events.data],
+            )
+        )
 
-    def _note_late(self, event: Event, version: int | None, floor_ms: int) -> None:
-        """Count an event that comes before its floor, if that is later than its model allows."""
-        model = event.data.model
-        if self._sources.is_late(model, event.time_ms, event.record.timestamp_ms):
-            self._join.counted.append(Counted(model, version, "late", floor_ms))
+    def _times(self, events: Events) -> tuple[Ints, Ints]:
+        """The times of events, and their floors; those that are late are noted."""
+        times_ms = np.array(events.times_ms, dtype=np.int64)
+        stamps_ms = np.array(events.records.stamps_ms, dtype=np.int64)
+        floors_ms = np.maximum(
+            stamps_ms - self._sources.lateness_ms, self._state.clocks.watermark_ms
+        )
+        self._note_late(events, times_ms, stamps_ms, floors_ms)
+        return times_ms, floors_ms
+
+    def _note_late(self, events: Events, times_ms: Ints, stamps_ms: Ints, floors_ms: Ints) -> None:
+        """Count events that come before their floor, if that is later than their model allows."""
+        late = np.flatnonzero(times_ms < floors_ms).tolist()
+        counts = Counter(
+            (model, getattr(data, "version", None), "late", int(floors_ms[place]))
+            for place in late
+            for data, model in [(events.data[place], events.data[place].model)]
+            if self._sources.is_late(model, int(times_ms[place]), int(stamps_ms[place]))
+        )
+        self._join.counted += [Counted(*what, count) for what, count in counts.items()]
 
     def _line(self, maker: _Maker) -> Line:
         model, version, *shadows = maker
@@ -201,8 +224,7 @@ class MonitorProcessor:
         joined, self._join.joined = self._join.joined, []
         self._joined += joined
         self._counters["joined"] += len(joined)
-        partition, classes = self._context.partition, self._sources.classes
-        return [example(one, classes[one.kind.model], partition) for one in joined]
+        return examples(joined, self._sources.classes, self._context.partition)
 
     def _refuse(self, entity: str, record: Record, refused: Refused) -> Output:
         self._counters[f"refused:{refused.reason}"] += 1
@@ -251,8 +273,22 @@ class MonitorProcessor:
         fold_labels([Labelled(again(one.kind), one) for one in self._joined], self._deltas)
         self._joined.clear()
         for counted in self._join.counted:
-            self._counters[counted.name] += 1
+            self._counters[counted.name] += counted.n
             if counted.model in self._fleet:
                 place = self._sources.place(counted.model, counted.version, counted.time_ms)
-                add_named(self._deltas.at(place).counters, counted.name, 1)
+                add_named(self._deltas.at(place).counters, counted.name, counted.n)
         self._join.counted.clear()
+
+
+def _with_shadows(events: Events) -> Sequence[tuple[float, ...]]:
+    """The outputs of the versions, each followed by those of its shadows."""
+    shadows = [one.shadow for one in events.data]
+    if not any(shadows):
+        return events.values
+    return [
+        (
+            *values,
+            *chain.from_iterable(one if type(one) is list else (one,) for one in said.values()),
+        )
+        for values, said in zip(events.values, shadows, strict=True)
+    ]

@@ -84,6 +84,9 @@ def count_arrivals(
         stratum, late = divmod(column, BINS)
         by_delay = deltas.at(place).arrivals.setdefault(name_of(stratum), {})
         add_named(by_delay, str(late), count)
-    ticks = [one.arrived_ms // source.tick_ms for source, one in labelled]
-    for place, who in zip(groups.of.tolist(), groups.who.tolist(), strict=True):
-        deltas.at(groups.places[place]).arrived_in(ticks[who])
+    ticks = np.array([one.arrived_ms // source.tick_ms for source, one in labelled], dtype=np.int64)
+    cells, of = np.unique(groups.of, return_inverse=True)
+    latest = np.full(len(cells), np.iinfo(np.int64).min)
+    np.maximum.at(latest, of, ticks[groups.who])
+    for place, tick in zip(cells.tolist(), latest.tolist(), strict=True):
+        deltas.at(groups.places[place]).arrived_in(tick)

@@ -6,13 +6,22 @@ because a model, its version, shadows and horizons are the same for a great many
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
 from struct import Struct as Layout
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 from msgspec import Struct
 from msgspec.structs import astuple
+from numpy.typing import NDArray
 
 from models.spec import ModelSpec
+from stream.core.rowparts import HEAD, HEAD_FIELDS
+
+Bytes = NDArray[np.uint8]
+Ints = NDArray[np.int64]
+Rows = NDArray[Any]  # structured
 
 _FINISHED: Final = 0x8000_0000  # beside the number of the kind: the row has its label
 _LATE: Final = 0x4000_0000  # it has a floor that is later than its time
@@ -118,6 +127,27 @@ class Packer:
         self._pending = Layout(f"<IQ{codes}s{values}d")
         self._late = Layout(f"<IQ{codes}s{values}dI")
         self._finished = Layout(f"<IIQqdd{codes}s{kind.outputs}d")
+        fields: list[Any] = [
+            *HEAD_FIELDS,
+            ("number", "<u4"),
+            ("offset", "<u8"),
+            ("codes", "u1", (codes,)),
+            ("values", "<f8", (values,)),
+        ]
+        self._pending_rows = np.dtype(fields)
+        self._late_rows = np.dtype([*fields, ("late_ms", "<u4")])
+        self._finished_bodies = np.dtype(
+            [
+                ("number", "<u4"),
+                ("revision", "<u4"),
+                ("offset", "<u8"),
+                ("predicted_ms", "<i8"),
+                ("label", "<f8"),
+                ("weight", "<f8"),
+                ("codes", "u1", (codes,)),
+                ("values", "<f8", (kind.outputs,)),
+            ]
+        )
 
     def pending(self, made: Prediction) -> bytes:
         """A row that waits for its label. Its time is the row's due time less the horizon."""
@@ -134,6 +164,54 @@ class Packer:
             return Prediction(id_, time_ms, time_ms + late_ms, offset, codes, tuple(values))
         fields = self._pending.unpack(body)
         return Prediction(id_, time_ms, time_ms, fields[1], fields[2], fields[3:])
+
+    def all_pending(
+        self,
+        offsets: Sequence[int],
+        codes: Sequence[bytes],
+        values: Sequence[tuple[float, ...]],
+        late_ms: Ints,
+    ) -> Bytes:
+        """As `pending` of each: shape (n, bytes).
+
+        Args:
+            late_ms: shape (n,), the floors less the times: all above 0, or none.
+        """
+        is_late = late_ms[0] > 0
+        rows = np.empty(len(offsets), dtype=self._late_rows if is_late else self._pending_rows)
+        rows["number"] = self.number | (_LATE if is_late else 0)
+        rows["offset"] = offsets
+        rows["codes"] = np.frombuffer(b"".join(codes), np.uint8).reshape(rows["codes"].shape)
+        flat = np.fromiter(chain.from_iterable(values), np.float64, rows["values"].size)
+        rows["values"] = flat.reshape(rows["values"].shape)
+        if is_late:
+            rows["late_ms"] = np.minimum(late_ms, _MAX_U32)
+        return rows.view(np.uint8).reshape(len(rows), rows.itemsize)[:, HEAD.size :]
+
+    def read_all_pending(self, rows: Sequence[bytes]) -> tuple[Rows, Ints]:
+        """Rows with their heads, whose numbers are equal, as a table, and late_ms of each.
+
+        The table's fields: serial, due_ms, number, offset, codes, values.
+        """
+        if rows[0][HEAD.size + 3] & 0x40:
+            table = np.frombuffer(b"".join(rows), dtype=self._late_rows)
+            return table, table["late_ms"].astype(np.int64)
+        table = np.frombuffer(b"".join(rows), dtype=self._pending_rows)
+        return table, np.zeros(len(rows), dtype=np.int64)
+
+    def all_finished(
+        self, made: Rows, times_ms: Ints, labels: Sequence[float], weights: Sequence[float]
+    ) -> Bytes:
+        """As `finish` of each: shape (n, bytes). `made`: a table of `read_all_pending`."""
+        rows = np.zeros(len(made), dtype=self._finished_bodies)
+        rows["number"] = self.number | _FINISHED
+        rows["offset"] = made["offset"]
+        rows["predicted_ms"] = times_ms
+        rows["label"] = labels
+        rows["weight"] = weights
+        rows["codes"] = made["codes"]
+        rows["values"] = made["values"][:, : self.kind.outputs]
+        return rows.view(np.uint8).reshape(len(rows), rows.itemsize)
 
     def finish(self, made: Prediction, label: float, weight: float) -> bytes:
         """The row of a prediction that has got its label."""

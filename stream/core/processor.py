@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, overload
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from models.profile import ReferenceProfile
@@ -96,7 +97,7 @@ class Batch(NamedTuple):
     records: Sequence[Record]
 
 
-class Output(NamedTuple):
+class Output(Struct, frozen=True, gc=False):
     """One record to produce. `partition` None: by the key, with the configured partitioner.
 
     `timestamp_ms` None: now. Where a replayer is the clock, what goes to a stage's input topic

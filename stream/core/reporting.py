@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import repeat
 from typing import Final
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from stream.core.framing import SLOT, framed, texts, time_text
 from stream.core.joining import Joined
+from stream.core.packing import Kind
 from stream.core.partitioning import partition_of
 from stream.core.processor import Output
 from stream.envelope import SPEC_VERSION, derived_id, from_ms, hashed, write
 from stream.events import Label, ProgressReported, SummaryComputed
 
 SOURCE: Final = "driftline/monitor"
+EXAMPLE: Final = "driftline.example.labelled.v1"
 _ENCODER: Final = msgspec.json.Encoder()
-_new: Final = tuple.__new__  # half the price of Output(...)
 
 
 class _Example(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -47,32 +50,87 @@ class _Envelope(Struct, frozen=True, gc=False):
     data: _Example
 
 
-def example(joined: Joined, classes: Sequence[str], partition: int) -> Output:
-    """A prediction and its label; the label in one spelling, however it came."""
-    id_, kind, revision, label = joined.id, joined.kind, joined.revision, joined.label
-    labelled_ms = joined.labelled_ms
-    envelope = _Envelope(
+def examples(
+    joined: Sequence[Joined], classes: Mapping[str, Sequence[str]], partition: int
+) -> list[Output]:
+    """Predictions and their labels; a label in one spelling, however it came.
+
+    Args:
+        classes: by model, as labels are spelt; none for numbers.
+    """
+    values: list[bytes] = [b""] * len(joined)
+    alike: dict[Kind, list[int]] = {}
+    for place, one in enumerate(joined):
+        if one.weight == 1.0 and not one.revision:
+            alike.setdefault(one.kind, []).append(place)
+        else:
+            values[place] = _ENCODER.encode(_envelope(one, classes, partition))
+    for places in alike.values():
+        encoded = _framed([joined[place] for place in places], classes, partition)
+        for place, value in zip(places, encoded, strict=True):
+            values[place] = value
+    keys = [one.id.encode() for one in joined]
+    return list(map(Output, repeat("examples"), keys, values, repeat(partition)))
+
+
+def _envelope(one: Joined, classes: Mapping[str, Sequence[str]], partition: int) -> _Envelope:
+    kind, names = one.kind, classes[one.kind.model]
+    return _Envelope(
         SPEC_VERSION,
-        hashed(f"example\x1f{kind.model}\x1f{id_}\x1f{revision}"),
+        _id(one),
         SOURCE,
-        "driftline.example.labelled.v1",
-        from_ms(labelled_ms),
+        EXAMPLE,
+        from_ms(one.labelled_ms),
         "application/json",
         _Example(
-            id_,
+            one.id,
             kind.model,
             kind.version,
             partition,
-            joined.offset,
-            joined.predicted_ms,
-            labelled_ms,
-            classes[int(label)] if classes else label,
-            UNSET if joined.weight == 1.0 else joined.weight,
-            revision,
+            one.offset,
+            one.predicted_ms,
+            one.labelled_ms,
+            names[int(one.label)] if names else one.label,
+            UNSET if one.weight == 1.0 else one.weight,
+            one.revision,
         ),
     )
-    value = _ENCODER.encode(envelope)
-    return _new(Output, ("examples", id_.encode(), value, partition, (), None))
+
+
+def _framed(
+    joined: Sequence[Joined], classes: Mapping[str, Sequence[str]], partition: int
+) -> list[bytes]:
+    """First labels of one kind and of weight 1: the same bytes in half the time."""
+    kind = joined[0].kind
+    frame = _Envelope(
+        SPEC_VERSION,
+        SLOT,
+        SOURCE,
+        EXAMPLE,
+        SLOT,
+        "application/json",
+        _Example(SLOT, kind.model, kind.version, partition, SLOT, SLOT, SLOT, SLOT),
+    )
+    labels: list[Label] = [one.label for one in joined]
+    if names := classes[kind.model]:
+        labels = [names[int(one.label)] for one in joined]
+    labelled_ms = [one.labelled_ms for one in joined]
+    return framed(
+        frame,
+        [
+            texts(map(_id, joined)),
+            map(time_text, labelled_ms),
+            texts([one.id for one in joined]),
+            texts([one.offset for one in joined]),
+            texts([one.predicted_ms for one in joined]),
+            texts(labelled_ms),
+            texts(labels),
+        ],
+    )
+
+
+def _id(one: Joined) -> str:
+    return hashed(f"example\x1f{one.kind.model}\x1f{one.id}\x1f{one.revision}")
 
 
 def summaries(

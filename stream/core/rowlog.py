@@ -17,20 +17,26 @@ pointer in its part (8, for each row that is live and at most one that is gone).
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
+from operator import add
 from struct import Struct as Layout
 from typing import Final, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from stream.core.processor import Parts
-from stream.core.rowparts import HEAD, NEVER, OVERHEAD, SERIAL, Part, fitting, read_part
+from stream.core.rowparts import HEAD, NEVER, OVERHEAD, SERIAL, Part, fitting, pieces, read_part
+
+Ints = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
 
 FAN: Final = 8
 MAX_BYTES: Final = 917_504  # at which a part is closed, so that it fits a broker's default of 1 MiB
 
 _pack = HEAD.pack
-_pack_serial = SERIAL.pack
 _serial = SERIAL.unpack_from
 _due = Layout("<q").unpack_from
 
@@ -75,6 +81,17 @@ class RowLog:
         row = self._rows.get(key)
         return None if row is None else (_due(row, 8)[0], row[16:])
 
+    def get_all(self, keys: Iterable[str]) -> list[bytes]:
+        """Rows as they are packed: `rowparts.HEAD`, then the body; empty where there is none."""
+        return list(map(self._rows.get, keys, repeat(b"")))
+
+    def has_none(self, keys: Iterable[str]) -> bool:
+        """Whether there is no row of any of the keys."""
+        return self._rows.keys().isdisjoint(keys)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._rows
+
     def put(self, key: str, due_ms: int, body: bytes) -> None:
         """Add or replace a row."""
         rows = self._rows
@@ -90,6 +107,22 @@ class RowLog:
         part.size += len(key) + len(body) + OVERHEAD
         if part.size > MAX_BYTES:
             self._close()
+
+    def put_all(self, keys: Sequence[str], dues_ms: Ints, bodies: Bytes) -> None:
+        """As `put` of each, in turn.
+
+        Args:
+            keys: all different.
+            dues_ms: shape (n,).
+            bodies: shape (n, bytes), all of one length.
+        """
+        self._drop_all(list(filter(None, map(self._rows.get, keys))))
+        rows = np.empty((len(keys), 8 + bodies.shape[1]), dtype=np.uint8)
+        rows[:, :8] = dues_ms.astype("<i8").view(np.uint8).reshape(-1, 8)
+        rows[:, 8:] = bodies
+        self._append(
+            keys, pieces(rows.tobytes(), rows.shape[1], len(keys)), int(dues_ms.min(initial=NEVER))
+        )
 
     def pop(self, key: str) -> bytes | None:
         """Take a row out and return its body."""
@@ -168,6 +201,12 @@ class RowLog:
             part = self._parts[bisect_right(self._firsts, serial) - 1]
         part.drop(serial)
 
+    def _drop_all(self, rows: list[bytes]) -> None:
+        serials = np.frombuffer(b"".join([row[:8] for row in rows]), dtype="<u8")
+        places = np.searchsorted(self._firsts, serials, side="right") - 1
+        for place in np.unique(places).tolist():
+            self._parts[place].drop_all(serials[places == place])
+
     def _due_of(self, part: Part, before_ms: int) -> list[Row]:
         due, part.due_ms = [], NEVER
         for key in part.keys:
@@ -201,17 +240,27 @@ class RowLog:
     def _move(self, keys: list[str], due_ms: int) -> None:
         """Put rows, none of them due before, to the end; their parts are not held any more."""
         rows = self._rows
-        for key in keys:
-            row = rows[key]
+        self._append(keys, [rows[key][8:] for key in keys], due_ms)
+
+    def _append(self, keys: Sequence[str], rows: Sequence[bytes], due_ms: int) -> None:
+        """Add rows to the tail, and to another one when it is full. `rows`: without serials."""
+        lengths = np.fromiter(map(len, keys), np.int64, len(keys))
+        lengths += np.fromiter(map(len, rows), np.int64, len(keys))
+        sizes = np.cumsum(lengths + (OVERHEAD - SERIAL.size))
+        start = before = 0
+        while start < len(keys):
             part = self._tail or self._open()
-            if due_ms < part.due_ms:
-                part.due_ms = due_ms
-            slots = part.slots
-            rows[key] = _pack_serial(part.first + len(slots)) + row[8:]
-            slots.append(key)
-            part.size += len(key) + len(row) - HEAD.size + OVERHEAD
+            full = int(np.searchsorted(sizes, before + MAX_BYTES - part.size, side="right"))
+            end = min(full + 1, len(keys))
+            serials = np.arange(part.end, part.end + end - start, dtype="<u8").tobytes()
+            some = map(add, pieces(serials, SERIAL.size, end - start), rows[start:end])
+            self._rows.update(zip(keys[start:end], some, strict=True))
+            part.slots += keys[start:end]
+            part.due_ms = min(part.due_ms, due_ms)
+            part.size += int(sizes[end - 1]) - before
             if part.size > MAX_BYTES:
                 self._close()
+            start, before = end, int(sizes[end - 1])
 
     def _tidy(self) -> None:
         """Forget unwritten parts whose rows have all gone again, as if they had never come."""

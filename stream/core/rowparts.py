@@ -7,10 +7,14 @@ from struct import Struct as Layout
 from typing import Final
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
+Serials = NDArray[np.uint64]
 NEVER: Final = 2**63 - 1
 SERIAL: Final = Layout("<Q")
 HEAD: Final = Layout("<Qq")  # serial number, due time in ms
+HEAD_FIELDS: Final = [("serial", "<u8"), ("due_ms", "<i8")]  # the same, of many at once
 OVERHEAD: Final = HEAD.size + 8  # bytes that a part has for a row, beside its key and body
 _CODEC: Final = msgspec.msgpack.Decoder(tuple[int, int, list[str], list[bytes]])
 
@@ -45,6 +49,17 @@ class Part:
         self.dead += 1
         if self.name:
             self.gone[slot >> 3] |= 1 << (slot & 7)
+            self.stale = True
+
+    def drop_all(self, serials: Serials) -> None:
+        """Shape (n,)."""
+        slots = (serials - np.uint64(self.first)).astype(np.int64)
+        for slot in slots.tolist():
+            self.slots[slot] = None
+        self.dead += len(slots)
+        if self.name:
+            gone = np.frombuffer(self.gone, dtype=np.uint8)
+            np.bitwise_or.at(gone, slots >> 3, (1 << (slots & 7)).astype(np.uint8))
             self.stale = True
 
     @property
@@ -106,3 +121,8 @@ def fitting(parts: list[Part], max_bytes: int) -> list[Part]:
             break
         fitting.append(part)
     return fitting
+
+
+def pieces(data: bytes, length: int, count: int) -> list[bytes]:
+    """Data cut into as many pieces of one length."""
+    return [data[place * length : (place + 1) * length] for place in range(count)]

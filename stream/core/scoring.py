@@ -7,15 +7,10 @@ that the champion has no finite output for is refused; a shadow that fails is le
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from functools import partial
+from collections.abc import Mapping, Sequence
 from itertools import repeat
-from typing import Any
 
-import msgspec
 import numpy as np
-from msgspec import Struct
 
 from models.features import Row
 from models.losses import MAX_VALUE
@@ -26,45 +21,13 @@ from stream.core.parking import Parking
 from stream.core.partitioning import partitions_of
 from stream.core.processor import Batch, Context, Fleet, LiveModel, Output, Parts, Record
 from stream.core.refusals import Refusals
-from stream.envelope import SPEC_VERSION, from_ms
+from stream.core.scored import Columns, Said, encoded
 from stream.errors import Refused
 
-SOURCE = "driftline/score"
-KIND = "driftline.prediction.made.v1"
 _ENTITY = "requests"
-_ENCODER = msgspec.json.Encoder()
 _PREDICTIONS, _NO_HEADERS, _NO_STAMPS = repeat("predictions"), repeat(()), repeat(None)
-_new_output = partial(tuple.__new__, Output)  # from its fields; half the price of Output(...)
 _CANNOT = (ArithmeticError, TypeError, ValueError)  # what a model may raise for odd rows
 _NO_OUTPUT = Refused("bad-output", "the model has no finite output for these features")
-
-Said = float | list[float] | None  # one output; None where the model has none that is finite
-
-
-class _Prediction(Struct, frozen=True, gc=False, omit_defaults=True):
-    """`PredictionMade`, its features still in the struct that the request was decoded into."""
-
-    prediction_id: str
-    model: str
-    version: int
-    output: Said
-    features: Any
-    spec_revision: int
-    generation: int
-    shadow: dict[str, Said] = {}
-
-
-class _Envelope(Struct, frozen=True, gc=False, omit_defaults=True):
-    """`stream.envelope.Envelope` with its data inside, so that one pass encodes both."""
-
-    specversion: str
-    id: str
-    source: str
-    type: str
-    time: datetime
-    datacontenttype: str
-    data: _Prediction
-    traceparent: str | None = None
 
 
 class ScoreProcessor:
@@ -140,9 +103,8 @@ class ScoreProcessor:
         # Where a replayer is the clock, a prediction happened when its request did.
         of_request = self._settings.clock == "event"
         stamps = events.records.stamps_ms if of_request else _NO_STAMPS
-        fields = zip(_PREDICTIONS, keys, values, partitions, _NO_HEADERS, stamps, strict=False)
-        outputs = list(map(_new_output, fields))
-        if None in values:
+        outputs = list(map(Output, _PREDICTIONS, keys, values, partitions, _NO_HEADERS, stamps))
+        if not all(values):
             outputs = [
                 self._refuse(record, _NO_OUTPUT) if output.value is None else output
                 for record, output in zip(events.records, outputs, strict=True)
@@ -151,11 +113,11 @@ class ScoreProcessor:
 
     def _values(self, events: Events, fleet: Fleet) -> list[bytes | None]:
         """Encoded predictions; None where the model has no output."""
-        by_model = _by_model(events)
-        if len(by_model) == 1:
-            return self._score(events, fleet[events.data[0].model])
+        models = {one.model for one in events.data}
+        if len(models) == 1:
+            return self._score(events, fleet[models.pop()])
         values: list[bytes | None] = [None] * len(events)
-        for name, places in by_model.items():
+        for name, places in _by_model(events).items():
             scored = self._score(events.take(places), fleet[name])
             for i, value in zip(places, scored, strict=True):
                 values[i] = value
@@ -170,38 +132,19 @@ class ScoreProcessor:
         rows = events.rows
         said = _outputs(live, lifecycle.champion, rows)
         shadows = {str(v): self._shadow(live, v, rows) for v in lifecycle.shadows}
-        predictions = map(
-            _Prediction,
+        columns = Columns(
+            events.records.offsets,
+            events.times_ms,
             events.ids,
-            repeat(lifecycle.model),
-            repeat(lifecycle.champion),
             said,
             [one.features for one in events.data],
-            repeat(lifecycle.spec_revision),
-            repeat(lifecycle.generation),
-            _beside(shadows) if shadows else repeat({}),
+            _beside(shadows) if shadows else [],
+            events.traceparents,
         )
-        lines: list[bytes | None] = [*self._encoded(events, predictions)]
+        lines: list[bytes | None] = [*encoded(columns, lifecycle, self._partition)]
         if None in said:
             lines = [None if one is None else line for one, line in zip(said, lines, strict=True)]
         return lines
-
-    def _encoded(self, events: Events, predictions: Iterable[_Prediction]) -> list[bytes]:
-        """One structured CloudEvent for each, all in one call. JSON text has no line breaks."""
-        place = f"{self._partition}/"
-        envelopes = map(
-            _Envelope,
-            repeat(SPEC_VERSION),
-            # A derived event's id tells its cause: here the request's place is enough.
-            [f"{place}{offset}" for offset in events.records.offsets],
-            repeat(SOURCE),
-            repeat(KIND),
-            map(from_ms, events.times_ms),
-            repeat("application/json"),
-            predictions,
-            events.traceparents,
-        )
-        return _ENCODER.encode_lines(list(envelopes)).split(b"\n")[:-1]
 
     def _shadow(self, live: LiveModel, version: int, rows: Sequence[Row]) -> list[Said]:
         """A shadow's outputs. Its failure must not touch the champion's predictions."""

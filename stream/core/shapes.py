@@ -32,16 +32,34 @@ class Shape(NamedTuple):
     """How one model's events of one entity are read.
 
     Attributes:
-        structured: the whole CloudEvent, data included, in one pass.
+        structured: the whole CloudEvent, data included, in one pass. Its time is still text: few of
+            a batch differ.
         data: the data alone: a plain value, or one with binary-mode headers.
+        features: of requests: what `features` of many events, in JSON lists, hold. `structured` and
+            `data` leave them as text, which score hands on as it came.
+        strict: of requests: the data with its features, for the reason of a refusal.
         categorical: places of categorical features.
         outputs: floats that a prediction has.
     """
 
     structured: msgspec.json.Decoder[Any]
     data: msgspec.json.Decoder[Any]
+    features: msgspec.json.Decoder[Any] | None
+    strict: msgspec.json.Decoder[Any] | None
     categorical: tuple[int, ...]
     outputs: int
+
+    def features_of(self, data: Sequence[Any]) -> list[Any]:
+        """Generated structs, one for each event.
+
+        Raises:
+            msgspec.DecodeError, RecursionError, UnicodeDecodeError: text that is not right.
+        """
+        found = [one.features for one in data]
+        if self.features is None:
+            return found
+        parsed: list[Any] = self.features.decode(b"[%b]" % b",".join(found))
+        return parsed
 
     def rows(self, features: Sequence[Any]) -> list[Row]:
         """As `row`, of many."""
@@ -94,8 +112,21 @@ def _remembered(entity: str, same: _Same) -> Shape:
 
 @lru_cache(maxsize=4096)
 def _shape(entity: str, task: str, features: tuple[Feature, ...], outputs: int) -> Shape:
+    places = tuple(i for i, feature in enumerate(features) if feature.type == "categorical")
+    if entity != "requests":
+        fields = [] if entity == "feedback" else _narrowed(entity, task, features, outputs)
+        return Shape(*_decoders(entity, fields), None, None, places, outputs)
+    parsed = _features_struct(features)
+    _, strict = _decoders(entity, [("features", parsed)])
+    of_many = msgspec.json.Decoder(list[parsed])  # type: ignore[valid-type]
+    return Shape(*_decoders(entity, [("features", msgspec.Raw)]), of_many, strict, places, outputs)
+
+
+def _decoders(
+    entity: str, fields: list[tuple[Any, ...]]
+) -> tuple[msgspec.json.Decoder[Any], msgspec.json.Decoder[Any]]:
+    """Of the whole CloudEvent, and of its data, with these fields narrowed."""
     kind = DEFAULT_TYPES[entity]
-    fields = [] if entity == "feedback" else _narrowed(entity, task, features, outputs)
     data = defstruct(
         "Data",
         fields,
@@ -106,15 +137,18 @@ def _shape(entity: str, task: str, features: tuple[Feature, ...], outputs: int) 
     )
     structured = defstruct(
         "Structured",
-        [("specversion", Literal[SPEC_VERSION]), ("type", Literal[kind]), ("data", data)],
+        [
+            ("specversion", Literal[SPEC_VERSION]),
+            ("type", Literal[kind]),
+            ("time", str | None, None),
+            ("data", data),
+        ],
         bases=(Envelope,),
         frozen=True,
         kw_only=True,
         gc=False,
     )
-    places = tuple(i for i, feature in enumerate(features) if feature.type == "categorical")
-    decoder = msgspec.json.Decoder
-    return Shape(decoder(structured), decoder(data), places, outputs)
+    return msgspec.json.Decoder(structured), msgspec.json.Decoder(data)
 
 
 def _narrowed(

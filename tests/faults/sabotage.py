@@ -39,9 +39,10 @@ class Plain(Transactor):
         offsets: Mapping[tuple[str, int], int],
         group_metadata: object,
     ) -> None:
-        for entity, key, value, partition, headers, _ in outputs:
-            where = -1 if partition is None else partition
-            self._beside.produce(topics[entity], value, key, where, headers=list(headers))
+        for one in outputs:
+            where = -1 if one.partition is None else one.partition
+            topic, headers = topics[one.entity], list(one.headers)
+            self._beside.produce(topic, one.value, one.key, where, headers=headers)
         self._beside.flush()
         super().commit([], topics, checkpoint, offsets, group_metadata)
 

@@ -167,10 +167,12 @@ class Oracle:
         """What lies in the topics under this partition's id, and what a replay wrote."""
         owner = SETTINGS.names.transactional_id(stage, number)
         expected: dict[Place, list[Any]] = defaultdict(list)
-        for entity, key, value, partition, headers, _ in outputs:
-            count = self.sim.counts[entity]
-            place = self.sim.topics[entity], by_key(key, count) if partition is None else partition
-            expected[place].append((key, value, headers))
+        for one in outputs:
+            partition = one.partition
+            if partition is None:
+                partition = by_key(one.key, self.sim.counts[one.entity])
+            place = self.sim.topics[one.entity], partition
+            expected[place].append((one.key, one.value, one.headers))
         written = self._written[owner]
         for place in written.keys() | expected.keys():
             told, again = written.get(place, []), expected.get(place, [])

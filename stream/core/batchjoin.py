@@ -1,0 +1,210 @@
+"""The join of many events at once: what `joining.Join` does with each, where nothing is special.
+
+Most predictions are new and most labels meet a prediction that waits, so these are packed and
+unpacked as tables of one kind. All others go one by one. Events of different ids do not touch each
+other, so the outcome is that of each in turn.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from operator import add
+from typing import Final, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.core.joining import Join, Joined
+from stream.core.packing import Ints, Label, Packer, Prediction, is_finished, number_of
+from stream.core.rowparts import HEAD, pieces
+
+T = TypeVar("T")
+Mask = NDArray[np.bool_]
+Places = NDArray[np.intp]
+
+FEW: Final = 32  # events that are faster joined one by one
+
+
+class Predictions(NamedTuple):
+    """Columns of predictions to join: how their rows are packed, and the fields of `Prediction`."""
+
+    packers: Sequence[Packer]
+    ids: Sequence[str]
+    times_ms: Ints
+    floors_ms: Ints
+    offsets: Sequence[int]
+    codes: Sequence[bytes]
+    values: Sequence[tuple[float, ...]]
+
+    def at(self, place: int) -> Prediction:
+        return Prediction(
+            self.ids[place],
+            int(self.times_ms[place]),
+            int(self.floors_ms[place]),
+            self.offsets[place],
+            self.codes[place],
+            self.values[place],
+        )
+
+
+class Labels(NamedTuple):
+    """Columns of labels to join: their models, and the fields of `Label`."""
+
+    models: Sequence[str]
+    ids: Sequence[str]
+    times_ms: Ints
+    floors_ms: Ints
+    dues_ms: Ints
+    labels: Sequence[float]
+    weights: Sequence[float]
+
+    def at(self, place: int) -> Label:
+        return Label(
+            self.ids[place],
+            int(self.times_ms[place]),
+            int(self.floors_ms[place]),
+            int(self.dues_ms[place]),
+            self.labels[place],
+            self.weights[place],
+        )
+
+
+class BatchJoin(Join):
+    """A join that takes events by columns."""
+
+    def predict_all(self, made: Predictions, watermark_ms: int) -> list[bool]:
+        """As `predict` of each, in turn; those whose ids are new are put in together."""
+        if len(made.ids) < FEW:
+            return [
+                self.predict(packer, made.at(place), watermark_ms)
+                for place, packer in enumerate(made.packers)
+            ]
+        tags = {packer: self._tag(packer.kind.model) for packer in dict.fromkeys(made.packers)}
+        keys = list(map(add, made.ids, map(tags.__getitem__, made.packers)))
+        late_ms = np.maximum(made.floors_ms - made.times_ms, 0)
+        plain = self._are_new(keys)
+        for packer, places in _places(made.packers).items():
+            plain[places] &= made.times_ms[places] >= watermark_ms - packer.forgotten_ms
+            for alike in (late_ms == 0, late_ms > 0):
+                mine = places[(plain & alike)[places]]
+                if len(mine):
+                    self._put_pending(packer, keys, made, late_ms, mine)
+        taken: list[bool] = plain.tolist()
+        for place in np.flatnonzero(~plain).tolist():
+            taken[place] = self.predict(made.packers[place], made.at(place), watermark_ms)
+        return taken
+
+    def label_all(self, labels: Labels) -> None:
+        """As `label` of each, in turn; those that meet a waiting prediction are joined together."""
+        if len(labels.ids) < FEW:
+            for place, model in enumerate(labels.models):
+                self.label(model, labels.at(place))
+            return
+        tags = {model: self._tag(model) for model in dict.fromkeys(labels.models)}
+        keys = list(map(add, labels.ids, map(tags.__getitem__, labels.models)))
+        joined: list[Joined | None] = [None] * len(keys)
+        rows = self._rows.get_all(keys)
+        numbers = [row[HEAD.size : HEAD.size + 4] for row in rows]
+        once = _once(keys)
+        for number, places in _places(numbers).items():
+            if number and not is_finished(number):
+                mine = places[once[places]]
+                if len(mine):
+                    for place, one in self._first_all(number, keys, rows, labels, mine):
+                        joined[place] = one
+        others = [place for place, one in enumerate(joined) if one is None]
+        for place in others:
+            before = len(self.joined)
+            self.label(labels.models[place], labels.at(place))
+            if len(self.joined) > before:
+                joined[place] = self.joined.pop()
+        self.joined += filter(None, joined)
+
+    def _put_pending(
+        self, packer: Packer, keys: list[str], made: Predictions, late_ms: Ints, places: Places
+    ) -> None:
+        """Put in the predictions at these places; all are late, or none is."""
+        dues_ms = made.times_ms[places] + packer.kind.horizon_ms
+        rows = packer.all_pending(
+            _take(made.offsets, places),
+            _take(made.codes, places),
+            _take(made.values, places),
+            late_ms[places],
+        )
+        self._rows.put_all(_take(keys, places), dues_ms, rows)
+
+    def _first_all(
+        self,
+        number: bytes,
+        keys: Sequence[str],
+        rows: Sequence[bytes],
+        labels: Labels,
+        places: Places,
+    ) -> Iterable[tuple[int, Joined]]:
+        """Join the labels at these places, if their predictions, all waiting, take them."""
+        packer = self._packers[number_of(number)]
+        kind = packer.kind
+        table, late_ms = packer.read_all_pending(_take(rows, places))
+        said_ms, due_ms = labels.times_ms[places], table["due_ms"]
+        made_ms = due_ms - kind.horizon_ms
+        taken = (said_ms <= due_ms) & (made_ms <= said_ms + kind.early_ms)
+        if not taken.all():
+            places, table = places[taken], table[taken]
+            said_ms, made_ms, late_ms = said_ms[taken], made_ms[taken], late_ms[taken]
+        arrived_ms = np.maximum(made_ms + late_ms, np.maximum(said_ms, labels.floors_ms[places]))
+        said, weights = _take(labels.labels, places), _take(labels.weights, places)
+        self._rows.put_all(
+            _take(keys, places),
+            arrived_ms + kind.correction_ms,
+            packer.all_finished(table, made_ms, said, weights),
+        )
+        joined = map(
+            Joined,
+            _take(labels.ids, places),
+            repeat(kind),
+            table["offset"].tolist(),
+            made_ms.tolist(),
+            said_ms.tolist(),
+            arrived_ms.tolist(),
+            pieces(table["codes"].tobytes(), len(kind.segments), len(table)),
+            map(tuple, table["values"].tolist()),
+            said,
+            weights,
+        )
+        return zip(places.tolist(), joined, strict=True)
+
+    def _are_new(self, keys: list[str]) -> Mask:
+        """Whether nothing is known of a key, and it comes once."""
+        once = _once(keys)
+        for log in (self._rows, self._early):
+            if not log.has_none(keys):
+                once &= np.fromiter((key not in log for key in keys), np.bool_, len(keys))
+        return once
+
+
+def _places(things: Sequence[T]) -> dict[T, Places]:
+    """Where each of the things lies, by the order of their first places."""
+    first = things[0] if things else None
+    if first is not None and things.count(first) == len(things):
+        return {first: np.arange(len(things))}
+    places: dict[T, list[int]] = {}
+    for place, thing in enumerate(things):
+        places.setdefault(thing, []).append(place)
+    return {thing: np.array(some) for thing, some in places.items()}
+
+
+def _take(column: Sequence[T], places: Places) -> Sequence[T]:
+    """The things at different places, in ascending order."""
+    if len(places) == len(column):
+        return column
+    return [column[place] for place in places.tolist()]
+
+
+def _once(keys: list[str]) -> Mask:
+    """Whether each key comes only once."""
+    if len(set(keys)) == len(keys):
+        return np.ones(len(keys), dtype=np.bool_)
+    count = Counter(keys)
+    return np.fromiter((count[key] == 1 for key in keys), np.bool_, len(keys))
