@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -183,6 +184,7 @@ def test_what_users_write_stays_text() -> None:
     assert {"script", "img", "a"}.isdisjoint(found.tags)
     [row] = [line for line in html.splitlines() if "plan=&lt;img" in line and "<td>" in line]
     assert row.count("<td>") == 1
+    assert html.count(escape(evil)) >= 3  # no sign of it was taken for a sign of Markdown's
 
 
 def test_the_same_record_gives_the_same_plots() -> None:
