@@ -56,13 +56,12 @@ class Stopwatch:
 
 
 def latency_ms(model: ServingModel, rows: Sequence[Row]) -> dict[str, float]:
-    """The median time of a prediction, by batch: of one row, and of a thousand where there are."""
-    batches = {len(some): some for some in (rows[:1], rows[:BATCH])}
-    return {
-        f"{n} row{'s' if n > 1 else ''}": statistics.median(_times_ms(model, some))
-        for n, some in batches.items()
-        if n
-    }
+    """The median time of a prediction, by batch: of one row, and of a thousand."""
+    if not rows:
+        return {}
+    many = [rows[i % len(rows)] for i in range(BATCH)]
+    batches = {"1 row": rows[:1], f"{BATCH} rows": many}
+    return {name: statistics.median(_times_ms(model, some)) for name, some in batches.items()}
 
 
 def _times_ms(model: ServingModel, rows: Sequence[Row]) -> Iterator[float]:

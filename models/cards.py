@@ -23,7 +23,8 @@ _TASKS: Final = {
     "multiclass": "the probability of each of {}",
     "regression": "a number",
 }
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
+#: What Markdown takes for a sign: anywhere, at the edge of a word, at the beginning of a line.
+_SPECIAL = re.compile(r"[\\`*\[\]<>|~&]|(?<!\w)_|_(?!\w)|^[#+=-]|(?<=^\d)[.)](?=\s)")
 
 
 class Subject(NamedTuple):
@@ -73,7 +74,7 @@ def text(value: object) -> str:
     >>> text("a|b *c*")
     'a\\|b \\*c\\*'
     """
-    return _SPECIAL.sub(r"\\\1", " ".join(str(value).split()))
+    return _SPECIAL.sub(r"\\\g<0>", " ".join(str(value).split()))
 
 
 def _title(subject: Subject) -> Iterator[str]:
