@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from consumers import loop
 from consumers.places import Place, Span
 from consumers.proving import SHOWN, SKEW_MS, Made, predictions, prove
-from models.state import Entry
-from stream.core.processor import Record
+from consumers.relay import lifecycle
+from models.registry import Registry
+from models.state import Entry, LiveState
+from stream.core.processor import Batch, Context, CoreSettings, Record
+from stream.core.scoring import ScoreProcessor
 from stream.envelope import write
 from stream.events import PredictionMade
 from tests.commands import registry_here, run, settle_in
+from tests.fleets import CHURN as FLEET
+from tests.fleets import GOOD_FEATURES, FakeLive
+from tests.registries import Clock, register
 from tests.test_dataset import FakeLog
+
+CORE = CoreSettings()
 
 
 def entry(generation: int, champion: int | None, changed_ms: int) -> Entry:
@@ -163,3 +174,75 @@ def test_the_command_tells_what_agrees_and_exits_3_where_something_does_not(
     assert found.exit_code == 3
     assert json.loads(found.stdout)["contradictions"] == 3
     assert "contradiction: partition 0 offset 0: generation 9 is in no history" in found.stderr
+
+
+class Worker:
+    """The score stage of one partition, which hears of what is live a while after it changed."""
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        self.made: list[Made] = []
+        self.state: LiveState | None = None
+        self._stage = ScoreProcessor(Context(partition, {"requests": 2, "predictions": 2}, CORE))
+
+    def score(self, now_ms: int) -> None:
+        assert self.state is not None
+        live = FakeLive(FLEET)
+        live.lifecycle = lifecycle(self.state)
+        request = {"prediction_id": f"p{now_ms}", "model": "churn", "features": GOOD_FEATURES}
+        value = msgspec.json.encode(request)
+        record = Record(len(self.made), now_ms, b"k", value)
+        [output] = self._stage.apply(Batch("requests", self.partition, [record]), {"churn": live})
+        [told] = predictions(
+            Topic(Record(0, now_ms, output.key, output.value)), "churn", [Span(0, 0, 1)], 10_000
+        )
+        self.made.append(told._replace(place=Place(self.partition, len(self.made))))
+
+
+class Topic(FakeLog):
+    """One prediction as it lies in its topic."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__()
+        self.records["predictions"].append(record)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_the_registry_says_was_live_is_what_the_score_stage_said_with(
+    tmp_path: Path, seed: int
+) -> None:
+    """Any changes, at any time, heard of late: `live_at` names the version of each prediction."""
+    dice, clock, lag_ms = random.Random(seed), Clock(), 700
+    workers = [Worker(0), Worker(1)]
+    with Registry(f"sqlite:///{tmp_path}/r.db", clock=clock) as registry:
+        registry.upgrade()
+        registry.add_model(FLEET)
+        for _ in range(4):
+            register(registry)
+        registry.promote("churn", 1)
+        heard = [(clock.ms, registry.live("churn"))]
+        for _ in range(300):
+            clock.ms += dice.randrange(1, 400)
+            if dice.random() < 0.3:
+                action = dice.choice(["promote", "promote", "challenge", "reject", "rollback"])
+                version = dice.choice([None, 1, 2, 3, 4])
+                getattr(registry, action)("churn", version, who="test")
+                heard.append((clock.ms + dice.randrange(lag_ms), registry.live("churn")))
+            worker = dice.choice(workers)
+            news = [state for at_ms, state in heard if at_ms <= clock.ms and state is not None]
+            worker.state = max([*filter(None, [worker.state]), *news], key=lambda s: s.generation)
+            worker.score(clock.ms)
+        entries = registry.history("churn")
+        made = [one for worker in workers for one in worker.made]
+        proof = prove(entries, made)
+
+        assert (proof.contradictions, len(made)) == (0, 300)
+        assert len({one.version for one in made}) > 1
+        assert 0 < proof.behind_ms <= lag_ms
+        for one in made:
+            moments = [one.stamp_ms, one.stamp_ms - lag_ms]
+            moments += [e.changed_ms for e in entries if moments[1] < e.changed_ms <= moments[0]]
+            states = [registry.live_at("churn", at_ms) for at_ms in moments]
+            assert one.version in [state.champion for state in states if state is not None]
+        shifted = [replace(entry, champion=1) for entry in entries]
+        assert prove(shifted, made).contradictions > 0
