@@ -25,10 +25,10 @@ def train_from_topics(job: Job, settings: Settings, tell: Tell = silent) -> Fitt
     tell("reading labelled examples")
     with RangeReader(settings) as reader:
         dataset = load(reader, job.spec, job.examples, settings, frozenset(job.erased))
-    return train(job.spec, settings, dataset, tell, _champion(job, settings))
+    return train(job.spec, settings, dataset, tell, champion_of(job, settings))
 
 
-def _champion(job: Job, settings: Settings) -> ServingModel | None:
+def champion_of(job: Job, settings: Settings) -> ServingModel | None:
     """The live version; one that can't be loaded any more is none to go on from."""
     card = job.champion
     if card is None:

@@ -48,7 +48,7 @@ RUN = Run(
     command_id="c-1",
     alert_id="a-1",
     who="driftline",
-    evidence={},
+    evidence={"harm": 33.25},
     generation=4,
     spec_revision=1,
     seed=5,
@@ -130,6 +130,7 @@ def test_a_card_tells_purpose_data_quality_segments_calibration_service_and_orig
         "| 1970-01-02 00:00 UTC | champion | promote, driftline |  | e_value 41.5 |",
         "| scikit-learn | 1.9.1 |",
         f"| artefact | {'e' * 64} |",
+        "| evidence | harm 33.25 |",
         "Predicting takes, on the machine that trained it: 1 row 0.05 ms",
     ):
         assert said in card

@@ -266,6 +266,8 @@ def _known(opened: Registry, run_id: int) -> Run:
 
 
 def _print_run(run: Run) -> None:
+    from models.cards import evidence
+
     print_fields(
         [
             ("run", run.run_id),
@@ -277,6 +279,7 @@ def _print_run(run: Run) -> None:
             ("by", run.who),
             ("command", run.command_id),
             ("alert", run.alert_id),
+            ("evidence", evidence(run.evidence)),
             ("begun", show_time(run.started_ms)),
             ("ended", show_time(run.finished_ms)),
             ("seconds", run.duration_seconds),
@@ -330,10 +333,15 @@ def _print_candidate(candidate: Candidate) -> None:
 def _print_career(career: list[Turn]) -> None:
     if not career:
         return
+    from models.cards import evidence
+
     typer.echo()
     print_table(
-        ("FROM", "PART", "ACTION", "WHO", "REASON"),
-        [(show_time(t.changed_ms), t.part, t.action, t.who, t.reason) for t in career],
+        ("FROM", "PART", "ACTION", "WHO", "REASON", "EVIDENCE"),
+        [
+            (show_time(t.changed_ms), t.part, t.action, t.who, t.reason, evidence(t.evidence))
+            for t in career
+        ],
     )
 
 
