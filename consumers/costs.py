@@ -34,7 +34,7 @@ class Stopwatch:
     """A `models.training.Watch` by the wall clock.
 
     Args:
-        limit_seconds: of all candidates together, from now on.
+        limit_seconds: of all candidates together, from now on, and of what comes before them.
         tell: is called with one sentence whenever a step begins.
 
     Attributes:
@@ -44,11 +44,11 @@ class Stopwatch:
     def __init__(self, limit_seconds: float, tell: Tell = silent) -> None:
         self.seconds: dict[str, float] = {}
         self._end = time.monotonic() + limit_seconds * (1 - RESERVE)
-        self._tell = tell
+        self.tell = tell
 
     @contextmanager
     def trying(self, name: str, place: int, of: int) -> Iterator[None]:
-        self._tell(f"fitting {name} ({place} of {of})")
+        self.tell(f"fitting {name} ({place} of {of})")
         begun = time.monotonic()
         with _limited((self._end - begun) / (of - place + 1)):
             yield

@@ -252,6 +252,18 @@ def test_too_little_history_is_a_recorded_refusal(place: Path) -> None:
     assert json.loads(run("runs", "list", "--json").stdout)[0]["verdict"] == "refused"
 
 
+def test_a_refused_run_tells_what_was_wrong_with_each_candidate(place: Path) -> None:
+    (place / "churn.toml").write_text(SPEC.replace('"logistic_regression"', '"acme.own:build"'))
+    run("migrate")
+    result = run("models", "add", "churn.toml", "--data", history(place / "h.csv"))
+    assert (result.exit_code, "learner_modules" in result.stderr) == (1, True)
+    [refused] = json.loads(run("runs", "list", "--json").stdout)
+    [candidate] = refused["candidates"]
+    assert (refused["verdict"], candidate["name"]) == ("refused", "acme.own:build")
+    assert "learner_modules" in candidate["problem"]
+    assert "refused" in run("runs", "card", 1).stdout
+
+
 def test_promotion_by_hand_shows_its_effect_and_asks_first(registry: Registry) -> None:
     register(registry)
     untried = run("models", "promote", "churn", 2, "--yes")

@@ -147,8 +147,9 @@ def test_a_candidate_that_fails_leaves_the_others_in_the_race(
 
     assert trained.algorithm == "hist_gradient_boosting"
     assert trained.candidates[0].problem == "ValueError: no luck"
-    with pytest.raises(TrainingRefused, match="no luck"):
+    with pytest.raises(TrainingRefused, match="no luck") as refused:
         fit(with_training(spec(), candidates=("logistic_regression",)), examples(), 0)
+    assert [one.name for one in refused.value.candidates] == ["logistic_regression"]
 
 
 class Impatient:
