@@ -15,8 +15,8 @@ from consumers.commands import (
     erasing,
     events,
     health,
+    history,
     keys,
-    references,
     runs,
     services,
     topics,
@@ -30,7 +30,7 @@ app = group(
 )
 for name, subject in (
     ("topics", topics.app),
-    ("models", references.app),
+    ("models", history.app),
     ("runs", runs.app),
     ("alerts", alerts.app),
     ("dlq", dlq.app),

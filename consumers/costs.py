@@ -34,7 +34,7 @@ class Stopwatch:
     """A `models.training.Watch` by the wall clock.
 
     Args:
-        limit_seconds: of all candidates together, from now on.
+        limit_seconds: of all candidates together, from now on, and of what comes before them.
         tell: is called with one sentence whenever a step begins.
 
     Attributes:
@@ -44,11 +44,11 @@ class Stopwatch:
     def __init__(self, limit_seconds: float, tell: Tell = silent) -> None:
         self.seconds: dict[str, float] = {}
         self._end = time.monotonic() + limit_seconds * (1 - RESERVE)
-        self._tell = tell
+        self.tell = tell
 
     @contextmanager
     def trying(self, name: str, place: int, of: int) -> Iterator[None]:
-        self._tell(f"fitting {name} ({place} of {of})")
+        self.tell(f"fitting {name} ({place} of {of})")
         begun = time.monotonic()
         with _limited((self._end - begun) / (of - place + 1)):
             yield
@@ -56,13 +56,12 @@ class Stopwatch:
 
 
 def latency_ms(model: ServingModel, rows: Sequence[Row]) -> dict[str, float]:
-    """The median time of a prediction, by batch: of one row, and of a thousand where there are."""
-    batches = {len(some): some for some in (rows[:1], rows[:BATCH])}
-    return {
-        f"{n} row{'s' if n > 1 else ''}": statistics.median(_times_ms(model, some))
-        for n, some in batches.items()
-        if n
-    }
+    """The median time of a prediction, by batch: of one row, and of a thousand."""
+    if not rows:
+        return {}
+    many = [rows[i % len(rows)] for i in range(BATCH)]
+    batches = {"1 row": rows[:1], f"{BATCH} rows": many}
+    return {name: statistics.median(_times_ms(model, some)) for name, some in batches.items()}
 
 
 def _times_ms(model: ServingModel, rows: Sequence[Row]) -> Iterator[float]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from consumers import files
-from consumers.costs import Tell, silent
+from consumers.costs import Stopwatch, Tell, silent
 from consumers.dataset import Dataset, Labelled, assemble
 from consumers.fitting import Fitted
 from consumers.training import train
@@ -50,7 +50,8 @@ def train_first(
     run_id = registry.begin_run(
         spec.name, cause="history from a file", who=who, seed=spec.training.seed
     )
-    fitted = train(spec, settings, dataset, tell)
+    watch = Stopwatch(spec.training.timeout_seconds, tell)
+    fitted = train(spec, settings, dataset, watch)
     if fitted.verdict != "accepted":
         _finish(registry, run_id, fitted.verdict, fitted)
         raise TrainingFailed(f"run {run_id}: {fitted.reason}")

@@ -22,13 +22,14 @@ from stream.settings import Settings
 
 def train_from_topics(job: Job, settings: Settings, tell: Tell = silent) -> Fitted:
     """Read the newest labelled examples that a job may use, and fit."""
-    tell("reading labelled examples")
+    watch = Stopwatch(job.spec.training.timeout_seconds, tell)
+    watch.tell("reading labelled examples")
     with RangeReader(settings) as reader:
         dataset = load(reader, job.spec, job.examples, settings, frozenset(job.erased))
-    return train(job.spec, settings, dataset, tell, _champion(job, settings))
+    return train(job.spec, settings, dataset, watch, champion_of(job, settings))
 
 
-def _champion(job: Job, settings: Settings) -> ServingModel | None:
+def champion_of(job: Job, settings: Settings) -> ServingModel | None:
     """The live version; one that can't be loaded any more is none to go on from."""
     card = job.champion
     if card is None:
@@ -44,19 +45,19 @@ def train(
     spec: ModelSpec,
     settings: Settings,
     dataset: Dataset,
-    tell: Tell = silent,
+    watch: Stopwatch | None = None,
     champion: ServingModel | None = None,
 ) -> Fitted:
     """Fit the spec's candidates; artefact and profile of the best are in the store afterwards.
 
     Args:
+        watch: what the fit may cost, and who is told of its steps.
         champion: the live version, from which an online learner goes on.
-        tell: is called with a sentence whenever a step begins.
 
     Raises:
         ValueError: a label is none of the task.
     """
-    watch = Stopwatch(spec.training.timeout_seconds, tell)
+    watch = watch or Stopwatch(spec.training.timeout_seconds)
     try:
         trained = training.fit(
             spec,
@@ -68,9 +69,12 @@ def train(
         )
     except TrainingRefused as refused:
         return Fitted(
-            verdict="refused", reason=_explained(str(refused), dataset), data=dataset.data
+            verdict="refused",
+            reason=_explained(str(refused), dataset),
+            candidates=list(refused.candidates),
+            data=dataset.data,
         )
-    tell("measuring and storing")
+    watch.tell("measuring and storing")
     store = open_store(settings.artefact_url)
     artefact = store.put(trained.artefact)
     reference = store.put(profile.encode(trained.profile))

@@ -7,7 +7,7 @@ run's record, the spec in force then, and the history; nothing is asked of a per
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple, get_args
 
@@ -23,7 +23,8 @@ _TASKS: Final = {
     "multiclass": "the probability of each of {}",
     "regression": "a number",
 }
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
+#: What Markdown takes for a sign: anywhere, at the edge of a word, at the beginning of a line.
+_SPECIAL = re.compile(r"[\\`*\[\]<>|~&]|(?<!\w)_|_(?!\w)|^[#+=-]|(?<=^\d)[.)](?=\s)")
 
 
 class Subject(NamedTuple):
@@ -67,13 +68,22 @@ def figure(value: Figure, digits: int = 4) -> str:
     return f"{shown} ({value.low:.{digits}g} to {value.high:.{digits}g})"
 
 
+def evidence(found: Mapping[str, Any]) -> str:
+    """
+    >>> evidence({"e_value": 41.537, "ticks": [1, 2], "problem": "harm"})
+    'e_value 41.54, problem harm'
+    """
+    plain = [(name, value) for name, value in found.items() if isinstance(value, int | float | str)]
+    return ", ".join(f"{name} {_short(value)}" for name, value in plain)
+
+
 def text(value: object) -> str:
     r"""Anything, as Markdown that says just that, on one line.
 
     >>> text("a|b *c*")
     'a\\|b \\*c\\*'
     """
-    return _SPECIAL.sub(r"\\\1", " ".join(str(value).split()))
+    return _SPECIAL.sub(r"\\\g<0>", " ".join(str(value).split()))
 
 
 def _title(subject: Subject) -> Iterator[str]:
@@ -206,7 +216,7 @@ def _service(subject: Subject) -> Iterator[str]:
     yield _table(
         ("from", "part", "by", "why", "evidence"),
         [
-            (_time(t.changed_ms), t.part, f"{t.action}, {t.who}", t.reason, _evidence(t.evidence))
+            (_time(t.changed_ms), t.part, f"{t.action}, {t.who}", t.reason, evidence(t.evidence))
             for t in subject.career
         ],
     )
@@ -255,6 +265,7 @@ def _making(run: Run) -> Iterator[str]:
             ("profile", run.profile_digest),
             ("command", run.command_id or ""),
             ("alert", run.alert_id or ""),
+            ("evidence", evidence(run.evidence)),
             ("begun", _time(run.started_ms)),
             ("by", run.who),
         ],

@@ -21,7 +21,7 @@ class Difference(Struct, frozen=True, kw_only=True):
     """One thing that differs. Absent is None.
 
     Attributes:
-        change: b - a where both are numbers or figures.
+        change: b - a where both are numbers or figures, but no times.
         reading: what a figure's change means: more than the intervals allow for, or not.
     """
 
@@ -58,7 +58,7 @@ def compare_runs(a: Run, b: Run) -> Comparison:
             field=field,
             a=x,
             b=y,
-            change=_change(x, y),
+            change=None if field.endswith("_ms") else _change(x, y),
             reading=reading(field.rpartition(" ")[2], x, y),
         )
         for section in left
@@ -127,9 +127,12 @@ def _segments(run: Run) -> dict[str, Any]:
 
 
 def _candidates(run: Run) -> Iterator[tuple[str, Any]]:
+    """The others: what they were judged by, and what is peculiar to them."""
     for candidate in run.candidates:
-        for metric, figure in candidate.metrics.items():
-            yield f"{candidate.name} {metric}", figure
+        if not candidate.chosen:
+            for metric in ("log_loss", "absolute_error"):
+                if metric in candidate.metrics:
+                    yield f"{candidate.name} {metric}", candidate.metrics[metric]
         for name, value in _flat(candidate.parameters).items():
             yield f"{candidate.name} {name}", value
         yield f"{candidate.name} problem", candidate.problem or None

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.features import Row
+from models.runs import Candidate
 from models.spec import ModelSpec
 
 Floats = NDArray[np.float64]
@@ -23,7 +24,15 @@ FEWEST_HELD_OUT = 30
 
 
 class TrainingRefused(ValueError):
-    """No version can be trained from these examples; the message is the reason."""
+    """No version can be trained from these examples; the message is the reason.
+
+    Attributes:
+        candidates: those that were tried, each with its problem.
+    """
+
+    def __init__(self, reason: str, candidates: Sequence[Candidate] = ()) -> None:
+        super().__init__(reason)
+        self.candidates = candidates
 
 
 class Examples(NamedTuple):

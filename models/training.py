@@ -137,9 +137,10 @@ def fit(
     for place, one in enumerate(candidates, start=1):
         watching = watch.trying(one.shown, place, len(candidates)) if watch else nullcontext()
         tried.append(_try(one, lesson, judge, modules, watching))
-    fits = [t for t in tried if isinstance(t, _Fit)]
+    fits = [one for one in tried if isinstance(one, _Fit)]
     if not fits:
-        raise TrainingRefused("; ".join(f"{c.name}: {c.problem}" for c in tried))  # type: ignore[union-attr]
+        failed = [one for one in tried if isinstance(one, Candidate)]
+        raise TrainingRefused("; ".join(f"{c.name}: {c.problem}" for c in failed), failed)
     best = min(fits, key=lambda f: f.candidate.metrics[judged_by(spec)].value)
     return Trained(
         algorithm=best.candidate.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -47,7 +48,7 @@ RUN = Run(
     command_id="c-1",
     alert_id="a-1",
     who="driftline",
-    evidence={},
+    evidence={"harm": 33.25},
     generation=4,
     spec_revision=1,
     seed=5,
@@ -129,6 +130,7 @@ def test_a_card_tells_purpose_data_quality_segments_calibration_service_and_orig
         "| 1970-01-02 00:00 UTC | champion | promote, driftline |  | e_value 41.5 |",
         "| scikit-learn | 1.9.1 |",
         f"| artefact | {'e' * 64} |",
+        "| evidence | harm 33.25 |",
         "Predicting takes, on the machine that trained it: 1 row 0.05 ms",
     ):
         assert said in card
@@ -183,6 +185,7 @@ def test_what_users_write_stays_text() -> None:
     assert {"script", "img", "a"}.isdisjoint(found.tags)
     [row] = [line for line in html.splitlines() if "plan=&lt;img" in line and "<td>" in line]
     assert row.count("<td>") == 1
+    assert html.count(escape(evil)) >= 3  # no sign of it was taken for a sign of Markdown's
 
 
 def test_the_same_record_gives_the_same_plots() -> None:

@@ -192,6 +192,21 @@ def test_a_run_has_a_card_as_markdown_and_as_a_page(place: Path) -> None:
     assert run("runs", "card", 1, "--out", "nowhere/c.md").exit_code == 1
 
 
+def test_a_run_tells_its_evidence_and_what_became_of_its_version(registry: Registry) -> None:
+    run_id = registry.begin_run("churn", cause="harm", evidence={"e_value": 33.251})
+    version = register(registry, run_id=run_id)
+    registry.challenge("churn", version, who="driftline")
+    registry.promote("churn", version, who="driftline", evidence={"pairs": 900})
+    registry.finish_run(run_id, "accepted")
+
+    shown = run("runs", "show", run_id).stdout
+    assert "e_value 33.25" in shown
+    assert "challenger  challenge  driftline" in shown
+    assert "pairs 900" in shown
+    career = json.loads(run("runs", "show", run_id, "--json").stdout)["career"]
+    assert [turn["part"] for turn in career] == ["challenger", "champion"]
+
+
 def test_a_run_is_cancelled_once_and_only_while_it_runs(registry: Registry) -> None:
     run_id = registry.begin_run("churn", cause="harm")
     registry.tell_run(run_id, "fitting linear (1 of 2)")
@@ -235,6 +250,18 @@ def test_too_little_history_is_a_recorded_refusal(place: Path) -> None:
     assert result.exit_code == 1
     assert "20 labelled examples, at least 100" in result.stderr
     assert json.loads(run("runs", "list", "--json").stdout)[0]["verdict"] == "refused"
+
+
+def test_a_refused_run_tells_what_was_wrong_with_each_candidate(place: Path) -> None:
+    (place / "churn.toml").write_text(SPEC.replace('"logistic_regression"', '"acme.own:build"'))
+    run("migrate")
+    result = run("models", "add", "churn.toml", "--data", history(place / "h.csv"))
+    assert (result.exit_code, "learner_modules" in result.stderr) == (1, True)
+    [refused] = json.loads(run("runs", "list", "--json").stdout)
+    [candidate] = refused["candidates"]
+    assert (refused["verdict"], candidate["name"]) == ("refused", "acme.own:build")
+    assert "learner_modules" in candidate["problem"]
+    assert "refused" in run("runs", "card", 1).stdout
 
 
 def test_promotion_by_hand_shows_its_effect_and_asks_first(registry: Registry) -> None:

@@ -71,6 +71,6 @@ def test_the_latency_of_one_row_and_of_a_batch() -> None:
 
     found = latency_ms(model, known.rows)
 
-    assert list(found) == ["1 row", "600 rows"]
+    assert list(found) == ["1 row", "1000 rows"]
     assert all(0 < value < 1000 for value in found.values())
     assert latency_ms(model, []) == {}

@@ -8,13 +8,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 
+from consumers.dataset import Labelled, assemble
 from consumers.fitting import Fit, Fitted, Job
+from consumers.training import champion_of, train
+from models.runs import DataRange
 from models.spec import Feature, ModelSpec, Training
+from models.state import VersionCard
 from stream.settings import Settings
+from tests import streams
 
 READ = "import sys; job = sys.stdin.buffer.readline()\n"
 
@@ -113,6 +120,39 @@ def test_the_real_child_refuses_to_fit_on_nothing_and_says_so() -> None:
         time.sleep(0.001)
     assert "reading labelled examples" in steps
     assert (fitted.verdict, fitted.reason) == ("refused", "0 labelled examples, at least 200")
+
+
+def test_a_champion_that_can_be_loaded_is_what_an_online_learner_goes_on_from(
+    tmp_path: Path,
+) -> None:
+    """One that cannot, or is gone, is none: the fit begins anew."""
+    model = streams.spec(training=Training(candidates=("online_linear",)))
+    settings = Settings(artefact_url=f"file:{tmp_path}")
+    known = streams.examples()
+    labelled = [
+        Labelled(int(t), f"{t:012}", row, model.classes[int(y)], 1.0, int(t))
+        for t, row, y in zip(known.times_ms, known.rows, known.labels, strict=True)
+    ]
+    first = train(model, settings, assemble(model, labelled[:400], DataRange()))
+    card = VersionCard(
+        version=1,
+        artefact_url=first.artefact_url,
+        artefact_digest=first.artefact_digest,
+        profile_url=first.profile_url,
+        profile_digest=first.profile_digest,
+    )
+    champion = champion_of(Job.of(model, settings, [], champion=card), settings)
+
+    assert champion is not None
+    assert champion.taught is not None
+    assert champion.taught.events == first.candidates[0].parameters["events"] == 300
+    whole = assemble(model, labelled, DataRange())
+    second = train(model, settings, whole, champion=champion)
+    assert second.candidates[0].parameters["events"] == 450
+    assert second.artefact_digest != train(model, settings, whole).artefact_digest
+    assert champion_of(Job.of(model, settings, []), settings) is None
+    Path(urlsplit(card.artefact_url).path).write_bytes(b"gone")
+    assert champion_of(Job.of(model, settings, [], champion=card), settings) is None
 
 
 def test_a_fit_that_needs_too_much_memory_fails_and_names_the_setting() -> None:

@@ -147,8 +147,9 @@ def test_a_candidate_that_fails_leaves_the_others_in_the_race(
 
     assert trained.algorithm == "hist_gradient_boosting"
     assert trained.candidates[0].problem == "ValueError: no luck"
-    with pytest.raises(TrainingRefused, match="no luck"):
+    with pytest.raises(TrainingRefused, match="no luck") as refused:
         fit(with_training(spec(), candidates=("logistic_regression",)), examples(), 0)
+    assert [one.name for one in refused.value.candidates] == ["logistic_regression"]
 
 
 class Impatient:
@@ -205,6 +206,26 @@ def test_the_version_of_a_candidate_that_may_not_be_loaded_is_none() -> None:
 
     assert trained.algorithm == "logistic_regression"
     assert "TreePredictor" in trained.candidates[1].problem
+
+
+def test_a_rare_class_keeps_its_probability() -> None:
+    """No class is weighted against its frequency: alarms and gates rest on honest probabilities."""
+    noise = np.random.default_rng(3)
+    a = noise.normal(size=6000)
+    labels = (noise.uniform(size=6000) < 0.06 / (1 + np.exp(-2 * a))).astype(float)
+    rows = [(float(x), "u", 0.0) for x in a]
+    known = Examples(rows, labels, np.arange(6000) * HOUR_MS, np.ones(6000))
+    trained = fit(with_training(spec(), maximum_rows=6000), known, 0)
+    said = serving.load(trained.artefact, spec()).predict(rows[4500:])
+
+    assert labels.mean() < 0.04
+    assert said.mean() == pytest.approx(labels[4500:].mean(), abs=0.015)
+    area = trained.metrics["roc_auc"]
+    assert area.low is not None
+    assert area.low > 0.5
+    chosen = next(c for c in trained.candidates if c.chosen)
+    assert chosen.calibration_error is not None
+    assert chosen.calibration_error < 0.03
 
 
 def test_weights_count() -> None:

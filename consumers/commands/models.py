@@ -13,7 +13,6 @@ from consumers.commands.common import (
     Model,
     group,
     load_settings,
-    parse_time,
     print_fields,
     print_json,
     print_table,
@@ -115,57 +114,6 @@ def show(model: Model, *, json: Json = False) -> None:
 
 
 @app.command()
-def history(model: Model, *, json: Json = False) -> None:
-    """Show what was live when, who made it so, and why; the oldest first.
-
-    Example: driftline models history churn
-    """
-    with registry(load_settings()) as opened:
-        known_model(opened, model)
-        entries = opened.history(model)
-    if json:
-        print_json(entries)
-        return
-    print_table(
-        ("GENERATION", "FROM", "ACTION", "CHAMPION", "CHALLENGERS", "PINNED", "WHO", "REASON"),
-        [
-            (
-                entry.generation,
-                show_time(entry.changed_ms),
-                entry.action,
-                entry.champion or "-",
-                ",".join(map(str, entry.challengers)) or "-",
-                "yes" if entry.pinned else "",
-                entry.who,
-                entry.reason,
-            )
-            for entry in entries
-        ],
-    )
-
-
-@app.command("live-at")
-def live_at(
-    model: Model,
-    time: Annotated[str, typer.Argument(help="ISO 8601, or milliseconds since 1970.")],
-    *,
-    json: Json = False,
-) -> None:
-    """Show what was live at a time, by the registry's clock.
-
-    Example: driftline models live-at churn 2026-11-21T14:00:00Z
-    """
-    time_ms = parse_time(time)
-    with registry(load_settings()) as opened:
-        known_model(opened, model)
-        state = opened.live_at(model, time_ms)
-    if state is None:
-        say(f"error: {model} was not registered yet at {show_time(time_ms)}")
-        raise typer.Exit(FAILURE)
-    _print_state(state, json=json)
-
-
-@app.command()
 def republish(
     model: Model,
     after: Annotated[
@@ -262,7 +210,7 @@ def show_model(opened: Registry, settings: Settings, model: str, *, json: bool) 
     if json:
         print_json({"live": state, "versions": versions, "promise": promise})
         return
-    _print_state(state, json=False)
+    print_state(state, json=False)
     if promise is not None:
         _print_promise(promise)
     if versions:
@@ -327,7 +275,7 @@ def role(state: LiveState, version: int) -> str:
     return "previous" if version == state.previous else ""
 
 
-def _print_state(state: LiveState, *, json: bool) -> None:
+def print_state(state: LiveState, *, json: bool) -> None:
     if json:
         print_json(state)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -31,6 +31,25 @@ if TYPE_CHECKING:
     from stream.settings import Settings
 
 app = group("Training runs: every attempt, accepted or refused, with its cause and its data.")
+
+#: What fields of a record are called in a comparison.
+WORDS: Final = {
+    "artefact_digest": "artefact",
+    "profile_digest": "profile",
+    "calibration_error": "off in calibration",
+    "start_ms": "oldest example",
+    "end_ms": "newest example",
+    "split_ms": "held out from",
+    "fitted_rows": "rows fitted",
+    "held_out_rows": "rows held out",
+    "late_rows": "rows labelled too late",
+    "predictions": "predictions in the range",
+    "labelled": "of these labelled",
+    "rows": "rows used",
+    "coverage": "share labelled",
+    "digest": "data digest",
+    "duration_seconds": "seconds",
+}
 
 RunId = Annotated[int, typer.Argument(help="The run's number.", show_default=False)]
 
@@ -112,7 +131,7 @@ def compare(a: RunId, b: RunId, *, json: Json = False) -> None:
         [
             (
                 difference.section,
-                difference.field,
+                WORDS.get(difference.field, difference.field),
                 _short(difference.a, difference.field),
                 _short(difference.b, difference.field),
                 "" if difference.change is None else f"{difference.change:+.4g}",
@@ -247,6 +266,8 @@ def _known(opened: Registry, run_id: int) -> Run:
 
 
 def _print_run(run: Run) -> None:
+    from models.cards import evidence
+
     print_fields(
         [
             ("run", run.run_id),
@@ -258,6 +279,7 @@ def _print_run(run: Run) -> None:
             ("by", run.who),
             ("command", run.command_id),
             ("alert", run.alert_id),
+            ("evidence", evidence(run.evidence)),
             ("begun", show_time(run.started_ms)),
             ("ended", show_time(run.finished_ms)),
             ("seconds", run.duration_seconds),
@@ -311,10 +333,15 @@ def _print_candidate(candidate: Candidate) -> None:
 def _print_career(career: list[Turn]) -> None:
     if not career:
         return
+    from models.cards import evidence
+
     typer.echo()
     print_table(
-        ("FROM", "PART", "ACTION", "WHO", "REASON"),
-        [(show_time(t.changed_ms), t.part, t.action, t.who, t.reason) for t in career],
+        ("FROM", "PART", "ACTION", "WHO", "REASON", "EVIDENCE"),
+        [
+            (show_time(t.changed_ms), t.part, t.action, t.who, t.reason, evidence(t.evidence))
+            for t in career
+        ],
     )
 
 
@@ -326,5 +353,7 @@ def _short(value: object, field: str) -> str:
         return figure(value, 3)
     if field.endswith("_ms") and isinstance(value, int):
         return show_time(value)
-    text = f"{value:.6g}" if isinstance(value, float) else str("-" if value is None else value)
+    if field.endswith("digest") and value:
+        return f"{str(value)[:12]}..."
+    text = f"{value:.4g}" if isinstance(value, float) else str("-" if value is None else value)
     return text if len(text) <= 40 else f"{text[:37]}..."
