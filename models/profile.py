@@ -11,11 +11,13 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from models.joint import Joint
 from models.seasons import Season
 
 
 class SignalProfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Counts of one signal: a feature, or "prediction" (multiclass: "prediction:<class>").
+    """Counts of one signal: a feature, "prediction" (multiclass: "prediction:<class>"), "labels",
+    or "inputs together" (`models.joint`).
 
     Attributes:
         edges: numeric only; k+1 ascending edges of k bins. A value v falls in under if
@@ -92,6 +94,7 @@ class ReferenceProfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     validation: Validation
     time_zone: str = "UTC"  # of the seasons
     estimator: Estimator | None = None  # None: too few rows, or made before there were any
+    joint: Joint | None = None  # of the signal `models.joint.NAME`
 
     def signal(self, name: str) -> SignalProfile | None:
         return next((signal for signal in self.signals if signal.name == name), None)

@@ -196,7 +196,9 @@ def _profile(
     spec: ModelSpec, examples: Examples, newest: Examples, outputs: Floats, validation: Validation
 ) -> ReferenceProfile:
     """The reference, with an estimator that has learnt from rows the version was not fitted on."""
-    profile = build_profile(spec, examples.rows, outputs, validation, examples.times_ms)
+    profile = build_profile(
+        spec, examples.rows, outputs, validation, examples.times_ms, examples.labels
+    )
     estimator = fit_estimator(spec, profile, newest.rows, outputs, newest.labels)
     return replace(profile, estimator=estimator)
 

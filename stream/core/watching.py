@@ -12,7 +12,9 @@ from typing import Any, Final, Literal, NamedTuple
 
 from msgspec import Struct, field
 
+from models.joint import NAME as JOINT
 from models.profile import ReferenceProfile, SignalProfile
+from models.profiling import LABELS
 from models.seasons import Calendar
 from models.spec import DAY_SECONDS, ModelSpec
 from stream.core.advisors import Advisors, Memory
@@ -318,7 +320,9 @@ def watched(spec: ModelSpec, profile: ReferenceProfile) -> tuple[Signal, ...]:
     features = set(spec.feature_names)
     signals = [Signal("harm", "loss"), Signal("schema", RECORDS)]
     for reference in profile.signals:
-        if reference.name in features:
+        if reference.name in (JOINT, LABELS):
+            signals.append(Signal("feature", reference.name))
+        elif reference.name in features:
             signals += [Signal("broken", reference.name), Signal("feature", reference.name)]
         else:
             signals.append(Signal("prediction", reference.name))
