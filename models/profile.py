@@ -11,11 +11,13 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from models.joint import Joint
 from models.seasons import Season
 
 
 class SignalProfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Counts of one signal: a feature, or "prediction" (multiclass: "prediction:<class>").
+    """Counts of one signal: a feature, "prediction" (multiclass: "prediction:<class>"), "labels",
+    or "inputs together" (`models.joint`).
 
     Attributes:
         edges: numeric only; k+1 ascending edges of k bins. A value v falls in under if
@@ -83,6 +85,14 @@ class Estimator(Struct, frozen=True, kw_only=True, omit_defaults=True):
     wander: dict[str, float] = {}
 
 
+class SegmentProfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One segment ("plan=gold"): what was predicted in it, and how the version did there."""
+
+    name: str
+    signals: tuple[SignalProfile, ...]
+    validation: Validation
+
+
 class ReferenceProfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All that a monitor must know of a version: plain data, stored by its JSON's digest."""
 
@@ -92,6 +102,8 @@ class ReferenceProfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     validation: Validation
     time_zone: str = "UTC"  # of the seasons
     estimator: Estimator | None = None  # None: too few rows, or made before there were any
+    joint: Joint | None = None  # of the signal `models.joint.NAME`
+    segments: tuple[SegmentProfile, ...] = ()  # that have enough rows to be judged apart
 
     def signal(self, name: str) -> SignalProfile | None:
         return next((signal for signal in self.signals if signal.name == name), None)

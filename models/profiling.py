@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from models import joint
 from models.features import Row, frequent, numbers
 from models.profile import ReferenceProfile, SignalProfile, Validation
 from models.rhythms import Rhythm
 from models.spec import ModelSpec
 
 BINS = 10
+LABELS = "labels"  # the signal of what turned out
 FEW_VALUES = 12  # a numeric signal with no more distinct values gets a bin for each
 
 Floats = NDArray[np.float64]
@@ -30,6 +32,7 @@ def build_profile(
     outputs: Floats,
     validation: Validation,
     times_ms: Ints | None = None,
+    labels: Floats | None = None,
 ) -> ReferenceProfile:
     """The reference of a version.
 
@@ -37,25 +40,34 @@ def build_profile(
         rows: in event-time order, else the deflation estimate sees no dependence.
         outputs: shape (m, spec.outputs), of the newest rows, that the version was not fitted on.
         times_ms: of the rows, shape (len(rows),); without them no season is looked for.
+        labels: of the rows, from `losses.encode_label`.
     """
     whole = Rhythm(spec, times_ms)
     newest = Rhythm(spec, None if times_ms is None else times_ms[len(rows) - len(outputs) :])
     columns: dict[str, tuple[object, ...]] = dict(
         zip(spec.feature_names, zip(*rows, strict=True), strict=True)
     )
-    signals = [
+    features = [
         _categorical(feature.name, columns[feature.name], whole)
         if feature.type == "categorical"
         else _numeric(feature.name, _numbers(columns[feature.name]), whole)
         for feature in spec.features
     ]
+    signals = [*features]
     signals += [_numeric(n, v, newest) for n, v in prediction_signals(spec, outputs).items()]
+    if labels is not None and LABELS not in spec.feature_names:
+        signals.append(_labels(spec, labels, whole))
+    bins = np.column_stack([_bins(signal, columns[signal.name]) for signal in features])
+    together = None if joint.NAME in columns else _joint(features, bins, outputs)
+    if together is not None:
+        signals.append(_distances(together, bins, whole))
     return ReferenceProfile(
         model=spec.name,
         rows=len(rows),
         signals=tuple(signals),
         validation=validation,
         time_zone=spec.time_zone,
+        joint=together,
     )
 
 
@@ -66,6 +78,13 @@ def prediction_signals(spec: ModelSpec, outputs: Floats) -> dict[str, Floats]:
     return {f"prediction:{name}": outputs[:, i] for i, name in enumerate(spec.classes)}
 
 
+def label_bins(spec: ModelSpec, signal: SignalProfile, labels: Floats) -> Ints:
+    """Labels (from `losses.encode_label`) on the bins of the signal "labels"."""
+    if spec.task == "regression":
+        return numeric_bins(np.array(signal.edges), labels)
+    return labels.astype(np.int64)
+
+
 class Binner:
     """Puts events on the bins of one version's profile.
 
@@ -73,13 +92,16 @@ class Binner:
     events: `codes` once per batch, then `count` per group.
 
     Attributes:
-        names: of the signals, features in the order of the spec first.
+        names: of the signals, features in the order of the spec first, how they go together last.
         size: bins of all signals together.
     """
 
     def __init__(self, profile: ReferenceProfile, spec: ModelSpec) -> None:
         signals = {signal.name: signal for signal in profile.signals}
         names = (*spec.feature_names, *prediction_signals(spec, np.empty((0, spec.outputs))))
+        self._distance = None if profile.joint is None else joint.Distance(profile.joint)
+        names += () if profile.joint is None else (joint.NAME,)
+        self._features = len(spec.features)
         self._spec = spec
         self._signals = [signals[name] for name in names]
         self._has_categories = any(signal.kind == "categorical" for signal in self._signals)
@@ -106,8 +128,16 @@ class Binner:
         columns += prediction_signals(self._spec, outputs).values()
         for i, column in enumerate(columns):
             codes[:, i] = self._bins(i, column)
-            codes[:, i] += self._starts[i]
+        if self._distance is not None:
+            codes[:, -1] = self.joint_bins(codes[:, : self._features])
+        codes += self._starts[:-1]
         return codes
+
+    def joint_bins(self, bins: Ints) -> Ints:
+        """Of the signal `joint.NAME`, by the bins of the features, shape (n, features)."""
+        if self._distance is None:
+            raise ValueError("the profile does not say how inputs go together")
+        return numeric_bins(self._edges[-1], self._distance.of(bins))
 
     def count(self, codes: Ints) -> Ints:
         """Counts of all signals of a group of events, shape (size,)."""
@@ -151,6 +181,54 @@ def _places(signal: SignalProfile) -> dict[object, int]:
     return known | {None: len(known) + 1}
 
 
+def _labels(spec: ModelSpec, labels: Floats, rhythm: Rhythm) -> SignalProfile:
+    if spec.task == "regression":
+        return _numeric(LABELS, labels, rhythm)
+    bins = labels.astype(np.int64)
+    width = len(spec.classes) + 2
+    signal = SignalProfile(
+        name=LABELS, kind="categorical", categories=spec.classes, counts=(0,) * width
+    )
+    return rhythm.found(signal, bins, np.eye(width)[bins])
+
+
+def _joint(features: Sequence[SignalProfile], bins: Ints, outputs: Floats) -> joint.Joint | None:
+    """Every other row defines it; categories lie where the version's mean output for them is."""
+    newest = bins[len(bins) - len(outputs) :]
+    places = []
+    for i, signal in enumerate(features):
+        width = len(signal.counts)
+        line = np.append(np.arange(width - 1.0), np.nan)
+        if signal.kind == "categorical":
+            rows = np.bincount(newest[:, i], minlength=width)
+            sums = np.bincount(newest[:, i], weights=outputs[:, 0], minlength=width)
+            line = np.where(rows > 0, sums / np.maximum(rows, 1), outputs[:, 0].mean())
+            line[-2:] = np.nan
+        places.append(line)
+    return joint.joint(bins[::2], places)
+
+
+def _distances(together: joint.Joint, bins: Ints, rhythm: Rhythm) -> SignalProfile:
+    """Only the rows that did not define the distance count: to the others it fits too well."""
+    values = joint.Distance(together).of(bins)
+    edges = _edges(values[1::2])
+    found = numeric_bins(edges, values)
+    counts = np.bincount(found, minlength=len(edges) + 2)
+    signal = SignalProfile(
+        name=joint.NAME,
+        kind="numeric",
+        edges=tuple(edges.tolist()),
+        counts=tuple(counts.tolist()),
+    )
+    return rhythm.found(signal, found, rank_scores(found, counts), counted=slice(1, None, 2))
+
+
+def _bins(signal: SignalProfile, column: Sequence[object]) -> Ints:
+    if signal.kind == "numeric":
+        return numeric_bins(np.array(signal.edges), _numbers(column))
+    return category_bins(_places(signal), column)
+
+
 def _numbers(column: Sequence[object] | Floats) -> Floats:
     return np.array(column, dtype=np.float64)  # None becomes NaN
 
@@ -167,7 +245,7 @@ def _numeric(name: str, values: Floats, rhythm: Rhythm) -> SignalProfile:
             counts=tuple(counts.tolist()),
         ),
         bins,
-        _rank_scores(bins, counts),
+        rank_scores(bins, counts),
     )
 
 
@@ -198,7 +276,7 @@ def _categorical(name: str, column: Sequence[object], rhythm: Rhythm) -> SignalP
     )
 
 
-def _rank_scores(bins: Ints, counts: Ints) -> Floats:
+def rank_scores(bins: Ints, counts: Ints) -> Floats:
     """Location and scale scores, shape (m, 2): normal quantiles of mid-ranks, and their squares."""
     shares = counts / counts.sum()
     middle = np.clip(np.cumsum(shares) - shares / 2, 1e-9, 1 - 1e-9)

@@ -48,24 +48,28 @@ class Rhythm:
                 self._cells[season] = self._calendar.cells(season, times_ms)
                 self._halves[season] = (times_ms - times_ms[0]) // kind.cycle_ms % 2
 
-    def found(self, signal: SignalProfile, bins: Ints, scores: Floats) -> SignalProfile:
-        """The signal with its season, if it has one, and its deflation.
+    def found(
+        self, signal: SignalProfile, bins: Ints, scores: Floats, counted: slice = slice(None)
+    ) -> SignalProfile:
+        """The signal with its counts, its season, if it has one, and its deflation.
 
         Args:
             bins: of each row, shape (m,).
             scores: what is likely to move, shape (m, columns).
+            counted: rows that count; the others were used up to define the signal.
         """
-        season = self._season(scores)
+        season, width = self._season(scores), len(signal.counts)
+        counts = np.bincount(bins[counted], minlength=width)
+        signal = structs.replace(signal, counts=tuple(counts.tolist()))
         if season is None:
             return structs.replace(signal, deflation=deflation(scores))
         cells, number = self._cells[season], SEASONS[season].cells
         within = deflation(scores - cell_means(scores, cells, number)[cells])
-        rows = np.bincount(cells, minlength=number)
+        rows = np.bincount(cells[counted], minlength=number)
         if rows.min() < FEWEST_ROWS / 2 * within:
             return structs.replace(signal, deflation=deflation(scores))
-        width = len(signal.counts)
-        counts = np.bincount(cells * width + bins, minlength=number * width)
-        table = counts.reshape(number, width).tolist()
+        both = (cells * width + bins)[counted]
+        table = np.bincount(both, minlength=number * width).reshape(number, width).tolist()
         return structs.replace(
             signal, season=season, cells=tuple(map(tuple, table)), deflation=within
         )

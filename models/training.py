@@ -27,6 +27,7 @@ from models.profiling import build_profile
 from models.rhythms import deflation
 from models.runs import Candidate, Figure
 from models.serving import ServingModel
+from models.slicing import segment_profiles
 from models.spec import BASELINE, CandidateSpec, ModelSpec
 from models.threads import one_thread
 from models.validation import constant, judged_by, validate
@@ -197,9 +198,12 @@ def _profile(
     spec: ModelSpec, examples: Examples, newest: Examples, outputs: Floats, validation: Validation
 ) -> ReferenceProfile:
     """The reference, with an estimator that has learnt from rows the version was not fitted on."""
-    profile = build_profile(spec, examples.rows, outputs, validation, examples.times_ms)
+    profile = build_profile(
+        spec, examples.rows, outputs, validation, examples.times_ms, examples.labels
+    )
     estimator = fit_estimator(spec, profile, newest.rows, outputs, newest.labels)
-    return replace(profile, estimator=estimator)
+    segments = segment_profiles(spec, profile, newest.rows, outputs, newest.labels)
+    return replace(profile, estimator=estimator, segments=segments)
 
 
 def _record(tried: _Fit | Candidate, *, chosen: bool) -> Candidate:

@@ -47,8 +47,8 @@ def reference(spec: ModelSpec = SPEC) -> ReferenceProfile:
     rows = [(float(n % 40), "ab"[n % 2]) for n in range(200)]
     outputs = np.linspace(0.0, 1.0, 200).reshape(-1, 1)
     validation = Validation(n=200, loss_bins=(10,) * 20, loss_scale=4.0, metrics={})
-    profile = build_profile(spec, rows, outputs, validation)
     labels = (np.arange(200) % 3 == 0).astype(float)
+    profile = build_profile(spec, rows, outputs, validation, labels=labels)
     return replace(profile, estimator=fit_estimator(spec, profile, rows, outputs, labels))
 
 

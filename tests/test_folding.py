@@ -87,6 +87,20 @@ def test_models_are_judged_each_by_its_own_scale_and_shadows() -> None:
     assert (list(one.pairs), list(other.pairs)) == ([], ["9"])
 
 
+def test_labels_are_counted_once_in_the_tick_of_their_arrival() -> None:
+    """A correction restates sums, never what the tests have seen."""
+    said = Joined("p", SOURCE.kind, 0, 100, 900, 1_200, b"\x00", (0.5, 0.5, 0.5), 1.0, 1.0)
+    again = Joined("p", SOURCE.kind, 0, 100, 900, 1_900, b"\x00", (0.5,), 0.0, 1.0, 1, 1.0)
+    deltas = Deltas()
+    fold_labels([Labelled(SOURCE, said), Labelled(SOURCE, again)], deltas)
+    counted = {
+        (delta.segment, delta.tick): delta.signals["labels"]
+        for delta in deltas.take(0)
+        if "labels" in delta.signals
+    }
+    assert counted == {("", 1_200 // SPEC.tick_ms): [0, 1, 0, 0]}
+
+
 def test_segments_beyond_the_fifty_most_frequent_values_share_one_place() -> None:
     segment = Segment("city", 0, [f"c{n}" for n in range(60)])
     assert segment.names[segment.code("c49")] == "city=c49"

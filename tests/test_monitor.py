@@ -116,6 +116,7 @@ def test_a_shadow_is_paired_with_the_version_on_the_same_label() -> None:
 def test_signals_are_counted_on_the_bins_of_the_reference() -> None:
     processor = monitor()
     feed(processor, prediction("p", 0, plan="b"), prediction("q", 0, plan="zzz"))
+    feed(processor, feedback("p", 0))
     one = whole(report(processor))[0]
     profile = FLEET["churn"].profile(1)
     assert profile

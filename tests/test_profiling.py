@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from models import profile as profiles
 from models.features import Row
+from models.joint import NAME as JOINT
 from models.profile import ReferenceProfile, Validation
-from models.profiling import Binner, build_profile, numeric_bins
+from models.profiling import Binner, build_profile, label_bins, numeric_bins
 from models.rhythms import deflation
 from models.spec import Feature, ModelSpec
 
@@ -47,9 +48,31 @@ def test_the_reference_binned_again_gives_its_own_counts() -> None:
 
     counts = Binner(built(), SPEC).counts(rows, outputs)
 
-    assert {s.name: list(s.counts) for s in built().signals} == {
+    assert sum(counts.pop(JOINT)) == len(rows)
+    assert {s.name: list(s.counts) for s in built().signals if s.name != JOINT} == {
         name: count.tolist() for name, count in counts.items()
     }
+
+
+def test_only_rows_that_did_not_define_the_distance_are_its_reference() -> None:
+    rows, outputs = reference()
+    odd = Binner(built(), SPEC).counts(rows[1::2], outputs[1::2])[JOINT]
+
+    signal = built().signal(JOINT)
+    assert signal
+    assert list(signal.counts) == odd.tolist()
+
+
+def test_labels_have_a_reference_of_their_own() -> None:
+    rows, outputs = reference()
+    labels = np.arange(len(rows)) % 4 == 0
+    signal = build_profile(SPEC, rows, outputs, VALIDATION, labels=labels.astype(float)).signal(
+        "labels"
+    )
+
+    assert signal
+    assert (signal.categories, signal.counts) == (("n", "y"), (1500, 500, 0, 0))
+    assert label_bins(SPEC, signal, np.array([1.0, 0.0])).tolist() == [1, 0]
 
 
 def test_numeric_bins_are_deciles_and_nulls_have_their_own() -> None:
@@ -91,7 +114,7 @@ def test_counts_of_groups_add_up_to_counts_of_all() -> None:
 
     np.testing.assert_array_equal(total, binner.count(codes))
     assert binner.count(codes).sum() == 300 * len(binner.names)
-    assert set(binner.split(binner.count(codes))) == {"x", "hour", "plan", "prediction"}
+    assert set(binner.split(binner.count(codes))) == {"x", "hour", "plan", "prediction", JOINT}
 
 
 def test_multiclass_outputs_are_one_signal_per_class() -> None:

@@ -98,8 +98,10 @@ def test_another_process_gives_the_same_bytes() -> None:
 def test_the_reference_holds_all_rows_and_outputs_of_unseen_ones() -> None:
     profile = fit(spec(), examples(), 0).profile
 
-    assert [signal.name for signal in profile.signals] == ["a", "kind", "b", "prediction"]
-    assert [sum(signal.counts) for signal in profile.signals] == [600, 600, 600, 150]
+    assert [signal.name for signal in profile.signals] == [
+        "a", "kind", "b", "prediction", "labels", "inputs together",
+    ]  # fmt: skip
+    assert [sum(signal.counts) for signal in profile.signals] == [600, 600, 600, 150, 600, 300]
     assert profile.signals[2].counts[-1] == 60  # nulls of b
 
 

@@ -234,7 +234,7 @@ def _promise(settings: Settings, state: LiveState) -> Promise | None:
     """What the champion's reference allows to promise; None without a champion."""
     from models import artefacts, profile
     from stream.core.promises import promise
-    from stream.core.watching import watched
+    from stream.core.watching import places
 
     card = next((card for card in state.versions if card.version == state.champion), None)
     if card is None:
@@ -242,7 +242,7 @@ def _promise(settings: Settings, state: LiveState) -> Promise | None:
     try:
         data = artefacts.fetch(card.profile_url, card.profile_digest, settings.max_artefact_bytes)
         reference = profile.decode(data)
-        return promise(state.spec, reference, signals=len(watched(state.spec, reference)))
+        return promise(state.spec, reference, signals=len(places(state.spec, reference)))
     except ValueError as error:
         say(f"what its alarms promise is not known: {error}")
         return None

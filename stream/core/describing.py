@@ -10,10 +10,12 @@ from stream.core.advisors import readings
 from stream.core.distances import compare
 from stream.core.intervals import Interval, mean_interval, wilson
 from stream.core.trials import Judgement
-from stream.core.watching import RECORDS, Kind, Kit, Sighting, Signal, Watch, bounded_loss
+from stream.core.watching import LOSS, RECORDS, Kind, Kit, Sighting, Signal, Watch, bounded_loss
 from stream.envelope import from_ms
 from stream.events import LOSS_BINS
 
+CERTAIN = 2.0  # standard errors from which a slice is named as the worst
+MAX_SLICES = 5
 MAX_NAMED = 5  # signals named in a sentence; the evidence has them all
 
 Finding = tuple[str, dict[str, Any]]  # sentence, evidence
@@ -21,14 +23,19 @@ Finding = tuple[str, dict[str, Any]]  # sentence, evidence
 
 def harm(watch: Watch, kit: Kit) -> Finding:
     """The champion's loss is above what its validation allows."""
-    sighting = watch.open("harm")["loss"]
-    bound = kit.harm_bound
+    opened, slices = watch.open("harm"), _slices(watch, kit)
+    name = LOSS if LOSS in opened else slices[0]["signal"]
+    sighting, signal = opened[name], Signal("harm", name)
+    bound, validation = kit.harm_bound(signal), kit.validation(signal)
     loss = bounded_loss(sighting.counts)
     sentence = (
-        f"version {watch.version} does worse than when it was validated: bounded loss {loss:.3f} "
-        f"on {sum(sighting.counts)} labels since {_day(sighting.since_ms)}, "
-        f"validated {bound.mean:.3f} (at most {bound.upper:.3f})"
+        f"version {watch.version} does worse{name.removeprefix(LOSS)} than when it was validated: "
+        f"bounded loss {loss:.3f} on {sum(sighting.counts)} labels since "
+        f"{_day(sighting.since_ms)}, validated {bound.mean:.3f} (at most {bound.upper:.3f})"
     )
+    if name == LOSS and slices and slices[0]["certainty"] >= CERTAIN:
+        worst = slices[0]
+        sentence += f"; worst in {worst['segment']}: {worst['loss']:.3f}"
     interval = _loss_interval(sighting.counts)
     return sentence, {
         "loss": loss,
@@ -36,14 +43,48 @@ def harm(watch: Watch, kit: Kit) -> Finding:
         "loss_high": interval.high,
         "validated": bound.mean,
         "bound": bound.upper,
-        "loss_scale": kit.profile.validation.loss_scale,
-        "before": list(kit.profile.validation.loss_bins),
+        "loss_scale": validation.loss_scale,
+        "before": list(validation.loss_bins),
+        "slices": slices[:MAX_SLICES],
         **_sighted(sighting),
-        **_test(kit, Signal("harm", "loss"), sighting),
+        **_test(kit, signal, sighting),
         "drifting": sorted(watch.open("feature")),
         **_advice(watch, kit),
         "offsets": _offsets(watch, [sighting]),
     }
+
+
+def _slices(watch: Watch, kit: Kit) -> list[dict[str, Any]]:
+    """The segments that are judged, worst first: those that alarmed, then by how many standard
+    errors their loss since their evidence was last low lies above the validated one."""
+    found = []
+    for signal in kit.signals:
+        sighting = watch.sightings.get(signal.key)
+        if signal.kind != "harm" or signal.name == LOSS or not sighting or not sighting.counts:
+            continue
+        before, after = kit.validation(signal), sighting.counts
+        rows, n = sum(before.loss_bins), sum(after)
+        validated, loss = bounded_loss(list(before.loss_bins)), bounded_loss(after)
+        spread = _variance(list(before.loss_bins)) * before.deflation
+        found.append(
+            {
+                "signal": signal.name,
+                "segment": signal.name.removeprefix(f"{LOSS} in "),
+                "alarmed": sighting.opened_ms is not None,
+                "loss": loss,
+                "validated": validated,
+                "certainty": (loss - validated) / max(1e-9, (spread / n + spread / rows) ** 0.5),
+                "n": n,
+            }
+        )
+    found.sort(key=lambda one: (not one["alarmed"], -float(one["certainty"]), one["segment"]))
+    return found
+
+
+def _variance(bets: list[int]) -> float:
+    top, n = LOSS_BINS - 1, max(1, sum(bets))
+    mean = bounded_loss(bets)
+    return sum((i / top) ** 2 * count for i, count in enumerate(bets)) / n - mean * mean
 
 
 def broken(watch: Watch, kit: Kit) -> Finding:
@@ -106,12 +147,12 @@ def probation(version: int, judgement: Judgement) -> Finding:
 
 def _compared(kit: Kit, signal: Signal, sighting: Sighting) -> dict[str, Any]:
     """One signal before and after: the effect with its interval, and the test that alarmed."""
-    reference = kit.profile.signal(signal.name)
-    before = list(reference.counts) if reference else []
+    reference = kit.reference(signal)
+    before = list(reference.counts)
     counts, n, m = sighting.counts, sum(sighting.counts), max(1, sum(before))
     far = compare(before, counts)
     rises = [now / n - then / m for then, now in zip(before, counts, strict=True)]
-    categorical = reference is not None and reference.kind == "categorical"
+    categorical = reference.kind == "categorical"
     return {
         **_sighted(sighting),
         "psi": far.psi,

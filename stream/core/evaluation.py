@@ -32,12 +32,12 @@ class VersionState(Struct, omit_defaults=True):
     def add(self, delta: SummaryComputed, cuts: list[Plan], closed: int) -> int | None:
         """Take a delta in; the number of the open tick that it counts in, if in one."""
         overall = delta.segment == ""
-        number = self.pending.add(delta, closed) if overall else None
+        number = self.pending.add(delta, closed)
         series = self.windows.setdefault(delta.segment, [Series() for _ in cuts])
         for place, (plan, cells) in enumerate(zip(cuts, series, strict=True)):
             # Distributions are most of a cell's weight: they are shown over the first window only.
             cells.add(delta, plan, closed, signals=overall and place == 0)
-        return number
+        return number if overall else None
 
 
 class ModelState(Struct, omit_defaults=True):

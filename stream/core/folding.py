@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from models import losses
 from models.features import Row, numbers
+from models.profiling import label_bins
 from stream.core.deltas import Deltas, Place, add_named, add_pairs
 from stream.core.grouping import Floats, Groups, Ints, group, micro, sums_by
 from stream.core.joining import Joined
@@ -78,7 +79,8 @@ def _count_together(source: Source, made: Sequence[Made], deltas: Deltas) -> Non
     for place, cell, count in groups.whole_cells(bins, source.binner.size):
         deltas.at(place).add_signal(*source.signal(cell), count)
     segments = groups.segments
-    for column in range(len(source.spec.features), bins.shape[1]):
+    predictions = len(source.spec.features) + source.spec.outputs
+    for column in range(len(source.spec.features), predictions):
         for place, cell, count in segments.cells(bins[:, column], source.binner.size):
             deltas.at(place).add_signal(*source.signal(cell), count)
 
@@ -97,7 +99,7 @@ def _estimate(source: Source, bins: Ints, strata: Ints, groups: Groups, deltas: 
 
 def _count_one(source: Source, made: Made, deltas: Deltas) -> None:
     kind, tick = source.kind, made.time_ms // source.tick_ms
-    cells = source.bins(made.row, made.output)
+    cells, features = source.bins(made.row, made.output), len(source.spec.features)
     stratum, card = source.strata.of_output(made.output), source.scorecard
     score, outside = card.bin(cells, stratum) if card else (0, False)
     which = [-1, *(segment << 8 | code for segment, code in enumerate(made.codes))]
@@ -108,7 +110,7 @@ def _count_one(source: Source, made: Made, deltas: Deltas) -> None:
         if card:
             delta.add_estimate(score, card.size, 1)
             delta.add_estimate(card.size, card.size, int(outside))
-        for cell in cells[len(source.spec.features) :] if number else cells:
+        for cell in cells[features : features + source.spec.outputs] if number else cells:
             delta.add_signal(*source.signal(cell), 1)
 
 
@@ -173,10 +175,32 @@ def _bet(first: Sequence[Labelled], deltas: Deltas) -> None:
         delta = deltas.at(place)
         delta.bets = delta.bets or [0] * LOSS_BINS
         delta.bets[column] += count
+    _count_labels(first, judged.labels, groups, deltas)
     delays = delay_bin(_ints([j.labelled_ms - j.predicted_ms for j in joined]))
     for place, column, count in groups.cells(delays, 64):
         add_named(deltas.at(place).delays, str(column), count)
     _pair(first, judged, raw, groups, deltas)
+
+
+def _count_labels(
+    first: Sequence[Labelled], labels: Floats, groups: Groups, deltas: Deltas
+) -> None:
+    """What turned out, on the bins of the versions' references, in places that are all."""
+    known: dict[Source, list[int]] = {}
+    for i, one in enumerate(first):
+        if one.source.labels is not None:
+            known.setdefault(one.source, []).append(i)
+    for source, who in known.items():
+        signal, of = source.labels, groups.whole[who]
+        if signal is None:
+            continue
+        size = len(signal.counts)
+        bins = label_bins(source.spec, signal, labels[who])
+        counts = np.bincount(of * size + bins)
+        for cell in np.flatnonzero(counts).tolist():
+            place, column = divmod(cell, size)
+            delta = deltas.at(groups.places[place])
+            delta.add_signal(signal.name, column, size, int(counts[cell]))
 
 
 def _pair(

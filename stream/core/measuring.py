@@ -177,7 +177,7 @@ def _drift(
 ) -> DriftMeasured:
     n, total = sum(counts), window.total
     far = compare(signal.counts, counts)
-    kind = "feature" if signal.name in spec.feature_names else "prediction"
+    kind = "prediction" if signal.name.partition(":")[0] == "prediction" else "feature"
     return DriftMeasured(
         model=spec.name,
         version=watch.version,

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, Final
 
+import numpy as np
+
 from models.features import Row
 from models.losses import LOG_LOSS_SCALE
 from models.profile import ReferenceProfile, SignalProfile
-from models.profiling import Binner
+from models.profiling import LABELS, Binner
 from models.scorecard import Scorecard
 from models.spec import ModelSpec
 from models.strata import Strata
@@ -77,6 +79,7 @@ class Source:
     Attributes:
         binner: None where the profile is not known any more, or is not of the spec's features.
         scorecard: None where there is no binner, or the profile has no estimator.
+        labels: the signal of what turned out; None where the profile has none.
     """
 
     def __init__(self, kind: Kind, spec: ModelSpec, profile: ReferenceProfile | None) -> None:
@@ -89,6 +92,7 @@ class Source:
         self.scorecard = _scorecard(self.binner, profile)
         self._rulers = _rulers(self.binner, profile)
         self._cells = [(r.name, i, r.size) for r in self._rulers for i in range(r.size)]
+        self.labels = profile.signal(LABELS) if profile and self.binner else None
         self._starts = [0, *accumulate(ruler.size for ruler in self._rulers)]
 
     def codes(self, row: Row) -> bytes:
@@ -105,8 +109,11 @@ class Source:
     def bins(self, row: Row, output: Sequence[float]) -> list[int]:
         """As `Binner.codes`, for one event."""
         values = (*row, *output)
-        rulers = zip(self._starts, self._rulers, values, strict=False)
-        return [start + ruler.bin(value) for start, ruler, value in rulers]
+        bins = [ruler.bin(value) for ruler, value in zip(self._rulers, values, strict=False)]
+        if self.binner is not None and len(bins) < len(self._rulers):
+            features = np.array([bins[: len(row)]], dtype=np.int64)
+            bins.append(int(self.binner.joint_bins(features)[0]))
+        return [start + bin_ for start, bin_ in zip(self._starts, bins, strict=False)]
 
     def signal(self, cell: int) -> tuple[str, int, int]:
         """Of a bin among all signals' bins: the signal's name, the bin in it, and its bins."""

@@ -27,6 +27,7 @@ class Tick(Struct, omit_defaults=True):
     pairs: dict[str, Pairs] = {}  # by shadow version
     refused: dict[str, int] = {}  # dead letters by "<entity>:<reason>"
     offsets: Offsets = {}  # where all this came from
+    segments: dict[str, Tick] = {}  # predictions and bets of each
 
     @property
     def labels(self) -> int:
@@ -41,6 +42,9 @@ class Tick(Struct, omit_defaults=True):
         self.predictions += more.predictions
         add_up(self.signals, more.signals)
         self.add_arrivals(more)
+        if isinstance(more, Tick):
+            for name, part in more.segments.items():
+                self.segments.setdefault(name, Tick()).add(part)
 
     def add_arrivals(self, more: Tick | SummaryComputed) -> None:
         """What counts in the tick in which it comes."""
@@ -70,6 +74,8 @@ class Pending(Struct, omit_defaults=True):
     def add(self, delta: SummaryComputed, closed: int) -> int | None:
         """Take a delta in; ticks below number `closed` are closed.
 
+        A segment's counts lie within the tick, beside those of the whole.
+
         Returns:
             the number of the tick that it counts in; None if in none.
         """
@@ -79,6 +85,8 @@ class Pending(Struct, omit_defaults=True):
             return None
         number = max(delta.tick, closed)
         tick = self.open.setdefault(number, Tick())
+        if delta.segment:
+            tick = tick.segments.setdefault(delta.segment, Tick())
         if late:
             tick.add_arrivals(delta)
         else:

@@ -12,12 +12,15 @@ from typing import Any, Final, Literal, NamedTuple
 
 from msgspec import Struct, field
 
-from models.profile import ReferenceProfile, SignalProfile
+from models.joint import NAME as JOINT
+from models.profile import ReferenceProfile, SegmentProfile, SignalProfile, Validation
+from models.profiling import LABELS
 from models.seasons import Calendar
 from models.spec import DAY_SECONDS, ModelSpec
 from stream.core.advisors import Advisors, Memory
 from stream.core.bets import (
     BetTable,
+    HarmBound,
     broken_table,
     distribution_table,
     harm_bound,
@@ -40,11 +43,15 @@ MILLION: Final = 1_000_000
 RECOVERY_EVIDENCE: Final = 1000.0  # a false "recovered" at most once in so many groups of ticks
 MINIMUM_OPEN_GROUPS: Final = 3
 LOW: Final = 0.01  # of an alarm's evidence: below it nothing has begun
+LOSS: Final = "loss"  # the signal of harm
 RECORDS: Final = "records"  # the signal of what was accepted and what was refused
 
 
 class Signal(NamedTuple):
-    """One line of the budget: `name` of the profile (or "loss", "records"), under a `kind`."""
+    """One line of the budget: `name` of the profile (or "loss", "records"), under a `kind`.
+
+    In a segment its name ends with that: "loss in plan=gold".
+    """
 
     kind: Kind
     name: str
@@ -103,15 +110,15 @@ class Kit:
     def __init__(self, spec: ModelSpec, profile: ReferenceProfile) -> None:
         self.spec = spec
         self.profile = profile
-        self.signals = watched(spec, profile)
-        self._shares = _shares(spec, self.signals)
+        self._places = places(spec, profile)
+        self.signals = tuple(self._places)
+        self._shares = _shares(spec, self._places)
         self.promise = promise(spec, profile, signals=len(self.signals))
         self._loss: dict[str, Any] = {
             "tolerance": spec.tolerances.loss,
             "delta": spec.tolerances.delta,
             "objective": spec.tolerances.loss_objective,
         }
-        self.harm_bound = harm_bound(profile.validation, **self._loss)
         self.advisors = Advisors(spec.detectors)
         self._recoveries: dict[str, tuple[object, BetTable]] = {}
         self._calendar = Calendar(profile.time_zone, spec.tick_ms)
@@ -119,7 +126,7 @@ class Kit:
             signal: reference.season
             for signal in self.signals
             if signal.kind in SEASONAL
-            and (reference := self._reference(signal)).season
+            and (reference := self.reference(signal)).season
             and self._calendar.fits(reference.season)
         }
         self._turned: dict[Signal, int] = dict.fromkeys(self._seasons, 0)
@@ -130,6 +137,15 @@ class Kit:
             alarms=allowance(spec.budget)[0],
             groups={signal.key: signal.kind for signal in self.signals},
         )
+
+    def harm_bound(self, signal: Signal) -> HarmBound:
+        """What the validated loss allows to certify, of the whole or of a segment."""
+        return harm_bound(self.validation(signal), **self._loss)
+
+    def validation(self, signal: Signal) -> Validation:
+        """How the version did on the whole, or on the segment that a signal of harm is of."""
+        segment = self._places[signal].segment
+        return segment.validation if segment else self.profile.validation
 
     def cell(self, start_ms: int) -> tuple[int, ...]:
         """Where a tick lies in each season that a signal has."""
@@ -147,7 +163,7 @@ class Kit:
 
     def counts(self, tick: Tick) -> dict[Signal, list[int]]:
         """What a tick holds of each signal; nothing of one that is not on the reference's bins."""
-        found = {s: _counts(tick, s) for s in self.signals}
+        found = {signal: _counts(tick, place) for signal, place in self._places.items()}
         return {
             signal: counts
             for signal, counts in found.items()
@@ -178,9 +194,9 @@ class Kit:
 
     def _new_table(self, signal: Signal, cell: int) -> BetTable:
         if signal.kind == "harm":
-            return loss_table(self.profile.validation, **self._loss)
+            return loss_table(self.validation(signal), **self._loss)
         delta = REFERENCE_RISK / len(self.profile.signals)
-        reference = self._reference(signal)
+        reference = self.reference(signal)
         if signal.kind in ("broken", "schema"):
             return broken_table(reference, delta=delta)
         tolerance_psi = self.spec.tolerances.psi
@@ -193,8 +209,8 @@ class Kit:
     def _recovery_table(self, signal: Signal, sighting: Sighting, cell: int | None) -> BetTable:
         if signal.kind == "harm":
             level = bounded_loss(sighting.counts)
-            return recovery_table(self.profile.validation, level, **self._loss)
-        reference = self._reference(signal)
+            return recovery_table(self.validation(signal), level, **self._loss)
+        reference = self.reference(signal)
         if cell is None:
             return signal_recovery_table(reference, sighting.counts)
         counts = expected_after(reference, sighting.counts, sighting.cells, cell)
@@ -204,10 +220,9 @@ class Kit:
         """The evidence at which a signal alarms by itself."""
         return 1 / (allowance(self.spec.budget)[0] * self._shares[signal.key])
 
-    def _reference(self, signal: Signal) -> SignalProfile:
-        if signal.kind == "schema":
-            return records_profile(self.profile)
-        reference = self.profile.signal(signal.name)
+    def reference(self, signal: Signal) -> SignalProfile:
+        """What a signal (not of harm) is compared with."""
+        reference = self._places[signal].reference
         if reference is None:
             raise KeyError(f"the profile of model {self.spec.name!r} has no signal {signal.name!r}")
         return reference
@@ -305,28 +320,51 @@ def records_profile(profile: ReferenceProfile) -> SignalProfile:
     )
 
 
-def _counts(tick: Tick, signal: Signal) -> list[int]:
-    if signal.kind == "harm":
+class Place(NamedTuple):
+    """Where a signal's counts and its reference are."""
+
+    kind: Kind
+    name: str  # without the segment
+    segment: SegmentProfile | None = None
+    reference: SignalProfile | None = None
+
+
+def _counts(tick: Tick, place: Place) -> list[int]:
+    if place.segment is not None:
+        tick = tick.segments.get(place.segment.name) or Tick()
+    if place.kind == "harm":
         return tick.bets
-    if signal.kind == "schema":
+    if place.kind == "schema":
         return [tick.predictions, sum(tick.refused.values()), 0]
-    return tick.signals.get(signal.name, [])
+    return tick.signals.get(place.name, [])
 
 
-def watched(spec: ModelSpec, profile: ReferenceProfile) -> tuple[Signal, ...]:
-    """Every line of the budget."""
+def places(spec: ModelSpec, profile: ReferenceProfile) -> dict[Signal, Place]:
+    """Every line of the budget: of the model as a whole, and of its segments."""
     features = set(spec.feature_names)
-    signals = [Signal("harm", "loss"), Signal("schema", RECORDS)]
+    found = [Place("harm", LOSS), Place("schema", RECORDS, None, records_profile(profile))]
     for reference in profile.signals:
-        if reference.name in features:
-            signals += [Signal("broken", reference.name), Signal("feature", reference.name)]
+        if reference.name in (JOINT, LABELS):
+            found.append(Place("feature", reference.name, None, reference))
+        elif reference.name in features:
+            kinds: tuple[Kind, ...] = ("broken", "feature")
+            found += [Place(kind, reference.name, None, reference) for kind in kinds]
         else:
-            signals.append(Signal("prediction", reference.name))
-    return tuple(signals)
+            found.append(Place("prediction", reference.name, None, reference))
+    for segment in profile.segments:
+        found.append(Place("harm", LOSS, segment))
+        found += [Place("prediction", signal.name, segment, signal) for signal in segment.signals]
+    return {_signal(place): place for place in found}
 
 
-def _shares(spec: ModelSpec, signals: tuple[Signal, ...]) -> dict[str, float]:
-    """Each kind's share of the budget, split evenly over its signals."""
+def _signal(place: Place) -> Signal:
+    of = f" in {place.segment.name}" if place.segment else ""
+    return Signal(place.kind, place.name + of)
+
+
+def _shares(spec: ModelSpec, places: Mapping[Signal, Place]) -> dict[str, float]:
+    """Each kind's share of the budget, split evenly over its signals; of a kind that looks at
+    segments, too, half of it goes to the model as a whole."""
     budget = spec.budget
     share = {
         "harm": budget.harm_share,
@@ -335,8 +373,14 @@ def _shares(spec: ModelSpec, signals: tuple[Signal, ...]) -> dict[str, float]:
         "feature": budget.feature_share,
     }
     total = max(1.0, sum(share.values()))  # a spec's shares add up to 1, give or take rounding
-    kinds = [_line(signal.kind) for signal in signals]
-    return {s.key: share[_line(s.kind)] / total / kinds.count(_line(s.kind)) for s in signals}
+    lines = [(_line(place.kind), place.segment is None) for place in places.values()]
+    return {
+        signal.key: share[kind]
+        / total
+        / lines.count((kind, whole))
+        / (2 if (kind, not whole) in lines else 1)
+        for signal, (kind, whole) in zip(places, lines, strict=True)
+    }
 
 
 def _line(kind: Kind) -> Kind:
