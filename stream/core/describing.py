@@ -9,8 +9,9 @@ import msgspec
 from stream.core.advisors import readings
 from stream.core.distances import compare
 from stream.core.intervals import Interval, mean_interval, wilson
+from stream.core.risks import bounded_loss
 from stream.core.trials import Judgement
-from stream.core.watching import RECORDS, Kind, Kit, Sighting, Signal, Watch, bounded_loss
+from stream.core.watching import EXPECTED, HARM, RECORDS, Kind, Kit, Sighting, Signal, Watch
 from stream.envelope import from_ms
 from stream.events import LOSS_BINS
 
@@ -22,15 +23,17 @@ Finding = tuple[str, dict[str, Any]]  # sentence, evidence
 def harm(watch: Watch, kit: Kit) -> Finding:
     """The champion's loss is above what its validation allows."""
     sighting = watch.open("harm")["loss"]
-    bound = kit.harm_bound
+    bound, age = kit.harm_bound, kit.spec.labels.judged_after_seconds
     loss = bounded_loss(sighting.counts)
     sentence = (
         f"version {watch.version} does worse than when it was validated: bounded loss {loss:.3f} "
-        f"on {sum(sighting.counts)} labels since {_day(sighting.since_ms)}, "
+        f"on {_labels(sighting, age)} since {_day(sighting.since_ms)}, "
         f"validated {bound.mean:.3f} (at most {bound.upper:.3f})"
     )
-    interval = _loss_interval(sighting.counts)
+    interval = _loss_interval(sighting.counts) if age is None else Interval(loss, None, None)
     return sentence, {
+        "basis": "measured",
+        "judged_after_seconds": age,
         "loss": loss,
         "loss_low": interval.low,
         "loss_high": interval.high,
@@ -39,9 +42,37 @@ def harm(watch: Watch, kit: Kit) -> Finding:
         "loss_scale": kit.profile.validation.loss_scale,
         "before": list(kit.profile.validation.loss_bins),
         **_sighted(sighting),
-        **_test(kit, Signal("harm", "loss"), sighting),
+        **_test(kit, HARM, sighting),
         "drifting": sorted(watch.open("feature")),
         **_advice(watch, kit),
+        "offsets": _offsets(watch, [sighting]),
+    }
+
+
+def _labels(sighting: Sighting, age: float | None) -> str:
+    n = sum(sighting.counts)
+    return f"{n} labels" if age is None else f"labels that stand for {n} predictions"
+
+
+def expected(watch: Watch, kit: Kit) -> Finding:
+    """Without a look at labels: predictions are like those that were often wrong."""
+    sighting, bound = watch.open("estimate")["loss"], kit.harm_bound
+    loss = kit.expected.loss(sighting.counts) if kit.expected else 0.0
+    sentence = (
+        f"version {watch.version} is expected to do worse than when it was validated, by what it "
+        f"predicts, without labels: bounded loss {loss:.3f} on {sum(sighting.counts)} predictions "
+        f"since {_day(sighting.since_ms)}, validated {bound.mean:.3f} (at most {bound.upper:.3f})"
+    )
+    return sentence, {
+        "basis": "estimated",
+        "loss": loss,
+        "validated": bound.mean,
+        "bound": bound.upper,
+        "loss_scale": kit.profile.validation.loss_scale,
+        "before": kit.expected.before if kit.expected else [],
+        **_sighted(sighting),
+        **_test(kit, EXPECTED, sighting),
+        "drifting": sorted(watch.open("feature")),
         "offsets": _offsets(watch, [sighting]),
     }
 
