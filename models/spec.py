@@ -46,6 +46,12 @@ class Labels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # So old, predictions have nearly all labels they will get: how soon labels come is learnt from
     # them. None: the horizon.
     complete_seconds: Positive | None = None
+    # Harm is judged by each label as it comes, which is right if early labels are like late ones.
+    # With an age, each prediction is judged once, when it is so old, by labels weighted by how soon
+    # such labels come (and not before predictions are complete, to learn that from).
+    judged_after_seconds: Positive | None = None
+    # By what share of itself the chance of having come by that age may be wrong.
+    delay_error: Annotated[float, Meta(ge=0, lt=1)] = 0.1
 
 
 class Ticks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -161,6 +167,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     rollback: bool = True
     cooldown_seconds: NotNegative = DAY_SECONDS  # between two retrain commands
     rollback_cooloff_seconds: NotNegative = DAY_SECONDS
+    estimated_harm: Literal["inform", "page"] = "inform"  # it never commands
 
 
 class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -208,6 +215,11 @@ class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return round(self.ticks.seconds * 1000)
 
 
+def complete_seconds(labels: Labels) -> float:
+    """So old, predictions have nearly all labels they will get."""
+    return labels.complete_seconds or labels.horizon_seconds
+
+
 def check(spec: ModelSpec) -> ModelSpec:
     """Return the spec if its parts fit together.
 
@@ -231,6 +243,9 @@ def check(spec: ModelSpec) -> ModelSpec:
         f"time_zone: {spec.time_zone!r} is none": not is_time_zone(spec.time_zone),
         "labels: complete_seconds must be at most horizon_seconds": (
             (spec.labels.complete_seconds or 0) > spec.labels.horizon_seconds
+        ),
+        "labels: judged_after_seconds must be at most complete_seconds": (
+            (spec.labels.judged_after_seconds or 0) > complete_seconds(spec.labels)
         ),
         "windows: each has either seconds or labels": any(
             (window.seconds is None) == (window.labels is None) for window in spec.windows

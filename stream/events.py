@@ -126,7 +126,8 @@ class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `labelled`, `sums`, `squares` and `outcomes`, which corrections restate (deltas may be
     negative). `arrivals` belong there too, but count first labels and are never restated. `bets`,
     `pairs` and `delays` belong to the tick in which the label arrived (max of both event times) and
-    are never restated.
+    are never restated; nor is `judged`, which belongs to the tick in which the prediction has the
+    judging age.
 
     A stratum is that of `models.strata`: "1" of a prediction, "1/0" of a prediction and its label.
     """
@@ -147,6 +148,7 @@ class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     arrivals: dict[str, dict[str, Count]] = {}  # the same -> delay: floor(4 log2(seconds + 1))
     latest: Time | None = None  # tick in which the last of the labels here arrived; not a sum
     bets: list[Count] = []  # labels by bounded-loss bin, LOSS_BINS of them
+    judged: dict[str, list[Count]] = {}  # the same of those that came by the judging age, by strata
     pairs: dict[str, Pairs] = {}  # shadow version -> outcomes
     delays: dict[str, Count] = {}  # label delay: floor(log2(seconds + 1)) -> count
     counters: dict[

@@ -200,13 +200,15 @@ class Monitor:
         shift: int = 0,
         missing: float = 0.0,
         unsure: float = 0.05,
+        outside: float = 0.0,
         labelled: bool = True,
         label_tick: int | None = None,
         refused: int = 0,
     ) -> None:
         """One tick of traffic; `bad` is the share of bad predictions, `shadows` have theirs.
 
-        `unsure` is the share of predictions that the estimator expects to be no better than chance.
+        `unsure` is the share of predictions that the estimator expects to be no better than chance,
+        `outside` that of predictions with values that the reference did not have.
 
         Args:
             refused: dead letters beside the `n` predictions.
@@ -224,7 +226,7 @@ class Monitor:
                 predictions=1,
                 signals=self._signals(shift, missing),
                 predicted={str(predicted): 1},
-                estimates=[0, 1, 0] if self._strata.random() < unsure else [1, 0, 0],
+                estimates=self._estimates(unsure, outside),
             )
             if labelled:
                 is_bad = bool(self._draw.random() < bad)
@@ -266,6 +268,10 @@ class Monitor:
         else:
             for at, fields in parts:
                 self._add(partition, version, at, **fields)
+
+    def _estimates(self, unsure: float, outside: float) -> list[int]:
+        is_unsure, is_outside = self._strata.random(2) < (unsure, outside)
+        return [int(not is_unsure), int(is_unsure), int(is_outside)]
 
     def _signals(self, shift: int, missing: float) -> dict[str, list[int]]:
         draw = self._draw

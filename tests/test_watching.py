@@ -6,8 +6,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from stream.core.risks import bounded_loss
 from stream.core.ticks import Group, Tick
-from stream.core.watching import LOW, Kit, Watch, bounded_loss, observe
+from stream.core.watching import LOW, Kit, Watch, observe
 from stream.events import LOSS_BINS
 from tests.summaries import BAD, DAY_MS, GOOD, SPEC, profile
 
@@ -34,6 +35,7 @@ def alarmed(watch: Watch) -> list[str]:
 def test_every_feature_has_a_place_in_the_budget_for_drift_and_for_broken_data() -> None:
     assert [signal.key for signal in KIT.signals] == [
         "harm/loss",
+        "estimate/loss",
         "schema/records",
         "broken/x",
         "feature/x",

@@ -15,13 +15,16 @@ from msgspec import Struct
 from stream.envelope import derived_id
 from stream.events import Alert, AlertHandled
 
-Problem = Literal["harm", "data", "prediction", "drift", "probation", "stale", "unlabelled"]
+Problem = Literal[
+    "harm", "estimate", "data", "prediction", "drift", "probation", "stale", "unlabelled"
+]
 Evidence = dict[str, Any]
 
 # problem -> (verdict, severity). Only harm and broken data page or command; drift explains, and
 # what is missing is neither healthy nor harm.
 MEANING: Final[dict[str, tuple[Any, Any]]] = {
     "harm": ("performance harmed", "critical"),
+    "estimate": ("performance harmed", "info"),  # estimated; pages if the spec's policy says so
     "data": ("data broken", "warning"),
     "prediction": ("predictions changed", "info"),
     "drift": ("data changed", "info"),
@@ -64,11 +67,13 @@ class Book(Struct, omit_defaults=True):
         version: int | None,
         now_ms: int,
         cooldown_ms: int = 0,
+        paging: bool = False,
     ) -> Alert:
         """Open an alert, tell more in the one that is open, or open again what was closed just now.
 
         Args:
             cooldown_ms: for so long after it was resolved, the same problem is the same alert.
+            paging: critical, whatever problems of this sort are otherwise.
         """
         alert = self.open.get(problem)
         closed = self.closed.pop(problem, None)
@@ -93,7 +98,7 @@ class Book(Struct, omit_defaults=True):
                 problem=problem,
                 verdict=verdict,
                 state="open",
-                severity=severity,
+                severity="critical" if paging else severity,
                 sentence=sentence,
                 version=version,
                 opened_ms=now_ms,

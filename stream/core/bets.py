@@ -126,6 +126,12 @@ def loss_table(
     return _table(name, _staked(rows), validation.deflation, past=past)
 
 
+def recovery_edge(bound: HarmBound, level: float) -> float:
+    """The mean loss that parts "still as bad" as `level` from "recovered"; see `recovery_table`."""
+    middle, far = (bound.mean + level) / 2, bound.mean + 0.75 * (level - bound.mean)
+    return min(max(middle, min(bound.upper, far), 1e-6), 1 - 1e-6)
+
+
 def recovery_table(
     validation: Validation,
     level: float,
@@ -141,8 +147,7 @@ def recovery_table(
     ceases to call harmless.
     """
     bound = harm_bound(validation, tolerance=tolerance, delta=delta, objective=objective)
-    middle, far = (bound.mean + level) / 2, bound.mean + 0.75 * (level - bound.mean)
-    edge = min(max(middle, min(bound.upper, far), 1e-6), 1 - 1e-6)
+    edge = recovery_edge(bound, level)
     rows = mean_bets(-LOSS_VALUES, -edge, LOSS_STAKES / (1 - edge))
     return _table(name, _staked(rows), validation.deflation)
 
@@ -330,6 +335,12 @@ def _past_loss(validation: Validation, tolerance: float) -> PastBets | None:
     spread = float(p @ (LOSS_VALUES - p @ LOSS_VALUES) ** 2) ** 0.5
     slack = tolerance / max(spread, 1e-9)
     return past_bets(p, rows, [LOSS_VALUES], slack=slack, weight=1.0, sides=(1.0,))
+
+
+def table_of(name: str, rows: Array, weights: Array, inflation: float) -> BetTable:
+    """Bets as they are, shape (K, B), with weights (K,) of any sum; there may be none."""
+    column = weights[: len(rows)]
+    return BetTable(name, rows, column / (column.sum() or 1.0), _deflation(inflation))
 
 
 def _table(

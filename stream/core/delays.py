@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from models.spec import ModelSpec
+from models.spec import ModelSpec, complete_seconds
 from stream.core.lateness import BINS, EDGES, lateness_bin
 from stream.core.ticks import added_by_name
 from stream.core.windows import RESTATE_TICKS, Plan
@@ -52,8 +52,7 @@ class Ages(Struct, frozen=True):
 
 
 def ages(spec: ModelSpec, cuts: Iterable[Plan]) -> Ages:
-    seconds = spec.labels.complete_seconds or spec.labels.horizon_seconds
-    complete = max(1, round(seconds * 1000 / spec.tick_ms))
+    complete = max(1, round(complete_seconds(spec.labels) * 1000 / spec.tick_ms))
     slack = max((plan.cell for plan in cuts), default=0) + RESTATE_TICKS
     return Ages(spec.tick_ms, max(1, complete // COHORTS), complete, slack)
 

@@ -38,6 +38,7 @@ class Delta(Struct, omit_defaults=True):
     arrivals: dict[str, dict[str, int]] = {}
     latest: int | None = None
     bets: list[int] = []
+    judged: dict[str, list[int]] = {}
     pairs: dict[str, Pairs] = {}
     delays: dict[str, int] = {}
     counters: dict[str, int] = {}

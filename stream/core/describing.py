@@ -9,8 +9,19 @@ import msgspec
 from stream.core.advisors import readings
 from stream.core.distances import compare
 from stream.core.intervals import Interval, mean_interval, wilson
+from stream.core.risks import bounded_loss
 from stream.core.trials import Judgement
-from stream.core.watching import LOSS, RECORDS, Kind, Kit, Sighting, Signal, Watch, bounded_loss
+from stream.core.watching import (
+    EXPECTED,
+    HARM,
+    LOSS,
+    RECORDS,
+    Kind,
+    Kit,
+    Sighting,
+    Signal,
+    Watch,
+)
 from stream.envelope import from_ms
 from stream.events import LOSS_BINS
 
@@ -27,17 +38,20 @@ def harm(watch: Watch, kit: Kit) -> Finding:
     name = LOSS if LOSS in opened else slices[0]["signal"]
     sighting, signal = opened[name], Signal("harm", name)
     bound, validation = kit.harm_bound(signal), kit.validation(signal)
+    age = kit.spec.labels.judged_after_seconds
     loss = bounded_loss(sighting.counts)
     sentence = (
         f"version {watch.version} does worse{name.removeprefix(LOSS)} than when it was validated: "
-        f"bounded loss {loss:.3f} on {sum(sighting.counts)} labels since "
+        f"bounded loss {loss:.3f} on {_labels(sighting, age)} since "
         f"{_day(sighting.since_ms)}, validated {bound.mean:.3f} (at most {bound.upper:.3f})"
     )
     if name == LOSS and slices and slices[0]["certainty"] >= CERTAIN:
         worst = slices[0]
         sentence += f"; worst in {worst['segment']}: {worst['loss']:.3f}"
-    interval = _loss_interval(sighting.counts)
+    interval = _loss_interval(sighting.counts) if age is None else Interval(loss, None, None)
     return sentence, {
+        "basis": "measured",
+        "judged_after_seconds": age,
         "loss": loss,
         "loss_low": interval.low,
         "loss_high": interval.high,
@@ -85,6 +99,34 @@ def _variance(bets: list[int]) -> float:
     top, n = LOSS_BINS - 1, max(1, sum(bets))
     mean = bounded_loss(bets)
     return sum((i / top) ** 2 * count for i, count in enumerate(bets)) / n - mean * mean
+
+
+def _labels(sighting: Sighting, age: float | None) -> str:
+    n = sum(sighting.counts)
+    return f"{n} labels" if age is None else f"labels that stand for {n} predictions"
+
+
+def expected(watch: Watch, kit: Kit) -> Finding:
+    """Without a look at labels: predictions are like those that were often wrong."""
+    sighting, bound = watch.open("estimate")["loss"], kit.harm_bound(HARM)
+    loss = kit.expected.loss(sighting.counts) if kit.expected else 0.0
+    sentence = (
+        f"version {watch.version} is expected to do worse than when it was validated, by what it "
+        f"predicts, without labels: bounded loss {loss:.3f} on {sum(sighting.counts)} predictions "
+        f"since {_day(sighting.since_ms)}, validated {bound.mean:.3f} (at most {bound.upper:.3f})"
+    )
+    return sentence, {
+        "basis": "estimated",
+        "loss": loss,
+        "validated": bound.mean,
+        "bound": bound.upper,
+        "loss_scale": kit.profile.validation.loss_scale,
+        "before": kit.expected.before if kit.expected else [],
+        **_sighted(sighting),
+        **_test(kit, EXPECTED, sighting),
+        "drifting": sorted(watch.open("feature")),
+        "offsets": _offsets(watch, [sighting]),
+    }
 
 
 def broken(watch: Watch, kit: Kit) -> Finding:

@@ -29,9 +29,7 @@ def estimate(estimator: Estimator, counts: Sequence[int]) -> Estimate | None:
     n = sum(counts[:-1])
     if len(counts) != len(estimator.counts) or n <= 0:
         return None
-    reference = max(1, sum(estimator.counts[:-1]))
-    outside = counts[-1] / n
-    reliable = outside - estimator.counts[-1] / reference <= MOST_OUTSIDE
+    outside, reliable = counts[-1] / n, is_supported(estimator, counts)
     reason = f"{outside:.0%} of the predictions have values that the reference hardly had"
     return Estimate(
         metrics={
@@ -42,6 +40,12 @@ def estimate(estimator: Estimator, counts: Sequence[int]) -> Estimate | None:
         outside=outside,
         reason="" if reliable else reason,
     )
+
+
+def is_supported(estimator: Estimator, counts: Sequence[int]) -> bool:
+    """Whether about as many predictions as in the reference have values that it had."""
+    n, reference = max(1, sum(counts[:-1])), max(1, sum(estimator.counts[:-1]))
+    return counts[-1] / n - estimator.counts[-1] / reference <= MOST_OUTSIDE
 
 
 def expected_values(estimator: Estimator, name: str) -> tuple[Floats, Floats]:

@@ -15,6 +15,7 @@ from stream.core.judging import Case, Fact, Verdicts
 from stream.core.processor import LiveModel
 from stream.core.staleness import Staleness
 from stream.core.ticks import Pending, Tick
+from stream.core.timely import Weights, weights
 from stream.core.trails import Offsets, hull
 from stream.core.watching import Kit
 from stream.core.windows import Plan, Series, plans
@@ -178,10 +179,17 @@ class ModelState(Struct, omit_defaults=True):
                 self.closed, tick_ms=self.tick_ms, minimum_events=least, cell=kit.cell
             ):
                 case = Case(self.verdicts, watch, kit, lifecycle, group.end_ms)
-                yield from judging.judge(case, group)
+                yield from judging.judge(case, group._replace(weights=self._weights(lifecycle)))
                 for shadow, trial in sorted(self.verdicts.trials.items()):
                     if trial.ended_ms == group.end_ms:  # else it was told of before
                         yield from measuring.paired(lifecycle.spec, number, shadow, trial)
+
+    def _weights(self, lifecycle: LifecycleChanged) -> Weights | None:
+        """Of labels that are judged at an age, as of the ticks that are closed."""
+        seconds, curve = lifecycle.spec.labels.judged_after_seconds, self.delays.get("")
+        if seconds is None or curve is None or self.ages is None:
+            return None
+        return weights(curve.known(self.ages, self.closed), seconds)
 
     def _publish(self, closed: int, live: LiveModel) -> Iterator[Fact]:
         for number, version in sorted(self.versions.items()):

@@ -19,7 +19,7 @@ from models.profiling import label_bins
 from stream.core.deltas import Deltas, Place, add_named, add_pairs
 from stream.core.grouping import Floats, Groups, Ints, group, micro, sums_by
 from stream.core.joining import Joined
-from stream.core.outcomes import count_arrivals, count_outcomes, strata_of
+from stream.core.outcomes import count_arrivals, count_judged, count_outcomes, strata_of
 from stream.core.packing import Packer
 from stream.core.sources import Source
 from stream.events import LOSS_BINS, Pairs
@@ -171,6 +171,9 @@ def _bet(first: Sequence[Labelled], deltas: Deltas) -> None:
     bounded = _bounded(raw, judged.scales)
     groups = _grouped(first, [j.arrived_ms for j in joined])
     bins = losses.loss_bin(bounded, [j.id for j in joined])
+    if any(one.source.judging_bin is not None for one in first):
+        strata = strata_of([one.source for one in first], judged.outputs, judged.labels)
+        count_judged(strata, bins, [(one.source, one.joined) for one in first], deltas)
     for place, column, count in groups.cells(bins, LOSS_BINS):
         delta = deltas.at(place)
         delta.bets = delta.bets or [0] * LOSS_BINS

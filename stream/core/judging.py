@@ -32,12 +32,14 @@ Fact = AccuracyMeasured | DriftMeasured | Alert | Command
 #: What each problem's alert follows: the signals of these kinds that are open.
 KINDS: Final[tuple[tuple[Problem, tuple[Kind, ...]], ...]] = (
     ("harm", ("harm",)),
+    ("estimate", ("estimate",)),
     ("data", ("broken", "schema")),
     ("prediction", ("prediction",)),
     ("drift", ("feature",)),
 )
 RECOVERED: Final[dict[Problem, str]] = {
     "harm": "version {} is back near its validated loss",
+    "estimate": "version {} is expected to do about as well as validated again",
     "data": "the data of version {} is whole again",
     "prediction": "what version {} predicts is distributed as before",
     "drift": "inputs are again as version {} was trained on",
@@ -79,6 +81,7 @@ class Case(NamedTuple):
             version=self.watch.version,
             now_ms=self.now_ms,
             cooldown_ms=round(self.lifecycle.spec.alerts.cooldown_seconds * 1000),
+            paging=problem == "estimate" and self.lifecycle.spec.policy.estimated_harm == "page",
         )
 
     def recovered(self, problem: Problem) -> Alert:
@@ -216,6 +219,8 @@ def _note(case: Case, problem: Problem, action: str) -> Iterator[Fact]:
 def _describe(case: Case, problem: Problem) -> describing.Finding:
     if problem == "harm":
         return describing.harm(case.watch, case.kit)
+    if problem == "estimate":
+        return describing.expected(case.watch, case.kit)
     if problem == "data":
         return describing.broken(case.watch, case.kit)
     kind: Kind = "prediction" if problem == "prediction" else "feature"

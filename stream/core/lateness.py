@@ -23,3 +23,20 @@ def lateness_bin(delays_ms: Ints) -> Ints:
     """
     seconds = np.maximum(delays_ms, 0) // 1000
     return np.searchsorted(EDGES[:BINS], seconds, side="right").astype(np.int64) - 1
+
+
+def judging_bin(seconds: float) -> int:
+    """The first bin of delays that is too late for labels to be judged.
+
+    >>> int(EDGES[judging_bin(86_400.0)])
+    92681
+    """
+    return int(np.searchsorted(EDGES, seconds, side="left"))
+
+
+def judged_on(predicted_ms: int, bin_: int, tick_ms: int) -> int:
+    """The tick in which a prediction is judged: when it has the age, or up to 3 % later, so that
+    few ticks are open at a time."""
+    step = max(tick_ms, int(EDGES[bin_]) * 1000 // 32 // tick_ms * tick_ms)
+    due_ms = predicted_ms + int(EDGES[bin_]) * 1000
+    return -(-due_ms // step) * step // tick_ms

@@ -13,12 +13,12 @@ from typing import Final
 import numpy as np
 
 from models.strata import MAX_STRATA
-from stream.core.deltas import Deltas, add_named, add_outcomes
+from stream.core.deltas import Deltas, Place, add_named, add_outcomes
 from stream.core.grouping import Floats, Groups, Ints, micro, sums_by
 from stream.core.joining import Joined
-from stream.core.lateness import BINS, lateness_bin
+from stream.core.lateness import BINS, judged_on, lateness_bin
 from stream.core.sources import Source
-from stream.events import Outcomes
+from stream.events import LOSS_BINS, Outcomes
 
 _PAIRS: Final = MAX_STRATA**2
 
@@ -90,3 +90,24 @@ def count_arrivals(
     np.maximum.at(latest, of, ticks[groups.who])
     for place, tick in zip(cells.tolist(), latest.tolist(), strict=True):
         deltas.at(groups.places[place]).arrived_in(tick)
+
+
+def count_judged(
+    strata: Ints, bins: Ints, labelled: Sequence[tuple[Source, Joined]], deltas: Deltas
+) -> None:
+    """Count first labels that came by the judging age of their model, for all segments together.
+
+    Args:
+        strata: from `strata_of`, shape (n,).
+        bins: of the bounded losses, shape (n,).
+    """
+    delays = np.array([one.arrived_ms - one.predicted_ms for _, one in labelled], dtype=np.int64)
+    late = lateness_bin(delays).tolist()
+    for i, (source, one) in enumerate(labelled):
+        by_then = source.judging_bin
+        if by_then is not None and late[i] < by_then:
+            tick = judged_on(one.predicted_ms, by_then, source.tick_ms)
+            place = Place(source.kind.model, source.kind.version, "", tick)
+            judged = deltas.at(place).judged
+            row = judged.setdefault(name_of(int(strata[i])), [0] * LOSS_BINS)
+            row[int(bins[i])] += 1

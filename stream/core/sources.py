@@ -18,6 +18,7 @@ from models.spec import ModelSpec
 from models.strata import Strata
 from stream.core.clocks import lateness_ms
 from stream.core.deltas import Place
+from stream.core.lateness import judging_bin
 from stream.core.packing import Kind, early_ms, kind_of
 from stream.core.processor import Fleet
 
@@ -78,6 +79,8 @@ class Source:
 
     Attributes:
         binner: None where the profile is not known any more, or is not of the spec's features.
+        judging_bin: of delays, the first that is too late for a label to be judged at the judging
+            age; None where labels are judged as they come.
         scorecard: None where there is no binner, or the profile has no estimator.
         labels: the signal of what turned out; None where the profile has none.
     """
@@ -88,6 +91,8 @@ class Source:
         self.tick_ms = spec.tick_ms
         self.segments = tuple(_segment(name, spec, profile) for name in kind.segments)
         self.strata = Strata(spec, profile)
+        age = spec.labels.judged_after_seconds
+        self.judging_bin = judging_bin(age) if age is not None else None
         self.binner = _binner(spec, profile)
         self.scorecard = _scorecard(self.binner, profile)
         self._rulers = _rulers(self.binner, profile)

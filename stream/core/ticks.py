@@ -25,6 +25,8 @@ class Tick(Struct, omit_defaults=True):
     signals: dict[str, list[int]] = {}
     bets: list[int] = []  # labels by bin of the bounded loss
     pairs: dict[str, Pairs] = {}  # by shadow version
+    judged: dict[str, list[int]] = {}  # as bets, of what is judged at its age, by strata
+    estimates: list[int] = []  # predictions by bin of the estimator; last: outside
     refused: dict[str, int] = {}  # dead letters by "<entity>:<reason>"
     offsets: Offsets = {}  # where all this came from
     segments: dict[str, Tick] = {}  # predictions and bets of each
@@ -36,11 +38,13 @@ class Tick(Struct, omit_defaults=True):
     @property
     def events(self) -> int:
         """Predictions or labels, whichever are more: labels may come long after traffic ended."""
-        return max(self.predictions + sum(self.refused.values()), self.labels)
+        came = self.predictions + sum(self.refused.values())
+        return max(came, self.labels, sum(map(sum, self.judged.values())))
 
     def add(self, more: Tick | SummaryComputed) -> None:
         self.predictions += more.predictions
         add_up(self.signals, more.signals)
+        self.estimates = added(self.estimates, more.estimates)
         self.add_arrivals(more)
         if isinstance(more, Tick):
             for name, part in more.segments.items():
@@ -49,6 +53,7 @@ class Tick(Struct, omit_defaults=True):
     def add_arrivals(self, more: Tick | SummaryComputed) -> None:
         """What counts in the tick in which it comes."""
         self.bets = added(self.bets, more.bets)
+        add_up(self.judged, more.judged)
         for version, pairs in more.pairs.items():
             self.pairs[version] = added_pairs(self.pairs.get(version, Pairs()), pairs)
         add_counts(self.refused, refused_in(more))
@@ -57,11 +62,16 @@ class Tick(Struct, omit_defaults=True):
 
 
 class Group(NamedTuple):
-    """Whole closed ticks that the tests see as one: at least `ticks.minimum_events` events."""
+    """Whole closed ticks that the tests see as one: at least `ticks.minimum_events` events.
+
+    Attributes:
+        weights: of labels that are judged at an age, by strata; None where they are not known.
+    """
 
     start_ms: int
     end_ms: int
     counts: Tick
+    weights: Mapping[str, float] | None = None
 
 
 class Pending(Struct, omit_defaults=True):
@@ -80,7 +90,7 @@ class Pending(Struct, omit_defaults=True):
             the number of the tick that it counts in; None if in none.
         """
         late = delta.tick < closed
-        arrived = delta.bets or delta.pairs or refused_in(delta)
+        arrived = delta.bets or delta.judged or delta.pairs or refused_in(delta)
         if not (arrived or (delta.predictions and not late)):
             return None
         number = max(delta.tick, closed)

@@ -8,7 +8,7 @@ won it returns to the bank without evidence (hysteresis: statistics of both are 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct, field
 
@@ -17,6 +17,7 @@ from models.profile import ReferenceProfile, SegmentProfile, SignalProfile, Vali
 from models.profiling import LABELS
 from models.seasons import Calendar
 from models.spec import DAY_SECONDS, ModelSpec
+from stream.core import risks
 from stream.core.advisors import Advisors, Memory
 from stream.core.bets import (
     BetTable,
@@ -24,18 +25,16 @@ from stream.core.bets import (
     broken_table,
     distribution_table,
     harm_bound,
-    loss_table,
-    recovery_table,
     signal_recovery_table,
 )
 from stream.core.detector import Bank, Detector
 from stream.core.intervals import REFERENCE_RISK
 from stream.core.promises import allowance, promise
+from stream.core.risks import Counts, Risk
 from stream.core.ticks import Group, Tick, add_counts, added
 from stream.core.trails import Trail
-from stream.events import LOSS_BINS
 
-Kind = Literal["harm", "broken", "schema", "prediction", "feature"]
+Kind = Literal["harm", "estimate", "broken", "schema", "prediction", "feature"]
 
 SEASONAL: Final = frozenset({"feature", "prediction"})
 MONTH_MS: Final = 30 * DAY_SECONDS * 1000
@@ -59,6 +58,10 @@ class Signal(NamedTuple):
     @property
     def key(self) -> str:
         return f"{self.kind}/{self.name}"
+
+
+HARM: Final = Signal("harm", "loss")
+EXPECTED: Final = Signal("estimate", "loss")
 
 
 class Sighting(Struct, omit_defaults=True):
@@ -114,11 +117,8 @@ class Kit:
         self.signals = tuple(self._places)
         self._shares = _shares(spec, self._places)
         self.promise = promise(spec, profile, signals=len(self.signals))
-        self._loss: dict[str, Any] = {
-            "tolerance": spec.tolerances.loss,
-            "delta": spec.tolerances.delta,
-            "objective": spec.tolerances.loss_objective,
-        }
+        self.expected = risks.expected(spec, profile)
+        self._risks = self._losses()
         self.advisors = Advisors(spec.detectors)
         self._recoveries: dict[str, tuple[object, BetTable]] = {}
         self._calendar = Calendar(profile.time_zone, spec.tick_ms)
@@ -140,12 +140,20 @@ class Kit:
 
     def harm_bound(self, signal: Signal) -> HarmBound:
         """What the validated loss allows to certify, of the whole or of a segment."""
-        return harm_bound(self.validation(signal), **self._loss)
+        return harm_bound(self.validation(signal), **risks.against(self.spec))
 
     def validation(self, signal: Signal) -> Validation:
         """How the version did on the whole, or on the segment that a signal of harm is of."""
         segment = self._places[signal].segment
         return segment.validation if segment else self.profile.validation
+
+    def _losses(self) -> dict[Signal, Risk]:
+        found: dict[Signal, Risk] = {
+            signal: risks.measured(self.spec, self.validation(signal), place.segment)
+            for signal, place in self._places.items()
+            if place.kind == "harm"
+        }
+        return found if self.expected is None else {**found, EXPECTED: self.expected}
 
     def cell(self, start_ms: int) -> tuple[int, ...]:
         """Where a tick lies in each season that a signal has."""
@@ -161,14 +169,31 @@ class Kit:
                 self.bank.turn(signal.key, self._table(signal, cell), cell)
         return cells
 
-    def counts(self, tick: Tick) -> dict[Signal, list[int]]:
-        """What a tick holds of each signal; nothing of one that is not on the reference's bins."""
-        found = {signal: _counts(tick, place) for signal, place in self._places.items()}
+    def counts(self, group: Group) -> dict[Signal, Counts]:
+        """What a group holds of each signal; nothing of one that is not on the reference's bins."""
+        found = {
+            signal: self._risks[signal].counts(group)
+            if signal in self._risks
+            else _counts(group.counts, place)
+            for signal, place in self._places.items()
+        }
         return {
             signal: counts
             for signal, counts in found.items()
             if len(counts) == self.bank.tables[signal.key].log_bets.shape[1] and sum(counts) > 0
         }
+
+    def shown(self, signal: Signal, group: Group, counts: Counts) -> list[int]:
+        """What of its counts is shown to a person."""
+        risk = self._risks.get(signal)
+        return risk.shown(group, counts) if risk else _counts(group.counts, self._places[signal])
+
+    def recovery_counts(
+        self, signal: Signal, sighting: Sighting, group: Group, counts: Counts
+    ) -> Counts:
+        """What `recovery` bets on."""
+        risk = self._risks.get(signal)
+        return risk.recovery_counts(sighting.counts, group, counts) if risk else counts
 
     def periods(self, group: Group, since_ms: int) -> float:
         """Budget periods that passed with a group: months, or millions of events."""
@@ -193,8 +218,8 @@ class Kit:
         return known
 
     def _new_table(self, signal: Signal, cell: int) -> BetTable:
-        if signal.kind == "harm":
-            return loss_table(self.validation(signal), **self._loss)
+        if signal in self._risks:
+            return self._risks[signal].table()
         delta = REFERENCE_RISK / len(self.profile.signals)
         reference = self.reference(signal)
         if signal.kind in ("broken", "schema"):
@@ -207,9 +232,8 @@ class Kit:
         )
 
     def _recovery_table(self, signal: Signal, sighting: Sighting, cell: int | None) -> BetTable:
-        if signal.kind == "harm":
-            level = bounded_loss(sighting.counts)
-            return recovery_table(self.validation(signal), level, **self._loss)
+        if signal in self._risks:
+            return self._risks[signal].recovery_table(sighting.counts)
         reference = self.reference(signal)
         if cell is None:
             return signal_recovery_table(reference, sighting.counts)
@@ -235,9 +259,9 @@ def observe(watch: Watch, kit: Kit, group: Group) -> None:
     kit.advisors.take(watch.memory, group.counts.bets, group.end_ms)
     watch.trail.add(group.start_ms, group.end_ms, group.counts.offsets)
     kit.bank.restore(watch.bank)
-    cells, seen = kit.turn(group.start_ms), kit.counts(group.counts)
+    cells, seen = kit.turn(group.start_ms), kit.counts(group)
     for signal, counts in seen.items():
-        sighting = _see(watch, kit, signal, counts, group.start_ms, cells.get(signal))
+        sighting = _see(watch, kit, signal, counts, group, cells.get(signal))
         if signal.kind == "schema" and sighting is not None:
             add_counts(sighting.refused, group.counts.refused)
     alarmed = kit.bank.update({signal.key: counts for signal, counts in seen.items()}, growth)
@@ -254,7 +278,7 @@ def observe(watch: Watch, kit: Kit, group: Group) -> None:
 
 
 def _see(
-    watch: Watch, kit: Kit, signal: Signal, counts: list[int], start_ms: int, cell: int | None
+    watch: Watch, kit: Kit, signal: Signal, counts: Counts, group: Group, cell: int | None
 ) -> Sighting | None:
     """Before the bank bets: note what is there, and let an open signal recover.
 
@@ -263,19 +287,21 @@ def _see(
     """
     sighting = watch.sightings.get(signal.key)
     if sighting is not None and sighting.opened_ms is not None:
-        if not _recovers(sighting, kit.recovery(signal, sighting, cell), counts):
+        now = kit.recovery_counts(signal, sighting, group, counts)
+        if not _recovers(sighting, kit.recovery(signal, sighting, cell), now):
             return None
         kit.bank.resume(signal.key)
         sighting = None
     if sighting is None or sighting.level < LOW:
-        sighting = watch.sightings[signal.key] = Sighting(since_ms=start_ms)
-    sighting.counts = added(sighting.counts, counts)
+        sighting = watch.sightings[signal.key] = Sighting(since_ms=group.start_ms)
+    shown = kit.shown(signal, group, counts)
+    sighting.counts = added(sighting.counts, shown)
     if cell is not None:
-        sighting.cells[cell] = sighting.cells.get(cell, 0) + sum(counts)
+        sighting.cells[cell] = sighting.cells.get(cell, 0) + sum(shown)
     return sighting
 
 
-def _recovers(sighting: Sighting, table: BetTable, counts: list[int]) -> bool:
+def _recovers(sighting: Sighting, table: BetTable, counts: Counts) -> bool:
     detector = Detector(table)
     if len(sighting.recovery) == len(table.weights):
         detector.restore(sighting.recovery)
@@ -301,15 +327,6 @@ def expected_after(
     return [sum(counts) * share / sum(shape) for share in shape]
 
 
-def bounded_loss(bets: list[int]) -> float:
-    """Mean of the bounded loss in [0, 1] from counts on its LOSS_BINS bins; 0 without any.
-
-    >>> bounded_loss([3] + [0] * 18 + [1])
-    0.25
-    """
-    return sum(i * n for i, n in enumerate(bets)) / max(1, sum(bets)) / (LOSS_BINS - 1)
-
-
 def records_profile(profile: ReferenceProfile) -> SignalProfile:
     """What came of the records of the reference: as many as its rows were accepted, none refused.
 
@@ -332,8 +349,6 @@ class Place(NamedTuple):
 def _counts(tick: Tick, place: Place) -> list[int]:
     if place.segment is not None:
         tick = tick.segments.get(place.segment.name) or Tick()
-    if place.kind == "harm":
-        return tick.bets
     if place.kind == "schema":
         return [tick.predictions, sum(tick.refused.values()), 0]
     return tick.signals.get(place.name, [])
@@ -342,7 +357,9 @@ def _counts(tick: Tick, place: Place) -> list[int]:
 def places(spec: ModelSpec, profile: ReferenceProfile) -> dict[Signal, Place]:
     """Every line of the budget: of the model as a whole, and of its segments."""
     features = set(spec.feature_names)
-    found = [Place("harm", LOSS), Place("schema", RECORDS, None, records_profile(profile))]
+    found = [Place("harm", LOSS)]
+    found += [Place("estimate", LOSS)] if profile.estimator else []
+    found.append(Place("schema", RECORDS, None, records_profile(profile)))
     for reference in profile.signals:
         if reference.name in (JOINT, LABELS):
             found.append(Place("feature", reference.name, None, reference))
@@ -352,7 +369,8 @@ def places(spec: ModelSpec, profile: ReferenceProfile) -> dict[Signal, Place]:
         else:
             found.append(Place("prediction", reference.name, None, reference))
     for segment in profile.segments:
-        found.append(Place("harm", LOSS, segment))
+        if spec.labels.judged_after_seconds is None:  # else labels are weighted, of all together
+            found.append(Place("harm", LOSS, segment))
         found += [Place("prediction", signal.name, segment, signal) for signal in segment.signals]
     return {_signal(place): place for place in found}
 
@@ -364,16 +382,22 @@ def _signal(place: Place) -> Signal:
 
 def _shares(spec: ModelSpec, places: Mapping[Signal, Place]) -> dict[str, float]:
     """Each kind's share of the budget, split evenly over its signals; of a kind that looks at
-    segments, too, half of it goes to the model as a whole."""
+    segments, too, half of it goes to the model as a whole.
+
+    What is expected of predictions is read off them, so it has half of their share.
+    """
     budget = spec.budget
+    lines = [(_line(place.kind), place.segment is None) for place in places.values()]
+    kinds = {kind for kind, _ in lines}
+    said = budget.prediction_share / (2 if "estimate" in kinds else 1)
     share = {
         "harm": budget.harm_share,
         "broken": budget.data_share,
-        "prediction": budget.prediction_share,
+        "estimate": said,
+        "prediction": said,
         "feature": budget.feature_share,
     }
-    total = max(1.0, sum(share.values()))  # a spec's shares add up to 1, give or take rounding
-    lines = [(_line(place.kind), place.segment is None) for place in places.values()]
+    total = max(1.0, sum(share[kind] for kind in kinds))  # 1, give or take rounding
     return {
         signal.key: share[kind]
         / total
