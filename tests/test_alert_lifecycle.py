@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import statistics
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from consumers.keymaking import make
 from models.spec import Alerts, Policy
+from stream.app import factory
 from stream.core.processor import Record
 from stream.envelope import open_record, read
 from stream.errors import Refused
 from stream.events import EVENT_TYPES, Alert, AlertHandled
+from stream.settings import Settings
+from stream.signing import read_key, signed
 from tests.summaries import DAY_MS, SPEC, Trainer, batch, processor, verdicts
 from tests.test_evaluate import World
 
@@ -131,6 +136,24 @@ def test_the_word_of_who_is_not_trusted_changes_nothing() -> None:
     assert strict.counters["refused:bad-signature"] == 1
     strict.changes(complete=True)
     assert {n: d for n, d in strict.changes(complete=True).items() if d} == parts
+
+
+@pytest.mark.parametrize("by", ["trusted", "stranger"])
+def test_where_lifecycle_is_signed_a_word_needs_the_same_key(by: str, tmp_path: Path) -> None:
+    world = harmed()
+    parts = {n: d for n, d in world.core.changes(complete=True).items() if d}
+    for name in ("trusted", "stranger"):
+        make(tmp_path / name, "ed25519")
+    settings = Settings(lifecycle_keys=(f"{tmp_path}/trusted.pub",))
+    evaluate = factory("evaluate", settings)(world.core._context)
+    evaluate.restore(parts)
+    record = batch([said(world.newest("harm"), "acknowledge")]).records[0]
+    topic = settings.names.topic("summaries")
+    value = signed(read_key(tmp_path / by), topic, record.key or b"", record.value or b"")
+    sent = batch([])._replace(records=[record, record._replace(value=value)])
+    outputs = evaluate.apply(sent, world.trainer.fleet)
+    assert len(verdicts(outputs)) == (by == "trusted")
+    assert evaluate.counters["refused:bad-signature"] == 1 + (by == "stranger")
 
 
 def test_what_people_said_survives_a_restart() -> None:
