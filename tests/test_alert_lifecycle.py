@@ -93,6 +93,14 @@ def test_resolved_by_hand_while_still_bad_it_is_the_same_alert_that_comes_back()
     assert again.revision > resolved.revision
 
 
+def test_resolved_by_hand_when_it_is_mended_it_stays_resolved() -> None:
+    """What the tests had seen before is forgotten: evidence begins anew."""
+    world = harmed()
+    tell(world, said(world.newest("harm"), "resolve"))
+    world.days(30)
+    assert world.newest("harm").state == "resolved"
+
+
 def test_after_its_cool_down_a_problem_is_another_alert() -> None:
     world = harmed(alerts=Alerts(cooldown_seconds=86_400.0))
     first = world.newest("harm")
