@@ -23,9 +23,9 @@ from river import drift
 from river.drift import binary
 from sklearn.naive_bayes import GaussianNB
 
+from benchmarks.loops import Fits, Scored, Version, driftline, fitted
 from benchmarks.real_streams import NAMES, TICK, Missing, Stream, load
 from benchmarks.reporting import parser, report, say
-from benchmarks.loops import Fits, Scored, Version, driftline, fitted
 from models import losses
 from models.features import Coder
 from models.spec import Policy

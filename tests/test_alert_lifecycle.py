@@ -98,7 +98,7 @@ def test_resolved_by_hand_when_it_is_mended_it_stays_resolved() -> None:
     world = harmed()
     tell(world, said(world.newest("harm"), "resolve"))
     world.days(30)
-    assert world.newest("harm").state == "resolved"
+    assert states(world, "harm") == ["open", "resolved"]
 
 
 def test_after_its_cool_down_a_problem_is_another_alert() -> None:

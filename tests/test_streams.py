@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import streams
+from benchmarks.loops import Fits, fitted
 from benchmarks.real_streams import Missing, Stream, load
 from benchmarks.streams import Outcome, Told, every, play, ticks_of
-from benchmarks.worlds import Fits, fitted
 
 
 @pytest.fixture(scope="module")
