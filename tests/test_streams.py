@@ -56,6 +56,6 @@ def test_the_same_seed_gives_the_same_figures(bikes: Stream) -> None:
 
 def test_alarms_before_a_change_are_false_and_the_first_one_after_is_the_delay() -> None:
     assert streams._told([300, 900, 1100, 1300], 1000, 200) == Told(2, 800, 100)
-    stream = Stream("s", *[None] * 2, window=0, drift=1000)  # type: ignore[arg-type]
+    stream = load("bikes", None, 1)._replace(drift=1000)
     assert streams._delay(Outcome(0.5, None, 0, [900, 1250]), stream) == "1 / 250"
     assert streams._delay(Outcome(0.5, None, 0, [900]), stream) == "1 / none"
