@@ -225,7 +225,7 @@ def test_flapping_within_the_cool_down_is_one_alert() -> None:
 
 
 def ticks_until_resolved(seed: int) -> int:
-    """Error .20 back to .10, in ticks of 100 events."""
+    """A fifth of predictions bad, then 5 % as when it was validated; in ticks of 100 events."""
     world = World(policy=QUIET, ticks=msgspec.structs.replace(SPEC.ticks, minimum_events=100))
     world.monitor = type(world.monitor)(2, seed)
     world.days(20, n=100)
