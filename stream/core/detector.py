@@ -174,10 +174,9 @@ class Bank:
         self._stack.load(i, _numbers(None))
 
     def resume(self, name: str) -> None:
-        """Watch a signal again, from no evidence, as whoever restored it meanwhile would."""
-        i, self._told = self._places[name], {}
-        self._suspended[i] = False
-        self._stack.load(i, _numbers(None))
+        """Watch a signal again, from no evidence."""
+        self._told = {}
+        self._suspended[self._places[name]] = False
 
     def snapshot(self) -> dict[str, State]:
         """Plain data: the state of each signal's bets, None for a suspended one."""
