@@ -59,7 +59,7 @@ def handle(
     seconds: float | None,
     wait_seconds: float,
 ) -> Alert | None:
-    """Say something about an alert of evaluate's; signed where commands are.
+    """Say something about an alert of evaluate's; signed where lifecycle is.
 
     Args:
         seconds: of a snooze, in event time.
@@ -88,7 +88,7 @@ def handle(
         source="driftline/people",
         time_ms=now_ms,
     )
-    key, record_key = signer(settings, "commands"), alert.model.encode()
+    key, record_key = signer(settings, "lifecycle"), alert.model.encode()
     if key is not None:
         value = signed(key, settings.names.topic("summaries"), record_key, value)
     # Summaries lie where this partitioner puts their model, whatever producers use.

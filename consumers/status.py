@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from confluent_kafka import KafkaException, TopicPartition
 from msgspec import Struct
@@ -13,13 +14,14 @@ from consumers.loop import RangeReader, open_consumer
 from models.registry import LiveState, Registry
 from stream.envelope import open_record, read
 from stream.errors import Refused
-from stream.events import AccuracyMeasured, Alert, LifecycleChanged
+from stream.events import AccuracyMeasured, Alert, LifecycleChanged, ProgressReported
 from stream.settings import Settings
 from stream.topics import INPUTS, TRAINER_GROUP
 
-S = TypeVar("S", AccuracyMeasured, Alert, LifecycleChanged)
+S = TypeVar("S", AccuracyMeasured, Alert, LifecycleChanged, ProgressReported)
 
-NEWEST = 2000  # records of `accuracy` in each partition that are looked through
+NEWEST: Final = 2000  # records of a partition that are looked through
+SILENT_MS: Final = 60_000  # without a report, what lies in a partition is not known to anyone
 READS: list[tuple[str, tuple[str, ...]]] = [*INPUTS.items(), (TRAINER_GROUP, ("commands",))]
 
 
@@ -45,12 +47,15 @@ class Status(Struct, frozen=True, kw_only=True):
     Attributes:
         outbox: changes of the registry that are not published yet.
         dead_letters: how many records lie in each, by entity.
+        silent: partitions of monitor that have reported before and now do not, and when they last
+            did: while any is silent no tick closes, so that no verdict is news.
     """
 
     models: list[ModelStatus]
     lags: list[Lag]
     dead_letters: dict[str, int]
     outbox: int
+    silent: dict[int, int | None] = {}
 
     @property
     def breaches(self) -> list[str]:
@@ -62,7 +67,9 @@ class Status(Struct, frozen=True, kw_only=True):
             if alert.state == "open" and alert.severity != "info"
         ]
         waiting = f"{self.outbox} changes wait to be published; is a trainer running?"
-        return [*alerts, *([waiting] if self.outbox else [])]
+        silence = f"monitor says nothing of partitions {', '.join(map(str, self.silent))}: stale"
+        more = ((waiting, self.outbox), (silence, self.silent))
+        return [*alerts, *(sentence for sentence, applies in more if applies)]
 
 
 def collect(settings: Settings, registry: Registry) -> Status:
@@ -72,6 +79,7 @@ def collect(settings: Settings, registry: Registry) -> Status:
     with RangeReader(settings) as reader:
         alerts = [a for a in newest_alerts(reader, settings) if a.state != "resolved"]
         accuracy = _newest_accuracy(reader, settings)
+        silent = _silent(reader, settings)
         dead = {e: sum(span.length for span in reader.bounds(f"{e}.dlq")) for e in ENTITIES}
         lags = [
             Lag(settings.names.group(role), entity, _lag(settings, reader, role, entity))
@@ -87,7 +95,7 @@ def collect(settings: Settings, registry: Registry) -> Status:
         for state in registry.models()
     ]
     pending = len(registry.outbox_pending(1000))
-    return Status(models=models, lags=lags, dead_letters=dead, outbox=pending)
+    return Status(models=models, lags=lags, dead_letters=dead, outbox=pending, silent=silent)
 
 
 def published(settings: Settings, model: str) -> LifecycleChanged | None:
@@ -100,6 +108,16 @@ def published(settings: Settings, model: str) -> LifecycleChanged | None:
         told = _events(reader, settings, "lifecycle", LifecycleChanged, None)
         states = [state for state in told if state.model == model]
     return max(states, key=lambda state: state.generation, default=None)
+
+
+def _silent(reader: RangeReader, settings: Settings) -> dict[int, int | None]:
+    """Partitions of monitor without a report in the last minute, of those there are."""
+    last: dict[int, int | None] = {}
+    for report in _events(reader, settings, "summaries", ProgressReported, NEWEST):
+        last = dict.fromkeys(range(report.partitions)) | last
+        last[report.partition] = max(report.clock_ms, last.get(report.partition) or 0)
+    since_ms = int(time.time() * 1000) - SILENT_MS
+    return {p: at for p, at in sorted(last.items()) if at is None or at < since_ms}
 
 
 def newest_alerts(reader: RangeReader, settings: Settings) -> list[Alert]:

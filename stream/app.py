@@ -35,8 +35,8 @@ def factory(stage: Stage, settings: Settings) -> Factory:
         return MonitorProcessor
     from stream.core.evaluate import EvaluateProcessor
 
-    # People say in summaries what they do about an alert: as commands, that needs a trusted key.
-    checked = trust(settings, "commands")._replace(topic=settings.names.topic("summaries"))
+    # People say in summaries what they do about an alert, with the key that signs lifecycle.
+    checked = trust(settings, "lifecycle")._replace(topic=settings.names.topic("summaries"))
     return lambda context: EvaluateProcessor(context, checked.check)
 
 

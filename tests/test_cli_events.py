@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from stream.events import (
     FeedbackReceived,
     PredictionMade,
     PredictionRequested,
+    ProgressReported,
 )
 from stream.settings import Settings
 from tests.commands import SPEC, registry_here, run, settle_in
@@ -219,3 +221,27 @@ def test_what_somebody_sees_to_is_no_breach(registry: Registry, kafka: Settings)
     send_alert(kafka, "acknowledged", revision=1)
     assert run("status", "--check").exit_code == 0
     assert "does worse (acknowledged)" in run("status").stdout
+
+
+def test_a_monitor_that_says_nothing_is_stale_and_a_breach(
+    registry: Registry, kafka: Settings
+) -> None:
+    """What nobody counts is not healthy, however quiet the alerts are."""
+    relay.Relay(registry, kafka).pump()
+    now_ms = time.time_ns() // 1_000_000
+    publisher = Publisher(kafka)
+    for partition, age_ms in ((0, 0), (1, 3_600_000)):
+        report = ProgressReported(
+            partition=partition,
+            partitions=2,
+            sequence=1,
+            watermark_ms=0,
+            clock_ms=now_ms - age_ms,
+            caught_up=True,
+        )
+        kind = "driftline.progress.reported.v1"
+        publisher.send("summaries", None, write(kind, report, id="p", source="t", time_ms=1))
+    publisher.flush()
+    result = run("status", "--check")
+    assert (result.exit_code, "nothing of partitions 1: stale" in result.stderr) == (3, True)
+    assert "stale" in run("status").stdout

@@ -146,6 +146,7 @@ def test_drift_without_harm_is_information_and_commands_nothing() -> None:
     world.days(60, shift=3)
     assert world.newest("drift").severity == "info"
     assert world.newest("drift").evidence["names"] == ["x"]
+    assert world.alerts("data") == []
     assert world.commands == []
     assert world.alerts("harm") == []
     world.days(60)

@@ -92,3 +92,19 @@ def test_score_says_in_summaries_what_it_refused_and_where_it_lies() -> None:
     assert told.counters == {"refused:requests:bad-features": 2}
     assert told.offsets == {"requests/0": (4, 10)}
     assert score(good, fleet=fleet) == []
+
+
+def test_what_score_says_depends_on_nothing_that_it_said_before() -> None:
+    """None of it is part of a checkpoint, so a restart must not show."""
+    counts = {"requests": 1, "predictions": 1, "summaries": 4}
+    fleet: Any = {"churn": FakeLive()}
+    late, early = request(9, {"years": 1}), request(4, {"years": 1})
+    told = []
+    for before in ([late], []):
+        stage = ScoreProcessor(Context(0, counts, CoreSettings()))
+        for record in (*before, early):
+            stage.apply(Batch("requests", 0, [record]), fleet)
+            outputs = stage.advance(0, True, fleet)
+        told.append(outputs)
+    assert told[0] == told[1]
+    assert len(told[0]) == 1

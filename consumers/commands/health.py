@@ -79,7 +79,7 @@ def _print(found: Status) -> None:
                 one.accuracy.labelled if one.accuracy else "-",
                 f"{one.accuracy.coverage:.0%}" if one.accuracy else "-",
                 figures(one),
-                "; ".join(map(told, one.alerts)) or "no open alert",
+                "; ".join(map(told, one.alerts)) or ("stale" if found.silent else "no open alert"),
             )
             for one in found.models
         ],

@@ -66,8 +66,8 @@ class Refusals:
 
     def told(self, partition: int, partitions: int) -> Iterator[Output]:
         """One summary for each model and tick; nothing is left."""
-        counts, offsets = self._counts, self._offsets
-        self._counts, self._offsets = {}, {}
+        counts, offsets, newest_ms = self._counts, self._offsets, self._newest_ms
+        self._counts, self._offsets, self._newest_ms = {}, {}, 0
         for (model, version, tick), counters in sorted(counts.items()):
             delta = SummaryComputed(
                 model=model,
@@ -83,7 +83,7 @@ class Refusals:
                 delta,
                 id=derived_id(*cause),
                 source="driftline/score",
-                time_ms=self._newest_ms,
+                time_ms=newest_ms,
             )
             key = model.encode()
             yield Output("summaries", key, value, partition_of(key, partitions, "murmur2"))

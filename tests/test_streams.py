@@ -1,0 +1,61 @@
+"""The benchmark on real streams: what it counts, and what it says where the data is not there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import streams
+from benchmarks.loops import Fits, fitted
+from benchmarks.real_streams import Missing, Stream, load
+from benchmarks.streams import Outcome, Told, every, play, ticks_of
+
+
+@pytest.fixture(scope="module")
+def bikes() -> Stream:
+    return load("bikes", None, 2400)
+
+
+def test_without_the_data_it_says_so_and_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(Missing, match="is not in"):
+        load("elec2", tmp_path, None)
+    command = [sys.executable, "-m", "benchmarks.streams", "--quick", "--only", "elec2,insects"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "elec2 is left out" in done.stderr
+    assert "insects is left out" in done.stderr
+
+
+def test_every_row_after_the_first_window_is_predicted_once_before_it_is_told(
+    bikes: Stream,
+) -> None:
+    ticks = ticks_of(bikes)
+    assert [row for tick in ticks for row in tick] == list(range(1344, 2400))
+
+
+def test_a_schedule_fits_as_often_as_it_says_on_rows_that_are_known(bikes: Stream) -> None:
+    fits = Fits(bikes, 1)
+    first = fits.until(bikes.window)
+    assert first is not None
+    outcome = play(bikes, every(500), first, fits)
+    assert outcome.fits == 2
+    assert set(fits._known) == {1344, 1844, 2344}
+    assert 0.5 < outcome.accuracy < 1.0
+
+
+def test_the_same_seed_gives_the_same_figures(bikes: Stream) -> None:
+    one, other = (streams.shuffled(bikes, 3)["Driftline"] for _ in range(2))
+    assert one == other
+    assert one.events == (2400 - 1344) // 2 // 100 * 100
+    version = fitted(bikes.spec, bikes.examples.part(0, 1344), 1)
+    assert version is not None
+
+
+def test_alarms_before_a_change_are_false_and_the_first_one_after_is_the_delay() -> None:
+    assert streams._told([300, 900, 1100, 1300], 1000, 200) == Told(2, 800, 100)
+    stream = load("bikes", None, 1)._replace(drift=1000)
+    assert streams._delay(Outcome(0.5, None, 0, [900, 1250]), stream) == "1 / 250"
+    assert streams._delay(Outcome(0.5, None, 0, [900]), stream) == "1 / none"
