@@ -8,6 +8,7 @@ puts a loss on a bin.
 from __future__ import annotations
 
 import math
+import operator
 from bisect import bisect_right
 from collections import Counter
 from functools import cache
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from models import losses
+from models import joint, losses
 from models.profile import ReferenceProfile, Validation
 from models.profiling import build_profile
 from models.spec import Feature, Labels, ModelSpec, Policy, Ticks, check
@@ -218,9 +219,30 @@ def counted(name: str, predictions: list[Read], since_ms: int, until_ms: int) ->
     counts = [0] * len(signal.counts)
     for one in predictions:
         if since_ms <= tick_of(one.time_ms) < until_ms:
-            value = one.data["output"] if name == "prediction" else one.data["features"][name]
-            counts[bin_of(name, value)] += 1
+            counts[bin_of(name, value_of(name, one.data))] += 1
     return counts
+
+
+def value_of(name: str, prediction: dict[str, Any]) -> Any:
+    if name == "prediction":
+        return prediction["output"]
+    features: dict[str, Any] = prediction["features"]
+    return together(features) if name == joint.NAME else features[name]
+
+
+def together(features: dict[str, Any]) -> float:
+    """The squared distance along the directions that the profile names."""
+    known = PROFILE.joint
+    assert known is not None
+    scores = [
+        scored[bin_of(name, features[name])]
+        for name, scored in zip(SPEC.feature_names, known.scores, strict=True)
+    ]
+    along = [
+        math.floor(sum(map(operator.mul, scores, weights)) / joint.FINENESS)
+        for weights in known.weights
+    ]
+    return float(sum(one * one for one in along))
 
 
 def bets(offsets: dict[str, Any], since_ms: int, until_ms: int) -> list[int]:
