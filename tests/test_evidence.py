@@ -376,7 +376,8 @@ def test_figures_of_signals_are_recomputed_from_the_records_that_the_alert_names
         }
         kind = {"broken": "data", "feature": "feature", "prediction": "prediction"}[KINDS[problem]]
         share = getattr(SPEC.budget, f"{kind}_share")
-        lines = {"data": len(SPEC.features) + 1, "feature": len(SPEC.features), "prediction": 1}
+        more = len(SPEC.features) + 1  # records refused; how inputs go together
+        lines = {"data": more, "feature": more, "prediction": 1}
         assert told["threshold"] == pytest.approx(lines[kind] / share)  # at one alarm a month
 
 
