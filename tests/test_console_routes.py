@@ -86,7 +86,10 @@ def test_a_model_page_is_filled(browser: TestClient) -> None:
     assert [v["version"] for v in versions["versions"]] == [2, 1]
     assert [r["version"] for r in versions["reigns"]] == [1]
     assert [r["verdict"] for r in get(browser, "/api/models/churn/runs")] == ["accepted"] * 2
-    assert get(browser, "/api/runs/2")["cause"] == "harm"
+    assert get(browser, "/api/runs/2")["run"]["cause"] == "harm"
+    card = browser.get("/api/runs/2/card")
+    assert card.headers["content-disposition"] == 'attachment; filename="churn-run-2.html"'
+    assert "<h1>" in card.text
     assert get(browser, "/api/runs/1/against/2")["differences"]
 
 

@@ -32,8 +32,10 @@ from consumers.console.pipeline import Pipeline, group_views
 from consumers.console.pulse import Pulse, delay_quantile
 from consumers.console.reader import Reader
 from consumers.console.shelf import Shelf
+from models.cards import Subject
 from models.database import RegistryError, RegistryMisuse
 from models.registry import Registry
+from models.runs import Run
 from stream.errors import DriftlineError, explained
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -289,11 +291,28 @@ def compare(a: int, b: int, parts: Here) -> Response:
 
 @api.get("/runs/{run_id}")
 def run(run_id: int, parts: Here) -> Response:
-    """One run whole."""
+    """One run whole, and what became of the version that it yielded."""
+    found = _run(parts, run_id)
+    return told({"run": found, "career": parts.registry.career(found)})
+
+
+@api.get("/runs/{run_id}/card")
+def card(run_id: int, parts: Here) -> Response:
+    """The model card as one HTML file to keep: it is handed over, never opened among our pages."""
+    from consumers.cards import page  # its plots take a second to import
+
+    found = _run(parts, run_id)
+    subject = Subject(found, parts.registry.spec_of(found), parts.registry.career(found))
+    name = f"{found.model}-run-{run_id}.html"
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return Response(page(subject), media_type="text/html", headers=headers)
+
+
+def _run(parts: Parts, run_id: int) -> Run:
     found = parts.registry.run(run_id)
     if found is None:
         raise HTTPException(404, f"no run {run_id}")
-    return told(found)
+    return found
 
 
 @api.post("/models/{name}/preview")

@@ -182,8 +182,7 @@ def is_stale(entry: Entry, now_ms: int) -> bool:
     if entry.heard_ms is None:
         return False
     tick_ms = entry.lifecycle.spec.tick_ms if entry.lifecycle else 0
-    # In a replay ticks pass faster than the clock, so that one is never too patient with it.
-    return now_ms - entry.heard_ms > max(STALE_AT_LEAST_MS, min(STALE_TICKS * tick_ms, 3_600_000))
+    return now_ms - entry.heard_ms > max(STALE_AT_LEAST_MS, STALE_TICKS * tick_ms)
 
 
 def sentence(entry: Entry, now_ms: int) -> str:
