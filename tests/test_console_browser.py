@@ -162,7 +162,7 @@ def test_a_page_changes_by_itself_and_holds_still_when_paused(
 
 
 def test_an_open_page_does_not_grow(browser: Watched, scene: Scene) -> None:
-    """Updates replace what is there: nodes and listeners stay, memory does within a margin."""
+    """Updates replace what is there: nodes and listeners stay, charts that were closed are gone."""
     page = browser.open(scene.url, "/models/churn?refresh=1")
     session = page.context.new_cdp_session(page)
 
@@ -175,7 +175,9 @@ def test_an_open_page_does_not_grow(browser: Watched, scene: Scene) -> None:
         for _ in range(times):
             hour = next(HOURS)
             publish(scene.settings, [measured(0.6 + hour / 10_000, hour=hour)])
-            page.wait_for_timeout(400)
+            for _ in ("open", "close"):
+                page.locator(".drift").get_by_role("button", name="age").click()
+                page.wait_for_timeout(250)
 
     update(5)
     page.wait_for_timeout(1500)
