@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +22,7 @@ from consumers.loop import BrokerError, RangeReader
 from consumers.places import Delivered
 from stream.events import ProgressReported, SummaryComputed
 from stream.settings import Settings
+from tests.broker import free_ports
 from tests.consoles import (
     HOUR,
     START,
@@ -200,3 +206,36 @@ def test_the_pulse_is_bounded() -> None:
     assert len(pulse.progress()) == 1024
     assert set(pulse.delays()) <= set(range(100))
     assert pulse.delays().total() <= 20_000 + 100
+
+
+def test_the_service_ends_with_0_also_while_a_page_is_open(settings: Settings) -> None:
+    """SIGTERM: streams end, the process follows soon; the same command starts it again."""
+    [port] = free_ports(1)
+    values = settings.model_dump(
+        include={"bootstrap_servers", "topic_prefix", "registry_url", "console_url"}
+    )
+    environment = {f"DRIFTLINE_{name.upper()}": value for name, value in values.items()} | {
+        "DRIFTLINE_EMBEDDED_BROKER": "true",
+        "DRIFTLINE_CONSOLE_PORT": str(port),
+    }
+    console = subprocess.Popen(
+        [sys.executable, "-m", "consumers", "console"],
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: answers(port, "/readyz"), 60)
+        with urllib.request.urlopen(f"http://localhost:{port}/api/stream") as stream:
+            assert b"data:" in stream.readline() + stream.readline()
+            console.terminate()
+            assert console.wait(12) == 0
+    finally:
+        console.kill()
+        console.wait()
+
+
+def answers(port: int, path: str) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(urllib.request.urlopen(f"http://localhost:{port}{path}").status == 200)
+    return False
