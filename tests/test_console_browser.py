@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -190,11 +189,6 @@ def test_an_open_page_does_not_grow(browser: Watched, scene: Scene) -> None:
     assert after["jsEventListeners"] <= before["jsEventListeners"] * 1.1 + 20
 
 
-def slowly(route: Route) -> None:
-    time.sleep(0.8)
-    route.continue_()
-
-
 def test_loading_empty_stale_and_failed_look_different(browser: Watched, scene: Scene) -> None:
     page = browser.open(scene.url, "/alerts?state=open")
     publish(scene.settings, [alert(state="resolved", resolved_ms=START, revision=9)])
@@ -204,9 +198,11 @@ def test_loading_empty_stale_and_failed_look_different(browser: Watched, scene: 
     page.goto(f"{scene.url}/alerts")
     expect(page.locator(".mood.failed")).to_contain_text("the console does not answer")
     page.unroute("**/api/alerts*")
-    page.route("**/api/alerts*", slowly)
+    held: list[Route] = []
+    page.route("**/api/alerts*", held.append)
     page.goto(f"{scene.url}/alerts")
     expect(page.locator(".mood.loading")).to_be_visible()
+    held[0].continue_()
     expect(page.locator(".alerts > li").first).to_be_visible()
     page.unroute("**/api/alerts*")
     browser.said.clear()
@@ -313,8 +309,15 @@ def test_a_person_signs_in_promotes_pins_and_rolls_back(
     assert live(scene) == (1, False)
     assert len(published) == 4
 
+    publish(scene.settings, [alert("data", updated_ms=START + 900)])
+    page.locator("#alerts").get_by_role("button", name="Acknowledge").last.click()
+    dialog.get_by_label("What others should know").fill("looking at the feed")
+    dialog.get_by_role("button", name="Acknowledge").click()
+    expect(page.locator("#alerts")).to_contain_text("told to evaluate")
+
     browser.open(scene.url, "/audit")
-    expect(page.locator("tbody tr")).to_have_count(4)
+    expect(page.locator("tbody tr")).to_have_count(5)
+    expect(page.locator("tbody")).to_contain_text("looking at the feed")
     expect(page.locator("tbody")).to_contain_text("checked with sales")
     page.get_by_role("button", name="ann").click()
     page.get_by_role("button", name="Sign out").click()

@@ -118,9 +118,9 @@ class History:
     # --- reading ----------------------------------------------------------------------------------
 
     def present(self) -> Present:
-        """What is live, the newest windows of every version, open alerts, newest commands."""
+        """What is live, every version's newest windows, alerts not resolved, newest commands."""
         of_versions = select(t.newest).where(t.newest.c.kind == "version")
-        opened = select(t.alerts.c.body).where(t.alerts.c.state == "open")
+        opened = select(t.alerts.c.body).where(t.alerts.c.state != "resolved")
         issued = select(t.commands.c.body).order_by(t.commands.c.issued_ms.desc()).limit(KEPT)
 
         def work(connection: Connection) -> Present:
@@ -176,6 +176,11 @@ class History:
         rows = select(*columns).where(*where).order_by(c.end_ms)
         return self._database.read(lambda x: [Drifted(*row) for row in x.execute(rows)])
 
+    def alert(self, alert_id: str) -> Alert | None:
+        rows = select(t.alerts.c.body).where(t.alerts.c.alert_id == alert_id)
+        found = self._bodies(rows, Alert)
+        return found[0] if found else None
+
     def alerts(
         self, model: str | None = None, state: str | None = None, limit: int = MANY
     ) -> list[Alert]:
@@ -184,7 +189,9 @@ class History:
         rows = select(c.body).order_by(c.updated_ms.desc(), c.alert_id).limit(limit)
         if model is not None:
             rows = rows.where(c.model == model)
-        if state is not None:
+        if state == "open":  # acknowledged and snoozed ones, too: their problem is there
+            rows = rows.where(c.state != "resolved")
+        elif state is not None:
             rows = rows.where(c.state == state)
         return self._bodies(rows, Alert)
 
@@ -302,7 +309,7 @@ class _Pruning(NamedTuple):
 
 
 class _Shortening(NamedTuple):
-    """Leave the newest rows of a table; open alerts stay however old they are."""
+    """Leave the newest rows of a table; alerts stay until they are resolved."""
 
     table: Table
     column: str
@@ -316,7 +323,7 @@ class _Shortening(NamedTuple):
         ).scalar()
         rows = delete(self.table).where(time < oldest)
         if self.table is t.alerts:
-            rows = rows.where(self.table.c.state != "open")
+            rows = rows.where(self.table.c.state == "resolved")
         connection.execute(rows)
 
 

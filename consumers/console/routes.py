@@ -26,6 +26,7 @@ from consumers.console.actions import Actions, Asked, Unknown
 from consumers.console.board import METRICS, Board, Entry
 from consumers.console.feed import MAX_STREAMS, Feed
 from consumers.console.guard import COOKIE, token_of
+from consumers.console.handling import Handling, Said
 from consumers.console.history import History
 from consumers.console.inspector import LEAFED, Inspector
 from consumers.console.pipeline import Pipeline, group_views
@@ -58,6 +59,7 @@ class Parts:
     registry: Registry
     access: Access
     actions: Actions
+    handling: Handling
     inspector: Inspector
     shelf: Shelf
     feed: Feed
@@ -171,6 +173,7 @@ def model(name: str, parts: Here) -> Response:
             "row": views.fleet_row(entry, now),
             "windows": views.windows(entry),
             "metrics": views.metrics(entry),
+            "newest": views.champion_window(entry),
             "spec": live.spec if live else None,
             "generation": live.generation if live else None,
             "probation": live.probation if live else False,
@@ -349,6 +352,21 @@ def alerts(
 ) -> Response:
     """Problems, the newest first."""
     return told(parts.history.alerts(model, state, limit))
+
+
+@api.post("/alerts/{alert_id}/handle")
+async def handle_alert(alert_id: str, request: Request, parts: Here) -> Response:
+    """Acknowledge, snooze, resolve or reopen; every attempt leaves a row of the audit."""
+    said = await _body(request, Said)
+    visitor: Visitor = request.scope["visitor"]
+    address = request.client.host if request.client else ""
+    try:
+        done = await run_in_threadpool(parts.handling.handle, alert_id, said, visitor, address)
+    except Unknown as error:
+        raise HTTPException(404, str(error)) from error
+    if not visitor.operates:
+        raise HTTPException(403, done.sentence)
+    return told(done, 200 if done.applied else 409)
 
 
 @api.get("/pipeline")

@@ -16,6 +16,7 @@ from consumers.console.actions import Actions
 from consumers.console.board import Board
 from consumers.console.feed import Feed
 from consumers.console.guard import App, Guard
+from consumers.console.handling import Handling
 from consumers.console.history import History
 from consumers.console.inspector import Inspector
 from consumers.console.pipeline import Pipeline
@@ -124,6 +125,7 @@ def assembled(settings: Settings, *, follow: bool = True) -> Iterator[Parts]:
             registry=registry,
             access=access,
             actions=Actions(registry, access, settings),
+            handling=Handling(history, access, settings),
             inspector=Inspector(settings),
             shelf=Shelf(settings.max_artefact_bytes),
             feed=Feed(board, lambda: reader.standing, now_ms, secrets.token_hex(4)),

@@ -151,6 +151,9 @@ def state_of(entry: Entry, now_ms: int) -> State:
         return "harmed"
     if verdicts & {"data broken", "operation failed"}:
         return "broken"
+    if "data missing" in verdicts:
+        problems = {alert.problem for alert in entry.alerts.values()}
+        return "stale" if "stale" in problems else "unlabelled"
     if newest is None or entry.champion is None or not is_of_now(entry, newest):
         return "waiting"
     if is_stale(entry, now_ms):
@@ -206,7 +209,7 @@ def sentence(entry: Entry, now_ms: int) -> str:
         "below": f"{who} raises no alarm, though it is below what was validated",
         "changed": f"{who} is healthy, though its inputs have differed{since}",
     }.get(state, f"{who} is healthy")
-    if state == "broken" and worst is not None and worst.verdict == "operation failed":
+    if worst is not None and worst.verdict in ("operation failed", "data missing"):
         head = f"{who}: {worst.sentence}"
     return "".join([head, _figures(newest), _afoot(entry, newest.end_ms), "."])
 
@@ -235,6 +238,9 @@ def _afoot(entry: Entry, now_ms: int) -> str:
         parts.append(f"on probation, v{live.previous} in shadow")
     if live is not None and live.pinned:
         parts.append("pinned")
+    seen = sorted({a.handled_by for a in entry.alerts.values() if a.state == "acknowledged"})
+    if seen:
+        parts.append(f"{' and '.join(seen)} sees to it")
     return "".join(f"; {part}" for part in parts)
 
 
