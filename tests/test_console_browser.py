@@ -199,8 +199,10 @@ def test_loading_empty_stale_and_failed_look_different(browser: Watched, scene: 
     expect(page.locator(".mood.failed")).to_contain_text("the console does not answer")
     page.unroute("**/api/alerts*")
     held: list[Route] = []
-    page.route("**/api/alerts*", held.append)
+    page.route("**/api/alerts*", lambda route: held.append(route))
     page.goto(f"{scene.url}/alerts")
+    while not held:
+        page.wait_for_timeout(50)
     expect(page.locator(".mood.loading")).to_be_visible()
     held[0].continue_()
     expect(page.locator(".alerts > li").first).to_be_visible()
