@@ -199,7 +199,11 @@ def test_loading_empty_stale_and_failed_look_different(browser: Watched, scene: 
     expect(page.locator(".mood.failed")).to_contain_text("the console does not answer")
     page.unroute("**/api/alerts*")
     held: list[Route] = []
-    page.route("**/api/alerts*", lambda route: held.append(route))
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/api/alerts*", hold)
     page.goto(f"{scene.url}/alerts")
     while not held:
         page.wait_for_timeout(50)
