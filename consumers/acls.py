@@ -105,7 +105,7 @@ TABLE: Final[dict[str, Rights]] = {
             *("accuracy", "drift", "alerts", "commands", "lifecycle", "summaries"),
             *("requests", "predictions", "feedback", "examples", *DEAD),
         ),
-        writes=("lifecycle",),
+        writes=("lifecycle", "summaries"),
         sees=(READER_GROUP, TRAINER_GROUP, *STAGES),
         transactions=RELAY,
     ),

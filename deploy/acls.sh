@@ -83,7 +83,7 @@ $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --to
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.alerts.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.commands.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --operation Write --topic driftline.lifecycle.v1
-$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.summaries.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --operation Write --topic driftline.summaries.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.requests.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.predictions.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.feedback.v1

@@ -143,6 +143,8 @@ def alert(problem: str = "harm", *, state: str = "open", **more: Any) -> Alert:
         "harm": ("performance harmed", "critical"),
         "data": ("data broken", "warning"),
         "drift": ("data changed", "info"),
+        "stale": ("data missing", "warning"),
+        "unlabelled": ("data missing", "warning"),
     }
     verdict, severity = verdicts[problem]
     figures: dict[str, Any] = {

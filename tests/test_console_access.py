@@ -206,6 +206,7 @@ def test_a_page_of_another_origin_does_not_act_through_a_signed_in_browser(
     browser = signed_in(parts, client(parts, settings), "operate")
 
     assert act(browser, origin=origin).status_code == 403
+    assert act(browser, origin=origin, authorization="Basic YTpi").status_code == 403
     assert champion(parts) == 1
     assert act(browser).status_code == 200
     assert champion(parts) == 2

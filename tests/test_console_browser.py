@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -162,7 +161,7 @@ def test_a_page_changes_by_itself_and_holds_still_when_paused(
 
 
 def test_an_open_page_does_not_grow(browser: Watched, scene: Scene) -> None:
-    """Updates replace what is there: nodes and listeners stay, memory does within a margin."""
+    """Updates replace what is there: nodes and listeners stay, charts that were closed are gone."""
     page = browser.open(scene.url, "/models/churn?refresh=1")
     session = page.context.new_cdp_session(page)
 
@@ -175,7 +174,9 @@ def test_an_open_page_does_not_grow(browser: Watched, scene: Scene) -> None:
         for _ in range(times):
             hour = next(HOURS)
             publish(scene.settings, [measured(0.6 + hour / 10_000, hour=hour)])
-            page.wait_for_timeout(400)
+            for _ in ("open", "close"):
+                page.locator(".drift").get_by_role("button", name="age").click()
+                page.wait_for_timeout(250)
 
     update(5)
     page.wait_for_timeout(1500)
@@ -188,11 +189,6 @@ def test_an_open_page_does_not_grow(browser: Watched, scene: Scene) -> None:
     assert after["jsEventListeners"] <= before["jsEventListeners"] * 1.1 + 20
 
 
-def slowly(route: Route) -> None:
-    time.sleep(0.8)
-    route.continue_()
-
-
 def test_loading_empty_stale_and_failed_look_different(browser: Watched, scene: Scene) -> None:
     page = browser.open(scene.url, "/alerts?state=open")
     publish(scene.settings, [alert(state="resolved", resolved_ms=START, revision=9)])
@@ -202,9 +198,17 @@ def test_loading_empty_stale_and_failed_look_different(browser: Watched, scene: 
     page.goto(f"{scene.url}/alerts")
     expect(page.locator(".mood.failed")).to_contain_text("the console does not answer")
     page.unroute("**/api/alerts*")
-    page.route("**/api/alerts*", slowly)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/api/alerts*", hold)
     page.goto(f"{scene.url}/alerts")
+    while not held:
+        page.wait_for_timeout(50)
     expect(page.locator(".mood.loading")).to_be_visible()
+    held[0].continue_()
     expect(page.locator(".alerts > li").first).to_be_visible()
     page.unroute("**/api/alerts*")
     browser.said.clear()
@@ -311,8 +315,15 @@ def test_a_person_signs_in_promotes_pins_and_rolls_back(
     assert live(scene) == (1, False)
     assert len(published) == 4
 
+    publish(scene.settings, [alert("data", updated_ms=START + 900)])
+    page.locator("#alerts").get_by_role("button", name="Acknowledge").last.click()
+    dialog.get_by_label("What others should know").fill("looking at the feed")
+    dialog.get_by_role("button", name="Acknowledge").click()
+    expect(page.locator("#alerts")).to_contain_text("told to evaluate")
+
     browser.open(scene.url, "/audit")
-    expect(page.locator("tbody tr")).to_have_count(4)
+    expect(page.locator("tbody tr")).to_have_count(5)
+    expect(page.locator("tbody")).to_contain_text("looking at the feed")
     expect(page.locator("tbody")).to_contain_text("checked with sales")
     page.get_by_role("button", name="ann").click()
     page.get_by_role("button", name="Sign out").click()

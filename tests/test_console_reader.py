@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,14 +14,20 @@ import pytest
 from confluent_kafka import Producer
 
 from consumers.console import reader as module
+from consumers.console.access import Visitor
+from consumers.console.actions import Unknown
+from consumers.console.handling import Said
+from consumers.console.history import Came
 from consumers.console.pulse import Pulse, delay_quantile
 from consumers.console.reader import Reader
 from consumers.console.routes import Parts
 from consumers.demo.embedded import EmbeddedBroker
 from consumers.loop import BrokerError, RangeReader
 from consumers.places import Delivered
-from stream.events import ProgressReported, SummaryComputed
+from stream.envelope import open_record, read
+from stream.events import AlertHandled, ProgressReported, SummaryComputed
 from stream.settings import Settings
+from tests.broker import free_ports
 from tests.consoles import (
     HOUR,
     START,
@@ -163,6 +174,35 @@ def test_an_event_is_found_by_its_id_with_its_place(settings: Settings) -> None:
     assert nothing.found == []
 
 
+def test_what_a_person_says_of_an_alert_reaches_evaluate(settings: Settings) -> None:
+    """In the partition of the model, with who said it; refused attempts reach nobody."""
+    operator, reader = Visitor("ann", "operate"), Visitor("bob", "read")
+    said = Said(kind="snooze", note="until the release", seconds=3600)
+    with console(settings) as parts:
+        parts.history.add([Came(START, alert()), Came(START, alert("drift", state="resolved"))], {})
+        done = parts.handling.handle("alert-harm", said, operator, "here")
+        for alert_id, who in (("alert-harm", reader), ("alert-drift", operator)):
+            assert not parts.handling.handle(alert_id, said, who, "here").applied
+        with pytest.raises(Unknown):
+            parts.handling.handle("alert-other", said, operator, "here")
+        outcomes = [(d.who, d.action, d.outcome) for d in parts.access.audit()]
+        with RangeReader(settings) as ranges:
+            [came] = list(ranges.read("summaries", ranges.bounds("summaries")))
+    opened = open_record("summaries", came.record, max_bytes=10_000)
+    told = read(opened, AlertHandled)
+
+    assert done.applied
+    assert (told.alert_id, told.kind, told.seconds) == ("alert-harm", "snooze", 3600)
+    assert (told.who, told.note) == ("ann (console)", "until the release")
+    assert came.record.key == b"churn"
+    assert outcomes == [
+        ("ann", "snooze alert", "refused"),
+        ("ann", "snooze alert", "refused"),
+        ("bob", "snooze alert", "refused"),
+        ("ann", "snooze alert", "done"),
+    ]
+
+
 def test_rates_and_delays_are_of_lately() -> None:
     """A rate is over the last full minute, a delay the upper end of its doubling bin."""
     pulse, now = Pulse(), 1_000_000_000
@@ -200,3 +240,36 @@ def test_the_pulse_is_bounded() -> None:
     assert len(pulse.progress()) == 1024
     assert set(pulse.delays()) <= set(range(100))
     assert pulse.delays().total() <= 20_000 + 100
+
+
+def test_the_service_ends_with_0_also_while_a_page_is_open(settings: Settings) -> None:
+    """SIGTERM: streams end, the process follows soon; the same command starts it again."""
+    [port] = free_ports(1)
+    values = settings.model_dump(
+        include={"bootstrap_servers", "topic_prefix", "registry_url", "console_url"}
+    )
+    environment = {f"DRIFTLINE_{name.upper()}": value for name, value in values.items()} | {
+        "DRIFTLINE_EMBEDDED_BROKER": "true",
+        "DRIFTLINE_CONSOLE_PORT": str(port),
+    }
+    console = subprocess.Popen(
+        [sys.executable, "-m", "consumers", "console"],
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: answers(port, "/readyz"), 60)
+        with urllib.request.urlopen(f"http://localhost:{port}/api/stream") as stream:
+            assert b"data:" in stream.readline() + stream.readline()
+            console.terminate()
+            assert console.wait(12) == 0
+    finally:
+        console.kill()
+        console.wait()
+
+
+def answers(port: int, path: str) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(urllib.request.urlopen(f"http://localhost:{port}{path}").status == 200)
+    return False

@@ -86,7 +86,10 @@ def test_a_model_page_is_filled(browser: TestClient) -> None:
     assert [v["version"] for v in versions["versions"]] == [2, 1]
     assert [r["version"] for r in versions["reigns"]] == [1]
     assert [r["verdict"] for r in get(browser, "/api/models/churn/runs")] == ["accepted"] * 2
-    assert get(browser, "/api/runs/2")["cause"] == "harm"
+    assert get(browser, "/api/runs/2")["run"]["cause"] == "harm"
+    card = browser.get("/api/runs/2/card")
+    assert card.headers["content-disposition"] == 'attachment; filename="churn-run-2.html"'
+    assert "<h1>" in card.text
     assert get(browser, "/api/runs/1/against/2")["differences"]
 
 
@@ -277,10 +280,11 @@ def test_a_stream_begins_whole_goes_on_with_changes_and_resumes(parts: Parts) ->
 
 
 def test_a_stream_ends_when_its_token_is_revoked(parts: Parts) -> None:
-    async def ended() -> int:
-        return len([e async for e in parts.feed.events(None, 0.01, "", lambda: False)])
+    async def until_it_ends() -> int:
+        async with asyncio.timeout(10):
+            return len([e async for e in parts.feed.events(None, 0.01, "", lambda: False)])
 
-    assert asyncio.run(ended()) == 1
+    assert asyncio.run(until_it_ends()) == 1
 
 
 def test_a_model_that_falls_silent_is_told_without_an_event(

@@ -34,6 +34,9 @@ def test_the_verdict_on_a_harmed_model_says_since_when_how_much_and_what_is_done
         ([lifecycle(), measured(0.91), alert("drift")], "changed"),
         ([lifecycle(), measured(0.91), alert("drift"), alert("data")], "broken"),
         ([lifecycle(), measured(0.91), alert("data"), alert("harm")], "harmed"),
+        ([lifecycle(), measured(0.91), alert("harm", state="acknowledged")], "harmed"),
+        ([lifecycle(), measured(0.91), alert("stale")], "stale"),
+        ([lifecycle(), measured(0.91), alert("unlabelled")], "unlabelled"),
         ([lifecycle(), measured(0.85)], "below"),
         ([lifecycle(), measured(0.85), alert("harm", state="resolved")], "below"),
         ([lifecycle(), measured(labelled=0, metrics={}, coverage=0.0)], "unlabelled"),
@@ -84,6 +87,14 @@ def test_a_trial_and_a_pin_are_told() -> None:
     )
 
     assert told.endswith("; v2 on trial beside it; pinned.")
+
+
+def test_who_sees_to_an_alert_is_told() -> None:
+    seen = alert("harm", state="acknowledged", handled_by="ann")
+
+    assert views.sentence(entry(lifecycle(), measured(0.8), seen), NOW).endswith(
+        "; ann sees to it."
+    )
 
 
 def test_windows_come_in_the_order_of_the_spec() -> None:

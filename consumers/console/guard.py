@@ -104,9 +104,9 @@ class Guard:
         host = headers.get("host", "").lower()
         if host not in self._hosts:
             raise Refusal(421, "this console does not answer to that host name")
-        token, by_cookie = token_of(headers)
+        token, borne = token_of(headers)
         if method not in SAFE:
-            self._check_origin(headers, by_cookie=by_cookie)
+            self._check_origin(headers, borne=borne)
         visitor = await run_in_threadpool(self._access.visitor, token) if token else None
         if visitor is None and not token and self._open and host in self._loopback:
             visitor = ANYONE
@@ -114,13 +114,13 @@ class Guard:
             raise Refusal(401, "sign in with a token: driftline console token new NAME")
         return visitor
 
-    def _check_origin(self, headers: dict[str, str], *, by_cookie: bool) -> None:
+    def _check_origin(self, headers: dict[str, str], *, borne: bool) -> None:
         """A page of another origin must not act through a browser that is signed in here."""
         origin = headers.get("origin")
         scheme_and_host = f"{urlsplit(origin or '').scheme}://{headers.get('host', '')}"
         if origin is not None and (origin not in self._origins or origin != scheme_and_host):
             raise Refusal(403, "the request comes from another origin")
-        if origin is None and (by_cookie or "authorization" not in headers):
+        if origin is None and not borne:
             raise Refusal(403, "the request does not say where it comes from")
         length = headers.get("content-length", "0")
         if "transfer-encoding" in headers or not length.isdecimal() or int(length) > MAX_BODY:
@@ -128,16 +128,16 @@ class Guard:
 
 
 def token_of(headers: dict[str, str]) -> tuple[str, bool]:
-    """The token that a request carries, and whether a browser added it by itself."""
+    """The token of a request, and whether it is borne in a header, which no browser adds itself."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        return token.strip(), False
+        return token.strip(), True
     try:
         cookies = SimpleCookie(headers.get("cookie", ""))
     except CookieError:
         return "", False
     found = cookies.get(COOKIE)
-    return (found.value, True) if found else ("", False)
+    return (found.value if found else "", False)
 
 
 def _headed(send: Send, scope: Scope) -> Send:

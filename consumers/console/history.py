@@ -7,7 +7,7 @@ so a console may be killed at any moment.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -22,9 +22,10 @@ from stream.events import AccuracyMeasured, Alert, Command, DriftMeasured, Lifec
 SIGNAL_POINTS: Final = 200  # of each drift signal and window
 KEPT: Final = 10_000  # resolved alerts, and commands, of all models together
 RECENT: Final = 64  # windows of each kind that the board begins with: champions and those beside
-SLACK: Final = 0.1  # pruned when a series has outgrown its limit by this share
+SLACK: Final = 0.25  # pruned when a series has outgrown its limit by this share
 MANY: Final = 500  # of small rows, such as alerts, in one answer
 
+Rows = dict[Table, dict[Any, dict[str, Any]]]  # by table and key
 Series = tuple[str, ...]  # (model, window) or (model, window, signal)
 
 
@@ -91,24 +92,35 @@ class History:
         gone = delete(t.positions).where(t.positions.c.topic == topic)
         self._database.write(lambda connection: connection.execute(gone))
 
-    def _prune(self, rows: dict[Table, dict[Any, dict[str, Any]]]) -> None:
+    def _prune(self, rows: Rows) -> None:
+        """One transaction for all series that have outgrown their limit, mostly none."""
+        due: list[_Pruning | _Shortening] = [
+            *self._outgrown(rows),
+            *(cut for cut in SHORTENED if cut.table in rows),
+        ]
+
+        def work(connection: Connection) -> None:
+            for cut in due:
+                cut.run(connection)
+
+        if due:
+            self._database.write(work)
+
+    def _outgrown(self, rows: Rows) -> Iterator[_Pruning]:
         for table, limit in self._limits.items():
             for row in rows.get(table, {}).values():
-                self._grown[table, _series(table, row)] += 1
-            for (grown, series), n in list(self._grown.items()):
-                if grown is table and n > max(1, limit * SLACK):
-                    self._database.write(_Pruning(table, series, limit).run)
+                series = _series(table, row)
+                self._grown[table, series] += 1
+                if self._grown[table, series] > limit * SLACK:
                     del self._grown[table, series]
-        for table, column in ((t.alerts, "updated_ms"), (t.commands, "issued_ms")):
-            if table in rows:
-                self._database.write(_Shortening(table, column).run)
+                    yield _Pruning(table, series, limit)
 
     # --- reading ----------------------------------------------------------------------------------
 
     def present(self) -> Present:
-        """What is live, the newest windows of every version, open alerts, newest commands."""
+        """What is live, every version's newest windows, alerts not resolved, newest commands."""
         of_versions = select(t.newest).where(t.newest.c.kind == "version")
-        opened = select(t.alerts.c.body).where(t.alerts.c.state == "open")
+        opened = select(t.alerts.c.body).where(t.alerts.c.state != "resolved")
         issued = select(t.commands.c.body).order_by(t.commands.c.issued_ms.desc()).limit(KEPT)
 
         def work(connection: Connection) -> Present:
@@ -164,6 +176,11 @@ class History:
         rows = select(*columns).where(*where).order_by(c.end_ms)
         return self._database.read(lambda x: [Drifted(*row) for row in x.execute(rows)])
 
+    def alert(self, alert_id: str) -> Alert | None:
+        rows = select(t.alerts.c.body).where(t.alerts.c.alert_id == alert_id)
+        found = self._bodies(rows, Alert)
+        return found[0] if found else None
+
     def alerts(
         self, model: str | None = None, state: str | None = None, limit: int = MANY
     ) -> list[Alert]:
@@ -172,7 +189,9 @@ class History:
         rows = select(c.body).order_by(c.updated_ms.desc(), c.alert_id).limit(limit)
         if model is not None:
             rows = rows.where(c.model == model)
-        if state is not None:
+        if state == "open":  # acknowledged and snoozed ones, too: their problem is there
+            rows = rows.where(c.state != "resolved")
+        elif state is not None:
             rows = rows.where(c.state == state)
         return self._bodies(rows, Alert)
 
@@ -210,9 +229,9 @@ def _decoded(bodies: Iterable[str], struct: type[Any]) -> list[Any]:
     return [decoder.decode(body) for body in bodies]
 
 
-def _rows(batch: Sequence[Came]) -> dict[Table, dict[Any, dict[str, Any]]]:
+def _rows(batch: Sequence[Came]) -> Rows:
     """A batch by table and key: of one key only the newest, for one statement takes it once."""
-    found: dict[Table, dict[Any, dict[str, Any]]] = {}
+    found: Rows = {}
     for came in batch:
         for table, row in _facts(came):
             key = tuple(row[column.name] for column in table.primary_key)
@@ -290,7 +309,7 @@ class _Pruning(NamedTuple):
 
 
 class _Shortening(NamedTuple):
-    """Leave the newest rows of a table; open alerts stay however old they are."""
+    """Leave the newest rows of a table; alerts stay until they are resolved."""
 
     table: Table
     column: str
@@ -304,5 +323,8 @@ class _Shortening(NamedTuple):
         ).scalar()
         rows = delete(self.table).where(time < oldest)
         if self.table is t.alerts:
-            rows = rows.where(self.table.c.state != "open")
+            rows = rows.where(self.table.c.state == "resolved")
         connection.execute(rows)
+
+
+SHORTENED: Final = (_Shortening(t.alerts, "updated_ms"), _Shortening(t.commands, "issued_ms"))

@@ -25,6 +25,7 @@ log = structlog.get_logger("driftline.console")
 INTERVAL_SECONDS: Final = 5.0
 SAMPLES: Final = 120  # ten minutes
 TIMEOUT_SECONDS: Final = 5.0
+STOP_SECONDS: Final = 3.0  # it may stand in a call to a broker that is away
 STANDING_SAMPLES: Final = 6  # without progress though there is work: standing still
 RATE_SAMPLES: Final = 7  # half a minute
 BEHIND: Final = 5_000  # records
@@ -133,7 +134,7 @@ class Pipeline:
 
     def stop(self) -> None:
         self._stopping.set()
-        self._thread.join(2 * TIMEOUT_SECONDS)
+        self._thread.join(STOP_SECONDS)
 
     def _run(self) -> None:
         admin = AdminClient(self._settings.client(), logger=kafka_log)

@@ -31,6 +31,7 @@ BACKFILL: Final = 200_000  # records of a partition that a console without a pas
 FLUSH_SECONDS: Final = 0.5
 MAX_BATCH: Final = 5_000
 RETRY_SECONDS: Final = 3.0
+STOP_SECONDS: Final = 3.0  # it may stand in a call to a broker that is away
 
 
 class Standing(Struct, frozen=True):
@@ -70,7 +71,7 @@ class Reader:
 
     def stop(self) -> None:
         self._stopping.set()
-        self._thread.join(10)
+        self._thread.join(STOP_SECONDS)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

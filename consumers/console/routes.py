@@ -26,14 +26,17 @@ from consumers.console.actions import Actions, Asked, Unknown
 from consumers.console.board import METRICS, Board, Entry
 from consumers.console.feed import MAX_STREAMS, Feed
 from consumers.console.guard import COOKIE, token_of
+from consumers.console.handling import Handling, Said
 from consumers.console.history import History
 from consumers.console.inspector import LEAFED, Inspector
 from consumers.console.pipeline import Pipeline, group_views
 from consumers.console.pulse import Pulse, delay_quantile
 from consumers.console.reader import Reader
 from consumers.console.shelf import Shelf
+from models.cards import Subject
 from models.database import RegistryError, RegistryMisuse
 from models.registry import Registry
+from models.runs import Run
 from stream.errors import DriftlineError, explained
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -56,6 +59,7 @@ class Parts:
     registry: Registry
     access: Access
     actions: Actions
+    handling: Handling
     inspector: Inspector
     shelf: Shelf
     feed: Feed
@@ -169,6 +173,7 @@ def model(name: str, parts: Here) -> Response:
             "row": views.fleet_row(entry, now),
             "windows": views.windows(entry),
             "metrics": views.metrics(entry),
+            "newest": views.champion_window(entry),
             "spec": live.spec if live else None,
             "generation": live.generation if live else None,
             "probation": live.probation if live else False,
@@ -289,11 +294,28 @@ def compare(a: int, b: int, parts: Here) -> Response:
 
 @api.get("/runs/{run_id}")
 def run(run_id: int, parts: Here) -> Response:
-    """One run whole."""
+    """One run whole, and what became of the version that it yielded."""
+    found = _run(parts, run_id)
+    return told({"run": found, "career": parts.registry.career(found)})
+
+
+@api.get("/runs/{run_id}/card")
+def card(run_id: int, parts: Here) -> Response:
+    """The model card as one HTML file to keep: it is handed over, never opened among our pages."""
+    from consumers.cards import page  # its plots take a second to import
+
+    found = _run(parts, run_id)
+    subject = Subject(found, parts.registry.spec_of(found), parts.registry.career(found))
+    name = f"{found.model}-run-{run_id}.html"
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return Response(page(subject), media_type="text/html", headers=headers)
+
+
+def _run(parts: Parts, run_id: int) -> Run:
     found = parts.registry.run(run_id)
     if found is None:
         raise HTTPException(404, f"no run {run_id}")
-    return told(found)
+    return found
 
 
 @api.post("/models/{name}/preview")
@@ -330,6 +352,21 @@ def alerts(
 ) -> Response:
     """Problems, the newest first."""
     return told(parts.history.alerts(model, state, limit))
+
+
+@api.post("/alerts/{alert_id}/handle")
+async def handle_alert(alert_id: str, request: Request, parts: Here) -> Response:
+    """Acknowledge, snooze, resolve or reopen; every attempt leaves a row of the audit."""
+    said = await _body(request, Said)
+    visitor: Visitor = request.scope["visitor"]
+    address = request.client.host if request.client else ""
+    try:
+        done = await run_in_threadpool(parts.handling.handle, alert_id, said, visitor, address)
+    except Unknown as error:
+        raise HTTPException(404, str(error)) from error
+    if not visitor.operates:
+        raise HTTPException(403, done.sentence)
+    return told(done, 200 if done.applied else 409)
 
 
 @api.get("/pipeline")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
@@ -15,6 +16,7 @@ from consumers.console.actions import Actions
 from consumers.console.board import Board
 from consumers.console.feed import Feed
 from consumers.console.guard import App, Guard
+from consumers.console.handling import Handling
 from consumers.console.history import History
 from consumers.console.inspector import Inspector
 from consumers.console.pipeline import Pipeline
@@ -61,11 +63,21 @@ def run(settings: Settings) -> int:
 
 
 class Server(uvicorn.Server):
-    """Ends the streams when it is told to end: it waits for answers that are on their way."""
+    """Ends the streams when it is told to end, and then the process with 0."""
 
     def __init__(self, config: uvicorn.Config, feed: Feed) -> None:
         super().__init__(config)
         self._feed = feed
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, which kills the process with the signal once more after a clean end."""
+        before = {s: signal.signal(s, self.handle_exit) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._feed.closing = True
@@ -113,6 +125,7 @@ def assembled(settings: Settings, *, follow: bool = True) -> Iterator[Parts]:
             registry=registry,
             access=access,
             actions=Actions(registry, access, settings),
+            handling=Handling(history, access, settings),
             inspector=Inspector(settings),
             shelf=Shelf(settings.max_artefact_bytes),
             feed=Feed(board, lambda: reader.standing, now_ms, secrets.token_hex(4)),

@@ -151,6 +151,9 @@ def state_of(entry: Entry, now_ms: int) -> State:
         return "harmed"
     if verdicts & {"data broken", "operation failed"}:
         return "broken"
+    if "data missing" in verdicts:
+        problems = {alert.problem for alert in entry.alerts.values()}
+        return "stale" if "stale" in problems else "unlabelled"
     if newest is None or entry.champion is None or not is_of_now(entry, newest):
         return "waiting"
     if is_stale(entry, now_ms):
@@ -182,8 +185,7 @@ def is_stale(entry: Entry, now_ms: int) -> bool:
     if entry.heard_ms is None:
         return False
     tick_ms = entry.lifecycle.spec.tick_ms if entry.lifecycle else 0
-    # In a replay ticks pass faster than the clock, so that one is never too patient with it.
-    return now_ms - entry.heard_ms > max(STALE_AT_LEAST_MS, min(STALE_TICKS * tick_ms, 3_600_000))
+    return now_ms - entry.heard_ms > max(STALE_AT_LEAST_MS, STALE_TICKS * tick_ms)
 
 
 def sentence(entry: Entry, now_ms: int) -> str:
@@ -207,7 +209,7 @@ def sentence(entry: Entry, now_ms: int) -> str:
         "below": f"{who} raises no alarm, though it is below what was validated",
         "changed": f"{who} is healthy, though its inputs have differed{since}",
     }.get(state, f"{who} is healthy")
-    if state == "broken" and worst is not None and worst.verdict == "operation failed":
+    if worst is not None and worst.verdict in ("operation failed", "data missing"):
         head = f"{who}: {worst.sentence}"
     return "".join([head, _figures(newest), _afoot(entry, newest.end_ms), "."])
 
@@ -236,6 +238,9 @@ def _afoot(entry: Entry, now_ms: int) -> str:
         parts.append(f"on probation, v{live.previous} in shadow")
     if live is not None and live.pinned:
         parts.append("pinned")
+    seen = sorted({a.handled_by for a in entry.alerts.values() if a.state == "acknowledged"})
+    if seen:
+        parts.append(f"{' and '.join(seen)} sees to it")
     return "".join(f"; {part}" for part in parts)
 
 

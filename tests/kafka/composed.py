@@ -20,7 +20,8 @@ from tests.broker import free_ports
 
 FILE = Path(__file__).parent.parent.parent / "docker-compose.yml"
 INSIDE = "file:/var/lib/driftline/artefacts"
-PORT = "9464"
+INSIDE_CONSOLE = "sqlite:////var/lib/driftline/console/"
+PORT, CONSOLE_PORT = "9464", "8420"  # of the doors, of the console; no service has both
 ADDRESSES = ("LISTENERS", "VOTERS", "LISTENER_NAME", "LISTENER_SECURITY", "LOG_DIRS", "NODE_ID")
 
 
@@ -48,6 +49,7 @@ class Composed(Stack):
     ) -> None:
         super().__init__(folder, {})
         self._addresses = {**addresses, INSIDE: f"file:{folder}/artefacts"}
+        self._addresses[INSIDE_CONSOLE] = f"sqlite:///{folder}/"
         self._more = dict(more)
         self._scale = scale
         self._ours = {name: one for name, one in _services().items() if "build" in one}
@@ -106,7 +108,7 @@ class Composed(Stack):
         kind, *words = check["test"]
         assert kind == "CMD", "a shell of the image is not here"
         assert words[0] in ("python", "driftline")
-        line = [word.replace(PORT, self._ports[name]) for word in words[1:]]
+        line = [_moved(word, self._ports[name]) for word in words[1:]]
         command = [sys.executable, *([] if words[0] == "python" else ["-m", "consumers"]), *line]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
@@ -114,7 +116,11 @@ class Composed(Stack):
         said = {name: _substituted(value) for name, value in environment.items()}
         for inside, here in self._addresses.items():
             said = {name: value.replace(inside, here) for name, value in said.items()}
-        return {name: value.replace(PORT, port) for name, value in said.items()} | self._more
+        return {name: _moved(value, port) for name, value in said.items()} | self._more
+
+
+def _moved(text: str, port: str) -> str:
+    return text.replace(PORT, port).replace(CONSOLE_PORT, port)
 
 
 def _substituted(value: str) -> str:

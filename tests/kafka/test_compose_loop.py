@@ -69,7 +69,8 @@ def test_the_services_of_the_compose_file_close_the_loop(
     start_ms = happenings[0].asked_ms + scenario.history_days * DAY_MS
     history = [one for one in happenings if one.asked_ms < start_ms]
     live = [one for one in happenings if one.asked_ms >= start_ms]
-    assert stack.wait_healthy(90) == ["evaluate-1", "monitor-1", "score-1", "score-2", "trainer-1"]
+    expected = ["console-1", "evaluate-1", "monitor-1", "score-1", "score-2", "trainer-1"]
+    assert stack.wait_healthy(90) == expected
     spec, data = stack.folder / "spec.json", stack.folder / "history.csv"
     spec.write_bytes(msgspec.json.encode(scenario.spec))
     data.write_text(history_csv(history))

@@ -71,7 +71,7 @@ function App() {
 
 function page(path, name, session) {
   if (name !== null) return html`<${Model} key=${name} name=${name} session=${session} />`;
-  if (path === "/alerts") return html`<${Alerts} />`;
+  if (path === "/alerts") return html`<${Alerts} session=${session} />`;
   if (path === "/pipeline") return html`<${Pipeline} />`;
   if (path === "/events") return html`<${Events} />`;
   if (path === "/audit") return html`<${Audit} />`;

@@ -53,7 +53,7 @@ export function Model({ name, session }) {
       <${Versions} name=${name} path=${path} row=${row} session=${session} window=${window} metric=${metric} />
       <${Runs} path=${path} />
       <${Segments} path=${path} window=${window} metric=${metric} spec=${data.spec} />
-      <${AlertList} model=${name} id="alerts" title="Alerts" />`}
+      <${AlertList} model=${name} id="alerts" title="Alerts" session=${session} />`}
   `;
 }
 
@@ -72,11 +72,23 @@ function Facts({ row, data }) {
     ["Now", figure ? number(figure.value) : "–", figure ? `${plain(figure.name)}${figure.low !== null ? `, 95 % ${number(figure.low)}–${number(figure.high)}` : ""}` : "not measured"],
     ["Validated", number(figure?.baseline), figure?.baseline !== null && figure ? difference(figure) : ""],
     ["Labelled", percent(row.coverage), `${row.labelled.toLocaleString("en")} of ${row.predictions.toLocaleString("en")} in the ${windowName(row.window) || "window"}`],
+    ...unseen(data?.newest, figure),
     ["Label delay", data?.delay?.[50] === null || !data ? "–" : `≤ ${duration(data.delay[50] * 1000)}`, data?.delay?.[95] ? `95 % within ${duration(data.delay[95] * 1000)}` : "no label seen since the console started"],
     ["Traffic", data ? `${number(data.rate.predictions)}/s` : "–", data ? `${number(data.rate.labels)} labels/s, last minute` : ""],
   ];
   return html`<dl class="facts">${facts.map(([name, value, more]) => html`<div><dt>${name}</dt><dd>${value}<span>${more}</span></dd></div>`)}
     <div><dt>Window ends</dt><dd class="when"><${Time} ms=${row.as_of_ms} seconds=${false} /><span>heard <${Time} ms=${row.heard_ms} ago /></span></dd></div></dl>`;
+}
+
+/** What the metric would be had all labels come, and what it is expected to be without them. */
+function unseen(newest, figure) {
+  const weighted = figure && newest?.weighted?.[figure.name];
+  const expected = figure && newest?.estimate?.metrics[figure.name];
+  const range = (m) => (m.low === undefined ? "" : `95 % ${number(m.low)}–${number(m.high)}`);
+  return [
+    ...(weighted ? [["Had all labels come", number(weighted.value), range(weighted)]] : []),
+    ...(expected ? [["Expected without labels", number(expected.value), newest.estimate.reliable ? range(expected) : newest.estimate.reason || "not reliable"]] : []),
+  ];
 }
 
 function difference({ value, baseline, more_is_better: better }) {

@@ -35,7 +35,8 @@ export function Runs({ path }) {
 
 /** A model card: what the version is for is in the spec; this is what it came from. */
 function Card({ id }) {
-  const { data: run, error } = useData(`/api/runs/${id}`, { live: false });
+  const { data, error } = useData(`/api/runs/${id}`, { live: false });
+  const run = data?.run;
   const { query } = usePlace();
   const zone = query.get("zone");
   return html`<${Dialog} title=${`Run ${id}`} onClose=${() => choose({ run: null })}>
@@ -53,11 +54,14 @@ function Card({ id }) {
       <h3>Candidates, on the newest slice that none had seen</h3>
       ${run.candidates.map((c) => html`<div class="candidate"><b>${plain(c.name)}</b> ${c.chosen && html`<span class="tag accepted">chosen</span>`} ${c.problem && html`<span class="muted">${c.problem}</span>`}
         <ul>${Object.entries(c.metrics || {}).map(([name, f]) => html`<li>${plain(name)} <b>${number(f.value)}</b> ${f.low !== undefined && html`<span class="muted">${number(f.low)}–${number(f.high)}</span>`}</li>`)}</ul></div>`)}
+      ${data.career.length > 0 && html`<h3>What became of version ${run.version}</h3>
+        <ol class="history">${data.career.map((turn) => html`<li><b>${turn.part === "none" ? "out of play" : turn.part}</b>: ${turn.action}, ${turn.reason || "no reason given"} <span class="sub"><${Time} ms=${turn.changed_ms} seconds=${false} /> · ${turn.who || "command"}</span></li>`)}</ol>`}
       <details><summary>Exactly which data, code and bytes</summary>
         <dl class="card">${field("Data digest", run.data?.digest)}${field("Artefact", run.artefact_digest)}${field("Profile", run.profile_digest)}${Object.entries(run.libraries).map(([name, version]) => field(name, version))}</dl>
         ${(run.data?.ranges || []).map((r) => html`<code class="block">${r.topic}[${r.partition}] ${r.first}..${r.end}</code>`)}
       </details>`}
-    <div class="buttons"><button type="button" class="quiet" onClick=${() => choose({ run: null })}>Close</button></div>
+    <div class="buttons">${run && html`<a class="button" href=${`/api/runs/${id}/card`} download data-plain>Download the model card</a>`}
+      <button type="button" class="quiet" onClick=${() => choose({ run: null })}>Close</button></div>
   <//>`;
 }
 
@@ -70,7 +74,7 @@ function Comparison({ a, b }) {
     ${error && html`<${Problem} error=${error} />`}
     ${data && html`<div class="scroll" tabindex="0" role="region" aria-label="Differences"><table>
       <thead><tr><th scope="col">What</th><th scope="col">run ${a}</th><th scope="col">run ${b}</th><th scope="col" class="n">change</th></tr></thead>
-      <tbody>${data.differences.map((d) => html`<tr><th scope="row">${plain(d.field)}<span class="sub">${d.section}</span></th><td>${short(d.a)}</td><td>${short(d.b)}</td><td class="n">${d.change === null ? "" : `${d.change > 0 ? "+" : ""}${number(d.change)}`}</td></tr>`)}</tbody>
+      <tbody>${data.differences.map((d) => html`<tr><th scope="row">${plain(d.field)}<span class="sub">${d.section}</span></th><td>${short(d.a)}</td><td>${short(d.b)}</td><td class="n">${d.change === null ? "" : `${d.change > 0 ? "+" : ""}${number(d.change)}`}${d.reading && html`<span class="sub">${d.reading}</span>`}</td></tr>`)}</tbody>
     </table></div>
     ${data.same.length > 0 && html`<p class="muted">The same in both: ${data.same.join(", ")}.</p>`}`}
     <div class="buttons"><button type="button" class="quiet" onClick=${close}>Close</button></div>
@@ -79,6 +83,10 @@ function Comparison({ a, b }) {
 
 function short(value) {
   if (typeof value === "number") return number(value, 6);
+  if (value && typeof value.value === "number") {
+    return `${number(value.value)}${value.low === undefined ? "" : ` (${number(value.low)}–${number(value.high)})`}`;
+  }
+  if (/^[0-9a-f]{64}$/.test(value)) return `${value.slice(0, 12)}…`;
   const text = value === null || value === undefined ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value);
   return text.length > 80 ? `${text.slice(0, 77)}…` : text;
 }

@@ -43,7 +43,7 @@ export const modelHref = (name) => `/models/${encodeURIComponent(name)}`;
 /** Links of ours change the page without loading it again. */
 addEventListener("click", (event) => {
   const link = event.target.closest?.("a[href^='/']");
-  if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
+  if (!link || "plain" in link.dataset || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
   event.preventDefault();
   go(link.getAttribute("href"));
 });

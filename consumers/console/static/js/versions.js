@@ -3,6 +3,7 @@ import { html, useState } from "./ui.js";
 import { duration, number, plain } from "./format.js";
 import { call, useData } from "./api.js";
 import { Dialog, Panel, Time } from "./parts.js";
+import { choose } from "./url.js";
 
 const VERBS = { promote: "Promote", rollback: "Roll back", pin: "Pin", unpin: "Unpin" };
 
@@ -47,7 +48,7 @@ function Version({ v, data, window, metric, operates, begin }) {
     <td data-label="Validated" class="n">${number(v.metrics[metric] ?? (metric === "accuracy" ? v.metrics.correct : null))} <span class="sub">${plain(metric)}</span></td>
     <td data-label="Live" class="n">${now ? html`<b>${number(now.value)}</b> <span class="sub"><${Time} ms=${measured.end_ms} seconds=${false} /></span>` : html`<span class="muted">–</span>`}</td>
     <td data-label="Registered"><${Time} ms=${v.created_ms} seconds=${false} /> <span class="sub">${v.who}</span></td>
-    <td data-label="Run">${v.run_id === null ? "–" : html`run ${v.run_id}`}</td>
+    <td data-label="Run">${v.run_id === null ? "–" : html`<button type="button" class="link" onClick=${() => choose({ run: v.run_id })}>run ${v.run_id}</button>`}</td>
     ${operates && html`<td class="act">${data.live?.champion !== v.version && html`<button type="button" class="quiet" onClick=${() => begin("promote", v.version)} disabled=${data.live?.pinned} aria-label=${`Promote version ${v.version}`}>Promote …</button>`}</td>`}
   </tr>`;
 }
