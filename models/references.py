@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from models.estimating import fit_estimator
 from models.examples import FEWEST_HELD_OUT, Examples, TrainingRefused
 from models.features import Row
-from models.losses import LOSS_BINS, loss_bin, measures
-from models.profile import ReferenceProfile, Validation
+from models.profile import ReferenceProfile
 from models.profiling import build_profile
-from models.rhythms import deflation
 from models.runs import Candidate
 from models.spec import ModelSpec
 from models.training import loss_scale
-from models.validation import constant, validate
+from models.validation import constant, kept, validate
 
 Floats = NDArray[np.float64]
 
@@ -68,17 +68,11 @@ def reference(spec: ModelSpec, observed: Observed) -> tuple[ReferenceProfile, Ca
     )
     scale = loss_scale(spec, observed.labels)
     found = validate(spec, outputs, seen, scale, constant(spec, seen, m))
-    losses = measures(spec, outputs, seen.labels, scale)
-    bins = loss_bin(losses["loss"], [str(i) for i in range(m)])
-    validation = Validation(
-        n=m,
-        loss_bins=tuple(np.bincount(bins, minlength=LOSS_BINS).tolist()),
-        loss_scale=scale,
-        metrics={name: found.metrics[name].value for name in losses},
-        deflation=deflation(losses["loss"]),
-    )
+    validation = kept(spec, outputs, seen.labels, scale, found.metrics)
     profile = build_profile(spec, observed.rows, observed.outputs, validation, observed.times_ms)
-    return profile, Candidate(name="as it was served", chosen=True, **found._asdict())
+    estimator = fit_estimator(spec, profile, seen.rows, outputs, seen.labels)
+    candidate = Candidate(name="as it was served", chosen=True, **found._asdict())
+    return replace(profile, estimator=estimator), candidate
 
 
 def check_output(spec: ModelSpec, output: float | list[float]) -> tuple[float, ...]:

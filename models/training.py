@@ -21,16 +21,15 @@ from models.candidates import Lesson, Unusable, learner
 from models.estimating import fit_estimator
 from models.examples import Examples, Split, TrainingRefused, split
 from models.features import Coder
-from models.losses import LOG_LOSS_SCALE, LOSS_BINS, loss_bin, measures
+from models.losses import LOG_LOSS_SCALE
 from models.profile import ReferenceProfile, Validation
 from models.profiling import build_profile
-from models.rhythms import deflation
 from models.runs import Candidate, Figure
 from models.serving import ServingModel
 from models.slicing import segment_profiles
 from models.spec import BASELINE, CandidateSpec, ModelSpec
 from models.threads import one_thread
-from models.validation import constant, judged_by, validate
+from models.validation import constant, judged_by, kept, validate
 
 Floats = NDArray[np.float64]
 
@@ -95,17 +94,8 @@ class _Judge:
         return Candidate(name=BASELINE, metrics=found.metrics)
 
     def validation(self, best: _Fit) -> Validation:
-        """What the profile keeps: exactly the measures that the stream computes too."""
-        labels = self.newest.labels
-        values = measures(self._spec, best.outputs, labels, self._scale)
-        bins = loss_bin(values["loss"], [str(i) for i in range(len(labels))])
-        return Validation(
-            n=len(labels),
-            loss_bins=tuple(np.bincount(bins, minlength=LOSS_BINS).tolist()),
-            loss_scale=self._scale,
-            metrics={name: best.candidate.metrics[name].value for name in values},
-            deflation=deflation(values["loss"]),
-        )
+        metrics = best.candidate.metrics
+        return kept(self._spec, best.outputs, self.newest.labels, self._scale, metrics)
 
 
 def fit(

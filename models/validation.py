@@ -7,7 +7,7 @@ divided by the inflation of block means (`rhythms.deflation`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -16,7 +16,8 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from models.examples import Examples
-from models.losses import losses, measures
+from models.losses import LOSS_BINS, loss_bin, losses, measures
+from models.profile import Validation
 from models.rhythms import deflation
 from models.runs import Calibration, Figure, Stretch
 from models.spec import ModelSpec
@@ -67,6 +68,21 @@ def validate(
         segments=dict(_segments(spec, values, held_out)),
         calibration=list(_calibration(spec, outputs, held_out)),
         course=list(_course(values[judged_by(spec)], held_out)),
+    )
+
+
+def kept(
+    spec: ModelSpec, outputs: Floats, labels: Floats, scale: float, metrics: Mapping[str, Figure]
+) -> Validation:
+    """What a profile keeps of a validation: exactly the measures that the stream computes too."""
+    values = measures(spec, outputs, labels, scale)
+    bins = loss_bin(values["loss"], [str(i) for i in range(len(labels))])
+    return Validation(
+        n=len(labels),
+        loss_bins=tuple(np.bincount(bins, minlength=LOSS_BINS).tolist()),
+        loss_scale=scale,
+        metrics={name: metrics[name].value for name in values},
+        deflation=deflation(values["loss"]),
     )
 
 

@@ -197,6 +197,7 @@ def test_the_reference_is_what_monitor_would_have_counted(task: str) -> None:
     assert candidate.course[0].start_ms == 0
     assert candidate.course[-1].start_ms < 600 * HOUR_MS
     assert {"loss", "gain"} <= set(candidate.metrics)
+    assert found.estimator is not None  # what it loses can be told before labels come
 
 
 def test_too_little_is_refused_with_the_reason() -> None:
