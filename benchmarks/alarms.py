@@ -1,6 +1,6 @@
 """False alarms and delays of Driftline's tests beside river's detectors and fixed thresholds.
 
-    python -m benchmarks.alarms [--quick] [--json] [--runs N] [--models N]
+    python -m benchmarks.alarms [--quick] [--json] [--runs N] [--models N] [--page docs/alarms.md]
 
 Every run has a reference of 5,000 rows and a stream of 20,000 events of its own. Tables: whole
 models of 20 features on which nothing happens, and how much of the bound is used at the very edge
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -54,6 +55,8 @@ CORRELATED: Final = 8
 CATEGORICAL: Final = 4
 BARE: Final = "Driftline without remedies"
 KINDS: Final = ("values", "categories", "errors")
+BEGIN: Final = "<!-- tables -->"
+END: Final = "<!-- end of tables -->"
 Figures = dict[str, Any]
 Rows = list[list[str]]
 Settings = Mapping[tuple[str, str], str | None]
@@ -249,10 +252,57 @@ def _plainly(name: str) -> str:
     return "_".join(words)
 
 
+class Table(NamedTuple):
+    title: str
+    columns: list[str]
+    rows: Rows
+
+    def markdown(self) -> str:
+        lines = [self.columns, ["---", *["--:"] * (len(self.columns) - 1)], *self.rows]
+        return "\n".join([f"**{self.title}**", "", *[f"| {' | '.join(line)} |" for line in lines]])
+
+
+def write_page(page: Path, tables: Sequence[Table], command: str) -> None:
+    """Put the tables between the page's marks, with the command that made them."""
+    before, _, rest = page.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    told = "\n\n".join([f"`{command}`", *[table.markdown() for table in tables]])
+    page.write_text(f"{before}{BEGIN}\n\n{told}\n\n{END}{after}")
+
+
+def _tables(
+    figures: Figures, whole: Rows, quiet: Rows, late: Rows, heads: list[str]
+) -> list[Table]:
+    names = [head.split(" [")[0] for head in heads]
+    return [
+        Table(
+            f"{figures['models']} models of {FEATURES} features, {EVENTS:,} events each, nothing "
+            f"happens. At the edge of the null {figures['edge_share_of_bound']:.2f} of the bound "
+            f"is used; a signal and tick costs {figures['microseconds_per_signal_and_tick']} us",
+            ["", "alarms", "bound", "bound + 3 SE", "share of the bound"],
+            whole,
+        ),
+        Table(
+            f"Alarms per 100,000 quiet events at defaults ({figures['runs']} streams of "
+            f"{EVENTS:,}); Driftline's bound is 1",
+            ["", BARE, *names, "always"],
+            quiet,
+        ),
+        Table(
+            "Events until found (of all streams; where less, in how many), at matched false "
+            f"alarms; Driftline at or below the best of river in {figures['at_or_below_river']} of "
+            f"{figures['counted']}",
+            ["", "Driftline, guaranteed", *heads],
+            late,
+        ),
+    ]
+
+
 def main() -> None:
     one = parser("False alarms on quiet streams, and delays until a change is found.")
     one.add_argument("--runs", type=int, help="streams of each kind")
     one.add_argument("--models", type=int, help="whole models")
+    one.add_argument("--page", type=Path, help="write the tables into this page, too")
     given = one.parse_args()
     runs = given.runs or (6 if given.quick else 100)
     models = given.models or (4 if given.quick else 500)
@@ -265,29 +315,19 @@ def main() -> None:
     figures |= more
     late, more = delays(names, runs, settings)
     figures |= more
-    report(
-        f"{models} models of {FEATURES} features, {EVENTS:,} events each, nothing happens",
-        ["", "alarms", "bound", "bound + 3 SE", "share of the bound"],
-        whole,
-        {},
-        as_json=False,
-    )
-    report(
-        f"Alarms per 100,000 quiet events at defaults ({runs} streams of {EVENTS:,})",
-        ["", BARE, *names, "always"],
-        quiet,
-        {},
-        as_json=False,
-    )
-    heads = [f"{name} {'|'.join(settings.get((name, of)) or '' for of in KINDS)}" for name in names]
-    report(
-        f"Events until found, at matched false alarms; Driftline at or below the best of river in "
-        f"{figures['at_or_below_river']} of {figures['counted']}",
-        ["", "Driftline, guaranteed", *heads],
-        late,
-        figures,
-        as_json=given.json,
-    )
+    heads = [f"{name} [{'/'.join(_setting(settings, name))}]" for name in names]
+    tables = _tables(figures, whole, quiet, late, heads)
+    for number, table in enumerate(tables):
+        last = number == len(tables) - 1
+        report(*table, figures if last else {}, as_json=given.json and last)
+    if given.page:
+        options = f" --quick --runs {runs} --models {models}" if given.quick else ""
+        write_page(given.page, tables, f"python -m benchmarks.alarms{options}")
+
+
+def _setting(settings: Settings, name: str) -> list[str]:
+    """By kind of stream that the detector is made for: the matched setting, or "none"."""
+    return [settings[name, of] or "none" for of in KINDS if (name, of) in settings]
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ class Estimator(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class SegmentProfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One segment ("plan=gold"): what was predicted in it, and how the version did there."""
+    """One segment ("plan=gold"): its inputs and predictions, and how the version did there."""
 
     name: str
     signals: tuple[SignalProfile, ...]

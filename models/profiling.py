@@ -220,7 +220,7 @@ def _distances(together: joint.Joint, bins: Ints, rhythm: Rhythm) -> SignalProfi
         edges=tuple(edges.tolist()),
         counts=tuple(counts.tolist()),
     )
-    return rhythm.found(signal, found, rank_scores(found, counts), counted=slice(1, None, 2))
+    return rhythm.found(signal, found, _rank_scores(found, counts), counted=slice(1, None, 2))
 
 
 def _bins(signal: SignalProfile, column: Sequence[object]) -> Ints:
@@ -245,7 +245,7 @@ def _numeric(name: str, values: Floats, rhythm: Rhythm) -> SignalProfile:
             counts=tuple(counts.tolist()),
         ),
         bins,
-        rank_scores(bins, counts),
+        _rank_scores(bins, counts),
     )
 
 
@@ -276,7 +276,7 @@ def _categorical(name: str, column: Sequence[object], rhythm: Rhythm) -> SignalP
     )
 
 
-def rank_scores(bins: Ints, counts: Ints) -> Floats:
+def _rank_scores(bins: Ints, counts: Ints) -> Floats:
     """Location and scale scores, shape (m, 2): normal quantiles of mid-ranks, and their squares."""
     shares = counts / counts.sum()
     middle = np.clip(np.cumsum(shares) - shares / 2, 1e-9, 1 - 1e-9)

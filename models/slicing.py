@@ -1,4 +1,4 @@
-"""The reference of each segment: how the version did on it, and what it predicted there.
+"""The reference of each segment: how the version did on it, its inputs and its predictions.
 
 Only values with enough rows that the version was not fitted on are judged apart: a bound on fewer
 would certify nothing that is worth its share of the alarm budget.
@@ -6,7 +6,7 @@ would certify nothing that is worth its share of the alarm budget.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -14,9 +14,10 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from models.features import Row
+from models.joint import NAME as JOINT
 from models.losses import LOSS_BINS, loss_bin, measures
 from models.profile import ReferenceProfile, SegmentProfile, SignalProfile, Validation
-from models.profiling import numeric_bins, prediction_signals, rank_scores
+from models.profiling import Binner
 from models.rhythms import deflation
 from models.spec import ModelSpec
 
@@ -41,8 +42,8 @@ def segment_profiles(
     scale = profile.validation.loss_scale
     values = measures(spec, outputs, labels, scale)
     bins = loss_bin(values["loss"], [str(i) for i in range(len(labels))])
-    found = []
-    for name, here in _segments(spec, profile, rows):
+    binner, found = Binner(profile, spec), []
+    for feature, value, here in _segments(spec, profile, rows):
         losses = values["loss"][here]
         validation = Validation(
             n=len(losses),
@@ -51,34 +52,33 @@ def segment_profiles(
             metrics={metric: float(column[here].mean()) for metric, column in values.items()},
             deflation=deflation(losses),
         )
-        signals = tuple(_within(spec, profile, outputs[here]))
+        inside = [row for row, is_inside in zip(rows, here.tolist(), strict=True) if is_inside]
+        counts = binner.counts(inside, outputs[here])
+        for nothing_new in (feature, JOINT):
+            counts.pop(nothing_new, None)
+        signals = tuple(_within(profile, counts))
+        name = f"{feature}={value}"
         found.append(SegmentProfile(name=name, signals=signals, validation=validation))
     return tuple(found)
 
 
 def _segments(
     spec: ModelSpec, profile: ReferenceProfile, rows: Sequence[Row]
-) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
     for feature in spec.segments:
         signal, place = profile.signal(feature), spec.feature_names.index(feature)
         column = np.array([row[place] for row in rows], dtype=object)
         for value in signal.categories[:MOST_SEGMENTS] if signal else ():
             here = column == value
             if here.sum() >= FEWEST_ROWS:
-                yield f"{feature}={value}", here
+                yield feature, value, here
 
 
-def _within(spec: ModelSpec, profile: ReferenceProfile, outputs: Floats) -> Iterator[SignalProfile]:
-    """What was predicted in a segment, on the bins of the whole."""
-    for name, values in prediction_signals(spec, outputs).items():
+def _within(
+    profile: ReferenceProfile, counts: Mapping[str, NDArray[np.int64]]
+) -> Iterator[SignalProfile]:
+    """Inputs and predictions of a segment, on the bins of the whole and with its dependence."""
+    for name, here in counts.items():
         signal = profile.signal(name)
         if signal is not None:
-            bins = numeric_bins(np.array(signal.edges), values)
-            counts = np.bincount(bins, minlength=len(signal.counts))
-            yield structs.replace(
-                signal,
-                counts=tuple(counts.tolist()),
-                deflation=deflation(rank_scores(bins, counts)),
-                season="",
-                cells=(),
-            )
+            yield structs.replace(signal, counts=tuple(here.tolist()), season="", cells=())

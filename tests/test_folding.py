@@ -6,8 +6,10 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from msgspec.structs import replace
 
 from models.features import Row
+from models.profile import SegmentProfile
 from models.profiling import Binner
 from stream.core.deltas import Deltas
 from stream.core.folding import FEW, Labelled, Made, fold_labels, fold_predictions
@@ -85,6 +87,19 @@ def test_models_are_judged_each_by_its_own_scale_and_shadows() -> None:
     one, other = [delta for delta in deltas.take(0) if not delta.segment]
     assert (one.sums["loss"], other.sums["loss"]) == (173_287, 693_147)
     assert (list(one.pairs), list(other.pairs)) == ([], ["9"])
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_inputs_are_counted_for_the_segments_that_are_judged_apart(*, together: bool) -> None:
+    part = SegmentProfile(name="plan=a", signals=(), validation=PROFILE.validation)
+    source = Source(SOURCE.kind, SPEC, replace(PROFILE, segments=(part,)))
+    events = [Made(0, source.codes(row), row, (0.5,)) for row in ((3.0, "a"), (4.0, "b"))] * FEW
+    deltas = Deltas()
+    for some in [events] if together else [[event] for event in events]:
+        fold_predictions(source, some, deltas)
+    signals = {delta.segment: set(delta.signals) for delta in deltas.take(0)}
+    assert signals["plan=a"] == {"age", "plan", "prediction"}
+    assert signals["plan=b"] == {"prediction"}
 
 
 def test_labels_are_counted_once_in_the_tick_of_their_arrival() -> None:

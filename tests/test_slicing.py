@@ -138,6 +138,7 @@ def test_only_segments_with_enough_rows_that_were_not_fitted_on_have_a_reference
 
     assert [part.name for part in parts] == ["c=a", "c=b"]
     assert all(part.validation.n >= FEWEST_ROWS for part in parts)
+    assert [signal.name for signal in parts[0].signals] == ["x", "prediction"]
     assert sum(parts[0].signals[0].counts) == parts[0].validation.n == int((names == "a").sum())
     assert parts[1].validation.metrics["log_loss"] != parts[0].validation.metrics["log_loss"]
     assert segment_profiles(SPEC, whole, rows, outputs, labels) == ()

@@ -54,7 +54,7 @@ class Labelled(Struct, frozen=True, gc=False):
 def fold_predictions(source: Source, made: Sequence[Made], deltas: Deltas) -> None:
     """Count predictions of one source and their signals in the ticks of their event times.
 
-    Segments get the prediction's signals only: inputs are judged for the model as a whole.
+    Segments get the prediction's signals, and those that are judged apart their inputs as well.
     """
     if len(made) > FEW:
         _count_together(source, made, deltas)
@@ -79,9 +79,12 @@ def _count_together(source: Source, made: Sequence[Made], deltas: Deltas) -> Non
     for place, cell, count in groups.whole_cells(bins, source.binner.size):
         deltas.at(place).add_signal(*source.signal(cell), count)
     segments = groups.segments
-    predictions = len(source.spec.features) + source.spec.outputs
-    for column in range(len(source.spec.features), predictions):
-        for place, cell, count in segments.cells(bins[:, column], source.binner.size):
+    judged = segments.among(source.judged)
+    features = len(source.spec.features)
+    for column in range(features + source.spec.outputs):
+        for place, cell, count in (judged if column < features else segments).cells(
+            bins[:, column], source.binner.size
+        ):
             deltas.at(place).add_signal(*source.signal(cell), count)
 
 
@@ -110,7 +113,12 @@ def _count_one(source: Source, made: Made, deltas: Deltas) -> None:
         if card:
             delta.add_estimate(score, card.size, 1)
             delta.add_estimate(card.size, card.size, int(outside))
-        for cell in cells[features : features + source.spec.outputs] if number else cells:
+        if number:
+            first = 0 if source.segment_name(segment) in source.judged else features
+            counted = cells[first : features + source.spec.outputs]
+        else:
+            counted = cells
+        for cell in counted:
             delta.add_signal(*source.signal(cell), 1)
 
 

@@ -41,6 +41,11 @@ class Groups(NamedTuple):
         kept = self.who < count
         return self._replace(whole=self.whole[:count], of=self.of[kept], who=self.who[kept])
 
+    def among(self, names: frozenset[str]) -> Groups:
+        """The places of these segments."""
+        wanted = np.array([place.segment in names for place in self.places], dtype=bool)
+        return self._replace(of=self.of[wanted[self.of]], who=self.who[wanted[self.of]])
+
     def sums(self, values: Floats) -> Iterable[tuple[Place, int]]:
         """Sums of whole numbers, shape (n,), by place; exact."""
         return zip(self.places, sums_by(self.of, values[self.who], len(self.places)), strict=True)

@@ -83,6 +83,7 @@ class Source:
             age; None where labels are judged as they come.
         scorecard: None where there is no binner, or the profile has no estimator.
         labels: the signal of what turned out; None where the profile has none.
+        judged: names of the segments whose inputs are judged apart.
     """
 
     def __init__(self, kind: Kind, spec: ModelSpec, profile: ReferenceProfile | None) -> None:
@@ -98,6 +99,7 @@ class Source:
         self._rulers = _rulers(self.binner, profile)
         self._cells = [(r.name, i, r.size) for r in self._rulers for i in range(r.size)]
         self.labels = profile.signal(LABELS) if profile and self.binner else None
+        self.judged = frozenset(part.name for part in profile.segments) if profile else frozenset()
         self._starts = [0, *accumulate(ruler.size for ruler in self._rulers)]
 
     def codes(self, row: Row) -> bytes:

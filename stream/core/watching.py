@@ -371,7 +371,12 @@ def places(spec: ModelSpec, profile: ReferenceProfile) -> dict[Signal, Place]:
     for segment in profile.segments:
         if spec.labels.judged_after_seconds is None:  # else labels are weighted, of all together
             found.append(Place("harm", LOSS, segment))
-        found += [Place("prediction", signal.name, segment, signal) for signal in segment.signals]
+        found += [
+            Place(
+                "feature" if signal.name in features else "prediction", signal.name, segment, signal
+            )
+            for signal in segment.signals
+        ]
     return {_signal(place): place for place in found}
 
 
