@@ -99,7 +99,7 @@ def profile(bad: float = 0.05, rows: int = 2000) -> ReferenceProfile:
             ),
         ),
         validation=Validation(
-            n=rows, loss_bins=tuple(bins), loss_scale=4.0, metrics={"accuracy": 1 - bad}
+            n=rows, loss_bins=tuple(bins), loss_scale=4.0, metrics={"correct": 1 - bad}
         ),
         estimator=estimator(rows // 2),
     )

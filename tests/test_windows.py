@@ -178,3 +178,18 @@ def test_no_two_words_on_a_window_have_the_same_end_and_revision(
     words += [(w.total.end, w.revision) for w in series.due(20 + len(events) + 200, plan)]
 
     assert len(words) == len(set(words))
+
+
+def test_what_became_of_labels_that_fit_nothing_is_told_with_the_window_it_happened_in() -> None:
+    """Orphans, duplicates, conflicts and what was closed unlabelled; refused records are not."""
+    series = Series()
+    series.add(delta(10, predictions=1), TIME, closed=10, signals=True)
+    found = {"orphans": 2, "expired": 1, "refused:feedback:bad-data": 7}
+    more = msgspec.structs.replace(delta(11), counters=found)
+    series.add(more, TIME, closed=10, signals=True)
+    (window,) = series.due(12, TIME)
+    assert window.total.counters == {"orphans": 2, "expired": 1}
+    again = msgspec.structs.replace(delta(11), counters={"orphans": 1})
+    series.add(again, TIME, closed=12, signals=True)
+    restated = [one.total.counters["orphans"] for one in series.due(14, TIME)]
+    assert restated[0] == 3
