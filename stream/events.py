@@ -253,6 +253,9 @@ class AccuracyMeasured(Struct, frozen=True, kw_only=True, omit_defaults=True):
     baseline: dict[str, float] = {}  # the same metrics, validated before the version went live
     champion: bool = False
     detectors: dict[str, DetectorRead] = {}  # by name in the spec; of the champion, over all
+    # What happened in the window: orphans, duplicates, conflicts, corrections, expired (closed
+    # unlabelled at the horizon), late, too_late.
+    counted: dict[str, Count] = {}
     weighted: dict[str, Measure] = {}
     weighted_share: float = 0.0  # of the predictions that the weighted figures speak for
     estimate: Estimate | None = None

@@ -14,7 +14,7 @@ from stream.core.joining import Join
 from stream.core.monitor import MonitorProcessor
 from stream.core.packing import Prediction, kind_of
 from stream.core.partitioning import partition_of
-from stream.core.processor import Batch, Output, Record
+from stream.core.processor import Batch, Fleet, Output, Record
 from stream.events import LOSS_BINS, SummaryComputed
 from stream.topics import HEADER_REASON, HEADER_REROUTED
 from tests.monitoring import (
@@ -374,3 +374,25 @@ def test_a_pending_prediction_takes_at_most_160_bytes_beside_its_id() -> None:
             worst = max(worst, held / n - keys) if n >= 10_000 else worst
     tracemalloc.stop()
     assert worst <= 160
+
+
+def test_a_label_is_judged_when_its_prediction_has_the_judging_age_if_it_came_by_then() -> None:
+    """What comes later is in the windows, not in the test; corrections change no judgement."""
+    labels = msgspec.structs.replace(SPEC.labels, judged_after_seconds=3.0)
+    fleet: Fleet = {"churn": Live(msgspec.structs.replace(SPEC, labels=labels))}
+    processor = monitor()
+    feed(
+        processor,
+        *(prediction(id_, 0) for id_ in ("soon", "late")),
+        feedback("soon", 2_000),
+        feedback("soon", 2_500, "no"),
+        feedback("late", 3_000),
+        fleet=fleet,
+    )
+    told = merged(summaries_of(processor.advance(T0 + 10**5, True, fleet)))
+    judged = {place: total["judged"] for place, total in told.items() if "judged" in total}
+    first_of_age = T0 // 1_000 + 3
+    assert list(judged) == [("churn", 1, "", first_of_age)]
+    assert {stratum: sum(row) for stratum, row in judged[next(iter(judged))].items()} == {"1/1": 1}
+    outcomes = told["churn", 1, "", T0 // 1_000]["outcomes"]
+    assert {name: one["n"] for name, one in outcomes.items()} == {"1/0": 1, "1/1": 1}

@@ -101,18 +101,19 @@ def test_where_positives_are_labelled_ten_times_as_fast_the_weighted_figure_is_t
     assert found.share == 1.0
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+@pytest.mark.parametrize(("hourly", "window"), [(200, 3_000), (4, 10_000)])
+def test_the_interval_covers_the_truth_as_often_as_it_says(hourly: int, window: int) -> None:
     """Also where few labels tell how late labels come, which it must make up for."""
     draw = np.random.default_rng(2)
     covered = []
-    for _ in range(8):
-        curve = history(draw, n=8)
-        for _ in range(25):
-            found = weigh(curve, day_old(draw, n=3_000))
+    for _ in range(10):
+        curve = history(draw, n=hourly)
+        for _ in range(12):
+            found = weigh(curve, day_old(draw, n=window))
             assert found is not None
             _, low, high = found.measures["correct"]
             covered.append(low is not None and high is not None and low < TRUTH < high)
-    assert np.mean(covered) == pytest.approx(0.95, abs=0.04)
+    assert np.mean(covered) >= 0.92
 
 
 def test_hours_that_are_too_young_are_left_out_by_their_age_alone() -> None:

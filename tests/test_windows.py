@@ -178,3 +178,31 @@ def test_no_two_words_on_a_window_have_the_same_end_and_revision(
     words += [(w.total.end, w.revision) for w in series.due(20 + len(events) + 200, plan)]
 
     assert len(words) == len(set(words))
+
+
+def test_what_became_of_labels_that_fit_nothing_is_told_with_the_window_it_happened_in() -> None:
+    """Orphans, duplicates, conflicts and what was closed unlabelled; refused records are not."""
+    series = Series()
+    series.add(delta(10, predictions=1), TIME, closed=10, signals=True)
+    found = {"orphans": 2, "expired": 1, "refused:feedback:bad-data": 7}
+    more = msgspec.structs.replace(delta(11), counters=found)
+    series.add(more, TIME, closed=10, signals=True)
+    (window,) = series.due(12, TIME)
+    assert window.total.counters == {"orphans": 2, "expired": 1}
+    again = msgspec.structs.replace(delta(11), counters={"orphans": 1})
+    series.add(again, TIME, closed=12, signals=True)
+    restated = [one.total.counters["orphans"] for one in series.due(14, TIME)]
+    assert restated[0] == 3
+
+
+def test_labels_of_ticks_that_are_still_open_have_their_window_told_again() -> None:
+    """Another partition may yet bring labels of those ticks: what is told last knows them all."""
+    series = Series()
+    for tick in range(10, 15):
+        series.add(delta(tick, predictions=1), TIME, closed=10, signals=True)
+    ahead = msgspec.structs.replace(delta(11, labelled=1), latest=17)
+    series.add(ahead, TIME, closed=12, signals=True)
+    assert told(series, 14, TIME) == [(8, 12, 2, 0), (10, 14, 4, 0)]
+    assert told(series, 16, TIME)[:2] == [(8, 12, 2, 1), (10, 14, 4, 1)]
+    assert told(series, 18, TIME)[:2] == [(8, 12, 2, 2), (10, 14, 4, 2)]
+    assert (8, 12, 2, 3) not in told(series, 20, TIME)

@@ -168,6 +168,7 @@ SHOWN = {
         "metrics",
         "weighted",
         "estimate",
+        "counted",
     ),
     "drift": ("model", "version", "signal", "window", "n", "psi", "psi_noise", "evidence"),
     "lifecycle": ("model", "generation", "champion", "challengers", "previous", "reason"),

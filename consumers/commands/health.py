@@ -19,7 +19,7 @@ from consumers.commands.common import (
 
 if TYPE_CHECKING:
     from consumers.status import ModelStatus, Status
-    from stream.events import Alert, Measure
+    from stream.events import AccuracyMeasured, Alert, Measure
 
 
 def status(
@@ -70,7 +70,7 @@ def _print(found: Status) -> None:
     from consumers.commands.models import describe
 
     print_table(
-        ("MODEL", "CHAMPION", "STATE", "LABELLED", "COVERAGE", "FIGURES", "VERDICT"),
+        ("MODEL", "CHAMPION", "STATE", "LABELLED", "COVERAGE", "LABELS", "FIGURES", "VERDICT"),
         [
             (
                 one.live.model,
@@ -78,6 +78,7 @@ def _print(found: Status) -> None:
                 describe(one.live),
                 one.accuracy.labelled if one.accuracy else "-",
                 f"{one.accuracy.coverage:.0%}" if one.accuracy else "-",
+                labels(one.accuracy) if one.accuracy else "-",
                 figures(one),
                 "; ".join(map(told, one.alerts)) or ("stale" if found.silent else "no open alert"),
             )
@@ -99,6 +100,34 @@ def _print(found: Status) -> None:
 def told(alert: Alert) -> str:
     """An alert in a line of the table, with what people say of it."""
     return alert.sentence if alert.state == "open" else f"{alert.sentence} ({alert.state})"
+
+
+def labels(measured: AccuracyMeasured) -> str:
+    """How late they come, and what became of those that did not fit.
+
+    >>> from stream.events import AccuracyMeasured, Lateness
+    >>> late = Lateness(predictions=9, labelled=9, ages_seconds=[60, 7200], shares=[0.4, 0.8])
+    >>> labels(AccuracyMeasured(model="m", version=1, window="1s", start_ms=0, end_ms=1000,
+    ...     predictions=9, labelled=8, coverage=0.9, metrics={}, counted={"orphans": 2},
+    ...     delays={"": late}))
+    '40% by 1m, 80% by 2h; orphans 2'
+    """
+    curve = measured.delays.get("")
+    points = list(zip(curve.shares, curve.ages_seconds, strict=True)) if curve else []
+    most = points[-1][0] if points else 0.0
+    # The first point by which half of the labels have come that come at all, and the last one.
+    middle = [next(point for point in points if point[0] >= most / 2)] if most else []
+    shown = dict.fromkeys([*middle, *([points[-1]] if most else [])])
+    late = ", ".join(f"{share:.0%} by {_age(seconds)}" for share, seconds in shown)
+    odd = ", ".join(f"{name} {count}" for name, count in measured.counted.items() if count)
+    return "; ".join(part for part in (late, odd) if part) or "-"
+
+
+def _age(seconds: int) -> str:
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.3g}{unit}"
+    return f"{seconds}s"
 
 
 def figures(one: ModelStatus) -> str:

@@ -157,13 +157,6 @@ def _restate(some: Sequence[Labelled], first: Sequence[Labelled], deltas: Deltas
     groups = _grouped(rows, [one.joined.predicted_ms for one in rows])
     for place, count in groups.sums((np.arange(len(rows)) < len(first)).astype(np.float64)):
         deltas.at(place).labelled += count
-    for name, values in measures.items():
-        for place, total in groups.sums(signs * micro(values)):
-            sums = deltas.at(place).sums
-            sums[name] = sums.get(name, 0) + total
-        for place, total in groups.sums(signs * micro(values**2)):
-            squares = deltas.at(place).squares
-            squares[name] = squares.get(name, 0) + total
     strata = strata_of([one.source for one in rows], judged.outputs, judged.labels)
     count_outcomes(strata, signs, measures, groups, deltas)
     count_arrivals(

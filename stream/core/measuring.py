@@ -61,6 +61,7 @@ def accuracy(
             if (known := VALIDATED.get(name, name)) in validated
         },
         champion=champion,
+        counted=dict(sorted(total.counters.items())),
         estimate=estimate(estimator, total.estimates) if estimator else None,
     )
 

@@ -18,9 +18,11 @@ from stream.core.grouping import Floats, Groups, Ints, micro, sums_by
 from stream.core.joining import Joined
 from stream.core.lateness import BINS, judged_on, lateness_bin
 from stream.core.sources import Source
+from stream.core.ticks import added_by_name
 from stream.events import LOSS_BINS, Outcomes
 
 _PAIRS: Final = MAX_STRATA**2
+NEVER: Final = np.iinfo(np.int64).min
 
 
 def strata_of(sources: Sequence[Source], outputs: Floats, labels: Floats) -> Ints:
@@ -49,7 +51,7 @@ def name_of(stratum: int) -> str:
 def count_outcomes(
     strata: Ints, signs: Floats, measures: Mapping[str, Floats], groups: Groups, deltas: Deltas
 ) -> None:
-    """Add measures to the places of the predictions, by stratum.
+    """Add measures to the places of the predictions, by stratum and in all.
 
     Args:
         signs: -1 where a correction takes away what an earlier label said, else 1; shape (n,).
@@ -71,7 +73,10 @@ def count_outcomes(
             sums={name: column[i] for name, column in sums.items()},
             squares={name: column[i] for name, column in squares.items()},
         )
-        add_outcomes(deltas.at(groups.places[place]).outcomes, name_of(stratum), more)
+        delta = deltas.at(groups.places[place])
+        add_outcomes(delta.outcomes, name_of(stratum), more)
+        delta.sums = added_by_name(delta.sums, more.sums)
+        delta.squares = added_by_name(delta.squares, more.squares)
 
 
 def count_arrivals(
@@ -79,17 +84,19 @@ def count_arrivals(
 ) -> None:
     """Count first labels by stratum and delay in the places of their predictions."""
     delays = np.array([one.arrived_ms - one.predicted_ms for _, one in labelled], dtype=np.int64)
-    columns = strata[: len(labelled)] * BINS + lateness_bin(delays)
-    for place, column, count in groups.cells(columns, _PAIRS * BINS):
-        stratum, late = divmod(column, BINS)
-        by_delay = deltas.at(place).arrivals.setdefault(name_of(stratum), {})
-        add_named(by_delay, str(late), count)
-    ticks = np.array([one.arrived_ms // source.tick_ms for source, one in labelled], dtype=np.int64)
-    cells, of = np.unique(groups.of, return_inverse=True)
-    latest = np.full(len(cells), np.iinfo(np.int64).min)
-    np.maximum.at(latest, of, ticks[groups.who])
-    for place, tick in zip(cells.tolist(), latest.tolist(), strict=True):
-        deltas.at(groups.places[place]).arrived_in(tick)
+    columns = (groups.of * _PAIRS + strata[groups.who]) * BINS + lateness_bin(delays)[groups.who]
+    cells, counts = np.unique(columns, return_counts=True)
+    for cell, count in zip(cells.tolist(), counts.tolist(), strict=True):
+        rest, late = divmod(cell, BINS)
+        place, stratum = divmod(rest, _PAIRS)
+        delta = deltas.at(groups.places[place])
+        add_named(delta.arrivals.setdefault(name_of(stratum), {}), str(late), count)
+    ticks = np.array([one.arrived_ms // source.tick_ms for source, one in labelled])
+    latest = np.full(len(groups.places), NEVER)
+    np.maximum.at(latest, groups.of, ticks[groups.who])
+    for place, tick in zip(groups.places, latest.tolist(), strict=True):
+        if tick > NEVER:
+            deltas.at(place).arrived_in(tick)
 
 
 def count_judged(

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 
 from models.spec import ModelSpec, Window
-from stream.core.ticks import add_up, added, added_outcomes
+from stream.core.ticks import REFUSED, add_up, added, added_outcomes
 from stream.events import Outcomes, SummaryComputed
 
 STEPS: Final = 24  # a window slides by this part of itself, or by a tick if that is longer
@@ -58,6 +58,7 @@ class Cell(Struct, array_like=True):
     estimates: list[int] = []
     outcomes: dict[str, Outcomes] = {}
     latest: int | None = None  # tick in which the last label arrived
+    counters: dict[str, int] = {}  # of what happened in these ticks: orphans, duplicates, expired
 
     def add(self, more: Cell | SummaryComputed, *, signals: bool) -> None:
         self.predictions += more.predictions
@@ -72,6 +73,9 @@ class Cell(Struct, array_like=True):
             self.outcomes[stratum] = added_outcomes(known, some) if known else some
         if more.latest is not None:
             self.latest = more.latest if self.latest is None else max(self.latest, more.latest)
+        for name, count in more.counters.items():
+            if not name.startswith(REFUSED):
+                self.counters[name] = self.counters.get(name, 0) + count
         if signals:
             add_up(self.signals, more.signals)
 
@@ -98,11 +102,12 @@ class Series(Struct, omit_defaults=True):
         """Take a delta in; what is older than the cells held changes nothing."""
         if delta.tick < closed - plan.keep - plan.length or self._is_forgotten(delta.tick):
             return
-        if not (delta.predictions or delta.sums or delta.labelled or delta.bets):
+        counted = bool(plan.cell and delta.counters)
+        if not (delta.predictions or delta.sums or delta.labelled or delta.bets or counted):
             return
         index = self._place(delta.tick, plan)
         self.cells[index].add(delta, signals=signals)
-        if delta.predictions or delta.labelled or delta.sums:
+        if delta.predictions or delta.labelled or delta.sums or counted:
             self._mark(index, plan)
 
     def due(self, closed: int, plan: Plan) -> Iterator[Published]:
