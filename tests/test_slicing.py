@@ -61,7 +61,7 @@ def test_segments_have_lines_of_the_budget_and_the_whole_has_half_of_each() -> N
     shares = KIT._shares
     assert shares["harm/loss"] == pytest.approx(0.2)
     assert shares["harm/loss in c=a"] == shares["harm/loss in c=b"] == pytest.approx(0.1)
-    assert shares["prediction/prediction in c=a"] == pytest.approx(0.15 / 4)
+    assert shares["prediction/prediction in c=a"] == pytest.approx(0.15 / 2 / 4)
     assert sum(shares.values()) == pytest.approx(1)
     assert KIT.promise.signals == len(KIT.signals)
 
