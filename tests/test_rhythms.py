@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.profile import ReferenceProfile, Validation
 from models.profiling import build_profile, numeric_bins
+from models.rhythms import LEAST_STRENGTH, strength
 from models.seasons import DAY_MS, HOUR_MS, Calendar
 from models.spec import Budget, Feature, ModelSpec, Ticks, Tolerances
 from stream.core.ticks import Group, Pending, Tick
@@ -130,6 +131,18 @@ def test_a_season_is_found_where_there_is_one_and_nowhere_else(
     rng = np.random.default_rng(1)
     found: list[str] = [reference(law, rng, days).signals[0].season for _ in range(8)]
     assert found.count(season) >= 7
+
+
+def test_dependence_alone_hardly_ever_looks_like_a_season() -> None:
+    """AR(1) with 0.98 wanders for hundreds of events, and now and then in step with the hours."""
+    rng = np.random.default_rng(10)
+    at_ms = times(2.5)
+    cells, halves = at_ms // HOUR_MS % 24, (at_ms - at_ms[0]) // DAY_MS % 2
+    found = [
+        strength(ar(0.98)(rng, at_ms)[:, None], cells, halves, 24) > LEAST_STRENGTH
+        for _ in range(60)
+    ]
+    assert np.mean(found) <= 0.2
 
 
 def test_the_cells_of_a_season_add_up_to_the_reference() -> None:
