@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from models import losses
+from models import joint, losses
 from models.profile import ReferenceProfile, Validation
 from models.profiling import build_profile
 from models.spec import Feature, Labels, ModelSpec, Policy, Ticks, check
@@ -218,9 +218,27 @@ def counted(name: str, predictions: list[Read], since_ms: int, until_ms: int) ->
     counts = [0] * len(signal.counts)
     for one in predictions:
         if since_ms <= tick_of(one.time_ms) < until_ms:
-            value = one.data["output"] if name == "prediction" else one.data["features"][name]
-            counts[bin_of(name, value)] += 1
+            counts[bin_of(name, value_of(name, one))] += 1
     return counts
+
+
+def value_of(name: str, one: Read) -> Any:
+    if name == "prediction":
+        return one.data["output"]
+    return distance(one) if name == joint.NAME else one.data["features"][name]
+
+
+def distance(one: Read) -> float:
+    """How far the inputs together lie from the centre, by the whole numbers of the profile."""
+    assert PROFILE.joint is not None
+    names = SPEC.feature_names
+    bins = [bin_of(name, one.data["features"][name]) for name in names]
+    scores = [row[b] for row, b in zip(PROFILE.joint.scores, bins, strict=True)]
+    along = [
+        sum(w * s for w, s in zip(weights, scores, strict=True)) // joint.FINENESS
+        for weights in PROFILE.joint.weights
+    ]
+    return float(sum(a * a for a in along))
 
 
 def bets(offsets: dict[str, Any], since_ms: int, until_ms: int) -> list[int]:
@@ -354,7 +372,7 @@ def test_figures_of_signals_are_recomputed_from_the_records_that_the_alert_names
         }
         kind = {"broken": "data", "feature": "feature", "prediction": "prediction"}[KINDS[problem]]
         share = getattr(SPEC.budget, f"{kind}_share")
-        lines = {"data": len(SPEC.features) + 1, "feature": len(SPEC.features), "prediction": 1}
+        lines = {"data": len(SPEC.features) + 1, "feature": len(SPEC.features) + 1, "prediction": 1}
         assert told["threshold"] == pytest.approx(lines[kind] / share)  # at one alarm a month
 
 
