@@ -13,6 +13,7 @@ from typing import Final, Literal
 from consumers.loop import RangeReader
 from consumers.producing import PARTITIONERS, Publisher
 from consumers.status import newest_alerts
+from stream.core.alerts import MEANING
 from stream.envelope import derived_id, write
 from stream.events import Alert, AlertHandled
 from stream.settings import Settings
@@ -20,9 +21,6 @@ from stream.signing import signed, signer
 
 HANDLED: Final = "driftline.alert.handled.v1"
 SEVERITY: Final = ("critical", "warning", "info")
-BY_EVALUATE: Final = frozenset(
-    {"harm", "data", "prediction", "drift", "probation", "stale", "unlabelled"}
-)
 POLL_SECONDS: Final = 0.5
 UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -42,7 +40,7 @@ def refusal(alert: Alert) -> str | None:
     """Why nothing can be said about an alert; None if something can."""
     if alert.state == "resolved":
         return f"alert {alert.alert_id} is resolved"
-    if alert.problem not in BY_EVALUATE:
+    if alert.problem not in MEANING:  # not evaluate's
         return (
             f"alert {alert.alert_id} ({alert.problem}) resolves by itself, when its cause is gone"
         )

@@ -8,7 +8,6 @@ puts a loss on a bin.
 from __future__ import annotations
 
 import math
-import operator
 from bisect import bisect_right
 from collections import Counter
 from functools import cache
@@ -219,30 +218,27 @@ def counted(name: str, predictions: list[Read], since_ms: int, until_ms: int) ->
     counts = [0] * len(signal.counts)
     for one in predictions:
         if since_ms <= tick_of(one.time_ms) < until_ms:
-            counts[bin_of(name, value_of(name, one.data))] += 1
+            counts[bin_of(name, value_of(name, one))] += 1
     return counts
 
 
-def value_of(name: str, prediction: dict[str, Any]) -> Any:
+def value_of(name: str, one: Read) -> Any:
     if name == "prediction":
-        return prediction["output"]
-    features: dict[str, Any] = prediction["features"]
-    return together(features) if name == joint.NAME else features[name]
+        return one.data["output"]
+    return distance(one) if name == joint.NAME else one.data["features"][name]
 
 
-def together(features: dict[str, Any]) -> float:
-    """The squared distance along the directions that the profile names."""
-    known = PROFILE.joint
-    assert known is not None
-    scores = [
-        scored[bin_of(name, features[name])]
-        for name, scored in zip(SPEC.feature_names, known.scores, strict=True)
-    ]
+def distance(one: Read) -> float:
+    """How far the inputs together lie from the centre, by the whole numbers of the profile."""
+    assert PROFILE.joint is not None
+    names = SPEC.feature_names
+    bins = [bin_of(name, one.data["features"][name]) for name in names]
+    scores = [row[b] for row, b in zip(PROFILE.joint.scores, bins, strict=True)]
     along = [
-        math.floor(sum(map(operator.mul, scores, weights)) / joint.FINENESS)
-        for weights in known.weights
+        sum(w * s for w, s in zip(weights, scores, strict=True)) // joint.FINENESS
+        for weights in PROFILE.joint.weights
     ]
-    return float(sum(one * one for one in along))
+    return float(sum(a * a for a in along))
 
 
 def bets(offsets: dict[str, Any], since_ms: int, until_ms: int) -> list[int]:
@@ -376,8 +372,7 @@ def test_figures_of_signals_are_recomputed_from_the_records_that_the_alert_names
         }
         kind = {"broken": "data", "feature": "feature", "prediction": "prediction"}[KINDS[problem]]
         share = getattr(SPEC.budget, f"{kind}_share")
-        more = len(SPEC.features) + 1  # records refused; how inputs go together
-        lines = {"data": more, "feature": more, "prediction": 1}
+        lines = {"data": len(SPEC.features) + 1, "feature": len(SPEC.features) + 1, "prediction": 1}
         assert told["threshold"] == pytest.approx(lines[kind] / share)  # at one alarm a month
 
 
