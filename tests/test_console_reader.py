@@ -22,11 +22,13 @@ from consumers.console.pulse import Pulse, delay_quantile
 from consumers.console.reader import Reader
 from consumers.console.routes import Parts
 from consumers.demo.embedded import EmbeddedBroker
+from consumers.keymaking import make
 from consumers.loop import BrokerError, RangeReader
 from consumers.places import Delivered
-from stream.envelope import open_record, read
+from stream.envelope import open_record, read, write
 from stream.events import AlertHandled, ProgressReported, SummaryComputed
 from stream.settings import Settings
+from stream.signing import read_key, signed
 from tests.broker import free_ports
 from tests.consoles import (
     HOUR,
@@ -110,6 +112,28 @@ def test_records_that_are_no_events_are_counted_and_stop_nobody(settings: Settin
         assert parts.reader.standing.state == "following"
 
 
+def test_what_is_not_signed_by_the_trusted_is_not_shown(settings: Settings, tmp_path: Path) -> None:
+    """Where the stages check who says what is live, the console believes no more than they do."""
+    private, public = make(tmp_path / "trainer.key", "ed25519")
+    trusting = settings.model_copy(update={"lifecycle_keys": (str(public),)})
+    topic = settings.names.topic("lifecycle")
+    live, forged = (
+        write("driftline.lifecycle.changed.v1", told, id="x", source="test", time_ms=START)
+        for told in (lifecycle(champion=1), lifecycle(champion=666, generation=9))
+    )
+    producer = Producer(settings.client())
+    producer.produce(topic, signed(read_key(private), topic, b"churn", live), b"churn", 0)
+    producer.produce(topic, forged, b"churn", 0)
+    producer.flush(10)
+
+    with console(trusting, follow=True) as parts:
+        wait_until(lambda: parts.reader.refused == 1)
+        wait_until(lambda: parts.board.entry("churn") is not None)
+        entry = parts.board.entry("churn")
+        assert entry is not None
+        assert entry.champion == 1
+
+
 def test_a_broker_that_is_away_is_told_and_tried_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +166,6 @@ def test_an_event_is_found_by_its_id_with_its_place(settings: Settings) -> None:
     """Wherever along its way it lies; what lies beside it is not told."""
     from consumers.publishing import SOURCE
     from stream.core.partitioning import partition_of
-    from stream.envelope import write
     from stream.events import FeedbackReceived, PredictionMade
 
     producer = Producer(settings.client())

@@ -21,6 +21,7 @@ from stream.envelope import open_record, read
 from stream.errors import DriftlineError, Refused, explained
 from stream.events import EVENT_TYPES
 from stream.settings import Settings
+from stream.signing import NOBODY, Trust, trust
 
 log = structlog.get_logger("driftline.console")
 
@@ -56,6 +57,10 @@ class Reader:
         self.standing = Standing("starting", clock())
         self.refused = 0  # records that were no events of their topic
         self._settings = settings
+        self._trusted: dict[str, Trust] = {
+            "commands": trust(settings, "commands"),
+            "lifecycle": trust(settings, "lifecycle"),
+        }
         self._history = history
         self._board = board
         self._pulse = pulse
@@ -126,9 +131,10 @@ class Reader:
 
     def _decoded(self, entity: str, came: Delivered) -> Struct | None:
         try:
+            self._trusted.get(entity, NOBODY).check(came.record)
             opened = open_record(entity, came.record, max_bytes=self._settings.max_record_bytes)
             return read(opened, EVENT_TYPES[opened.type][0])
-        except Refused:  # written by somebody else
+        except Refused:  # written by somebody else, or by somebody who is not trusted
             self.refused += 1
             return None
 
