@@ -186,6 +186,9 @@ def _added(one: Any, other: Any) -> Any:
         return dict(one or {}) | {k: _added((one or {}).get(k), v) for k, v in other.items()}
     if isinstance(other, list):
         return [a + b for a, b in zip(one or [0] * len(other), other, strict=True)]
+    if isinstance(other, tuple):  # where records lie: first and end
+        first, end = one or other
+        return min(first, other[0]), max(end, other[1])
     return (one or 0) + other
 
 
