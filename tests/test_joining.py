@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
 
 from models.spec import ModelSpec
+from stream.core import batchjoin
+from stream.core.batchjoin import BatchJoin, Labels, Predictions
 from stream.core.joining import MAX_WAITING, Join
 from stream.core.packing import Label, Prediction, kind_of
 from tests.monitoring import CORRECTION_MS, EARLY_MS, HORIZON_MS, SPEC
@@ -199,3 +207,42 @@ def test_a_restored_join_goes_on_where_it_was() -> None:
         ("early", 0),
     ]
     assert again.join.joined[1].before == 1.0
+
+
+IDS = st.sampled_from([f"id-{n}" for n in range(6)])
+EVENT = st.tuples(IDS, st.integers(0, 9_000), st.integers(0, 3), st.sampled_from([0.0, 1.0]))
+BATCHES = st.lists(st.tuples(st.booleans(), st.lists(EVENT, min_size=1, max_size=8)), max_size=8)
+
+
+@settings(max_examples=200, deadline=None)
+@given(BATCHES)
+def test_many_joined_at_once_are_joined_as_each_in_turn(batches: Any) -> None:
+    """New and known ids, twice in a batch, early, late, corrected and too late: the same state."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batchjoin, "FEW", 1)
+        together, apart = BatchJoin(), Join()
+        kinds = [kind_of(SPEC, version, (2,), 4.0) for version in (1, 3)]
+        for number, (of_labels, events) in enumerate(batches):
+            ids, times, kind_of_, said = (list(column) for column in zip(*events, strict=True))
+            times_ms = np.array(times)
+            floors_ms = times_ms + np.array([max(0, of - 1) for of in kind_of_]) * number
+            if of_labels:
+                columns = ["churn"] * len(ids), ids, times_ms, floors_ms, times_ms + EARLY_MS
+                labels = Labels(*columns, said, [1.0] * len(ids))
+                together.label_all(labels)
+                for place, model in enumerate(labels.models):
+                    apart.label(model, labels.at(place))
+                continue
+            values = [(output, 0.25) for output in said]
+            more = times_ms, floors_ms, list(range(len(ids))), [b"\x01"] * len(ids), values
+            one, other = (
+                Predictions([join.packer(kinds[of % 2]) for of in kind_of_], ids, *more)
+                for join in (together, apart)
+            )
+            assert together.predict_all(one, 4_500) == [
+                apart.predict(packer, other.at(place), 4_500)
+                for place, packer in enumerate(other.packers)
+            ]
+    assert together.joined == apart.joined
+    assert Counter(together.counted) == Counter(apart.counted)
+    assert together.changes(complete=True) == apart.changes(complete=True)

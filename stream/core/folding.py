@@ -7,7 +7,7 @@ together, so that many models with few events cost about as much as one with man
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -124,36 +124,62 @@ def _count_one(source: Source, made: Made, deltas: Deltas) -> None:
 
 def fold_labels(labelled: Sequence[Labelled], deltas: Deltas) -> None:
     """Count labels: sums in the ticks of the predictions, bets in the ticks of the arrivals."""
+    for some in _alike(labelled):
+        first = [one for one in some if one.joined.before is None]
+        corrected = [one for one in some if one.joined.before is not None]
+        rows = [*first, *corrected, *corrected]
+        labels = [one.joined.label for one in rows[: len(some)]]
+        judged = _judged(rows, [*labels, *(one.joined.before or 0.0 for one in corrected)])
+        signs = np.ones(len(rows))
+        signs[len(some) :] = -1.0
+        _restate(rows, judged, signs, first, deltas)
+        if first:
+            _bet(first, judged.only(len(first)), deltas)
+
+
+def _alike(labelled: Sequence[Labelled]) -> Iterable[Sequence[Labelled]]:
+    """Labels by task and outputs, which are what must not differ among those judged together."""
+    kinds = {one: (one.spec.task, one.kind.outputs) for one in {one.source for one in labelled}}
+    if len(set(kinds.values())) == 1:
+        return [labelled]
     alike: dict[tuple[str, int], list[Labelled]] = {}
     for one in labelled:
-        kind = (one.source.spec.task, one.source.kind.outputs)
-        alike.setdefault(kind, []).append(one)
-    for some in alike.values():
-        first = [one for one in some if one.joined.before is None]
-        _restate(some, first, deltas)
-        if first:
-            _bet(first, deltas)
+        alike.setdefault(kinds[one.source], []).append(one)
+    return alike.values()
 
 
 class _Judged(NamedTuple):
-    """Outputs of versions (n, k), with the labels (n,) and the scale of each loss (n,)."""
+    """Outputs of versions (n, k), with the labels (n,), the losses (n,) and their scales (n,)."""
 
     outputs: Floats
     labels: Floats
+    losses: Floats
     scales: Floats
 
+    @property
+    def bounded(self) -> Floats:
+        return _bounded(self.losses, self.scales)
 
-def _restate(some: Sequence[Labelled], first: Sequence[Labelled], deltas: Deltas) -> None:
-    """Add what the labels say; where they are corrections, take away what the old ones said."""
-    corrected = [one for one in some if one.joined.before is not None]
-    rows = [*first, *corrected, *corrected]
-    signs = np.ones(len(rows))
-    signs[len(some) :] = -1.0
-    labels = [one.joined.label for one in rows[: len(some)]]
-    judged = _judged(rows, [*labels, *(one.joined.before or 0.0 for one in corrected)])
-    spec, scales = rows[0].source.spec, judged.scales
-    measures = losses.measures(spec, judged.outputs, judged.labels, 1.0)
-    measures["loss"] = _bounded(losses.losses(spec, judged.outputs, judged.labels), scales)
+    def only(self, count: int) -> _Judged:
+        """The first `count`."""
+        return _Judged(*(column[:count] for column in self))
+
+
+def _restate(
+    rows: Sequence[Labelled],
+    judged: _Judged,
+    signs: Floats,
+    first: Sequence[Labelled],
+    deltas: Deltas,
+) -> None:
+    """Add what the labels say; where they are corrections, take away what the old ones said.
+
+    Args:
+        rows: first labels, corrections, and these once more with what they corrected.
+        signs: -1 for the last of these, else 1.
+    """
+    measures = losses.measures(rows[0].source.spec, judged.outputs, judged.labels, 1.0)
+    measures["loss"] = judged.bounded
     groups = _grouped(rows, [one.joined.predicted_ms for one in rows])
     for place, count in groups.sums((np.arange(len(rows)) < len(first)).astype(np.float64)):
         deltas.at(place).labelled += count
@@ -164,14 +190,11 @@ def _restate(some: Sequence[Labelled], first: Sequence[Labelled], deltas: Deltas
     )
 
 
-def _bet(first: Sequence[Labelled], deltas: Deltas) -> None:
+def _bet(first: Sequence[Labelled], judged: _Judged, deltas: Deltas) -> None:
     """Labels that came for the first time: each is judged once, in the tick of its arrival."""
     joined = [one.joined for one in first]
-    judged = _judged(first, [j.label for j in joined])
-    raw = losses.losses(first[0].source.spec, judged.outputs, judged.labels)
-    bounded = _bounded(raw, judged.scales)
     groups = _grouped(first, [j.arrived_ms for j in joined])
-    bins = losses.loss_bin(bounded, [j.id for j in joined])
+    bins = losses.loss_bin(judged.bounded, [j.id for j in joined])
     if any(one.source.judging_bin is not None for one in first):
         strata = strata_of([one.source for one in first], judged.outputs, judged.labels)
         count_judged(strata, bins, [(one.source, one.joined) for one in first], deltas)
@@ -183,7 +206,7 @@ def _bet(first: Sequence[Labelled], deltas: Deltas) -> None:
     delays = delay_bin(_ints([j.labelled_ms - j.predicted_ms for j in joined]))
     for place, column, count in groups.cells(delays, 64):
         add_named(deltas.at(place).delays, str(column), count)
-    _pair(first, judged, raw, groups, deltas)
+    _pair(first, judged, groups, deltas)
 
 
 def _count_labels(
@@ -207,9 +230,7 @@ def _count_labels(
             delta.add_signal(signal.name, column, size, int(counts[cell]))
 
 
-def _pair(
-    first: Sequence[Labelled], judged: _Judged, raw: Floats, groups: Groups, deltas: Deltas
-) -> None:
+def _pair(first: Sequence[Labelled], judged: _Judged, groups: Groups, deltas: Deltas) -> None:
     """The version against each of its shadows, in places that are all."""
     beside = [
         (i, version, at)
@@ -221,7 +242,7 @@ def _pair(
     k = judged.outputs.shape[1]
     who = np.array([i for i, _, _ in beside])
     outputs = np.array([first[i].joined.values[at * k : (at + 1) * k] for i, _, at in beside])
-    labels, scales, own = judged.labels[who], judged.scales[who], raw[who]
+    labels, scales, own = judged.labels[who], judged.scales[who], judged.losses[who]
     shadow = losses.losses(first[0].source.spec, outputs, labels)
     difference = _bounded(own, scales) - _bounded(shadow, scales)
     index: dict[tuple[int, int], int] = {}
@@ -248,10 +269,13 @@ def delay_bin(delays_ms: Ints) -> Ints:
 
 
 def _judged(rows: Sequence[Labelled], labels: Sequence[float]) -> _Judged:
-    k = rows[0].source.kind.outputs
+    spec, k = rows[0].source.spec, rows[0].source.kind.outputs
+    outputs = numbers([one.joined.values[:k] for one in rows], k)
+    encoded = np.array(labels, dtype=np.float64)
     return _Judged(
-        numbers([one.joined.values[:k] for one in rows], k),
-        np.array(labels, dtype=np.float64),
+        outputs,
+        encoded,
+        losses.losses(spec, outputs, encoded),
         np.array([one.source.kind.loss_scale for one in rows], dtype=np.float64),
     )
 

@@ -118,7 +118,7 @@ def _framed(
     return framed(
         frame,
         [
-            texts(map(_id, joined)),
+            texts(list(map(_id, joined))),
             map(time_text, labelled_ms),
             texts([one.id for one in joined]),
             texts([one.offset for one in joined]),
