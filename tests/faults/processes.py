@@ -26,16 +26,17 @@ QUICK_STEPS = (("after_commit:8",), ("before_commit:8",))
 
 
 def die_at_every_step(world: World) -> Outcome:
-    return _die_at(world, EVERY_STEP, 40_000, 120)
+    return _die_at(world, EVERY_STEP, 40_000, 400)
 
 
 def die_around_the_commit(world: World) -> Outcome:
-    return _die_at(world, QUICK_STEPS, 5_000, 10)
+    return _die_at(world, QUICK_STEPS, 5_000, 100)
 
 
 def _die_at(
     world: World, steps: tuple[tuple[str, ...], ...], requests: int, seconds: float
 ) -> Outcome:
+    """Traffic flows for at most so many seconds: until all have died, then the rest at once."""
     stages = world.prepare(**dict.fromkeys(STAGES, len(steps)))
     for stage in STAGES:
         for number, failpoints in enumerate(steps):
@@ -44,7 +45,8 @@ def _die_at(
     world.restored(world.settings.partitions, "score")  # a backlog would take too few commits
     world.flow(requests, seconds)
     deaths = len(STAGES) * sum(map(len, steps))
-    world.until(lambda: stages.kills.total() >= deaths, seconds + 240)
+    world.until(lambda: stages.kills.total() >= deaths, seconds)
+    world.feed.hurry()
     return world.finish(deaths, _told(stages.kills))
 
 
