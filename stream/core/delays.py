@@ -11,7 +11,7 @@ it is the same whenever it is asked for.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -113,14 +113,17 @@ class Curve(Struct, omit_defaults=True):
         """
         complete, young = self._as_of(ages, as_of)
         cohorts, now = [*complete, *young], as_of // ages.cohort * ages.cohort
+        if not cohorts:
+            return {}
         youngest_ms = [(now - c.start - ages.cohort) * ages.tick_ms for c in cohorts]
         at_least = np.array(youngest_ms, dtype=np.int64)[:, None] // 1000
         known = at_least >= EDGES[1 : ages.last_bin + 2]  # (cohorts, bins)
-        strata = sorted({name for cohort in cohorts for name in cohort.predicted})
+        labelled = _labelled(cohorts)
+        predicted = _predicted(cohorts)
         return {
-            name: _survival(name, cohorts, known)
-            for name in ("", *strata)
-            if sum(_predicted(cohort, name) for cohort in cohorts)
+            name: _survival(made, labelled.get(name, np.zeros_like(labelled[""])), known)
+            for name, made in sorted(predicted.items())
+            if made.any()
         }
 
     def _as_of(self, ages: Ages, as_of: int) -> tuple[list[Cohort], list[Cohort]]:
@@ -172,10 +175,9 @@ class Survival(NamedTuple):
     shares: list[float]
 
 
-def _survival(name: str, cohorts: list[Cohort], known: NDArray[np.bool_]) -> Survival:
-    predicted = np.array([_predicted(cohort, name) for cohort in cohorts])
-    bins = known.shape[1]
-    labelled = np.array([_labelled(cohort, name)[:bins] for cohort in cohorts]) * known
+def _survival(predicted: Ints, labelled: Ints, known: NDArray[np.bool_]) -> Survival:
+    """Of cohorts: predictions (cohorts,), labels by delay (cohorts, BINS), and which are known."""
+    labelled = labelled[:, : known.shape[1]] * known
     before = np.cumsum(labelled, axis=1) - labelled
     at_risk = ((predicted[:, None] - before) * known).sum(axis=0)
     hazard = labelled.sum(axis=0) / np.maximum(1, at_risk)
@@ -184,17 +186,24 @@ def _survival(name: str, cohorts: list[Cohort], known: NDArray[np.bool_]) -> Sur
     return Survival(int(predicted.sum()), int(labelled.sum()), shares[:reached].tolist())
 
 
-def _predicted(cohort: Cohort, name: str) -> int:
-    return cohort.predicted.get(name, 0) if name else sum(cohort.predicted.values())
+def _predicted(cohorts: Sequence[Cohort]) -> dict[str, Ints]:
+    """Predictions of each cohort, by predicted stratum and of all ("")."""
+    names = {name for cohort in cohorts for name in cohort.predicted}
+    rows = {name: np.array([c.predicted.get(name, 0) for c in cohorts]) for name in names}
+    return rows | {"": np.array([sum(c.predicted.values()) for c in cohorts])}
 
 
-def _labelled(cohort: Cohort, name: str) -> Ints:
-    row = np.zeros(BINS, dtype=np.int64)
-    for stratum, delays in cohort.arrivals.items():
-        if not name or stratum.partition("/")[0] == name:
-            for late, count in delays.items():
-                row[int(late)] += count
-    return row
+def _labelled(cohorts: Sequence[Cohort]) -> dict[str, Ints]:
+    """Labels of each cohort by delay, shape (cohorts, BINS), by predicted stratum and of all."""
+    total = np.zeros((len(cohorts), BINS), dtype=np.int64)
+    rows = {"": total}
+    for i, cohort in enumerate(cohorts):
+        for stratum, delays in cohort.arrivals.items():
+            row = rows.setdefault(stratum.partition("/")[0], np.zeros_like(total))
+            late, counts = [int(bin_) for bin_ in delays], [*delays.values()]
+            row[i, late] += counts
+            total[i, late] += counts
+    return rows
 
 
 def _start(cohort: Cohort) -> int:

@@ -21,6 +21,8 @@ from stream.core.watching import Kit
 from stream.core.windows import Plan, Series, plans
 from stream.events import AccuracyMeasured, AlertHandled, LifecycleChanged, SummaryComputed
 
+Known = dict[tuple[str, int], measuring.Late]  # by segment and number of the cohort
+
 MAX_HELD = 10_000  # deltas of a model that lifecycle does not know yet
 
 
@@ -192,11 +194,19 @@ class ModelState(Struct, omit_defaults=True):
         return weights(curve.known(self.ages, self.closed), seconds)
 
     def _publish(self, closed: int, live: LiveModel) -> Iterator[Fact]:
+        known: Known = {}
         for number, version in sorted(self.versions.items()):
             for segment, series in sorted(version.windows.items()):
                 for place, (plan, cells) in enumerate(zip(self.cuts, series, strict=True)):
                     yield from self._measure(
-                        live, number, segment, plan, cells, closed, drift=not place and not segment
+                        live,
+                        number,
+                        segment,
+                        plan,
+                        cells,
+                        closed,
+                        known,
+                        drift=not place and not segment,
                     )
 
     def _measure(
@@ -207,6 +217,7 @@ class ModelState(Struct, omit_defaults=True):
         plan: Plan,
         cells: Series,
         closed: int,
+        known: Known,
         *,
         drift: bool,
     ) -> Iterator[AccuracyMeasured | Fact]:
@@ -214,7 +225,6 @@ class ModelState(Struct, omit_defaults=True):
         curve = self.delays.get(segment)
         champion = watch is not None and watch.version == number
         profile: ReferenceProfile | None = None
-        known: dict[int, measuring.Late] = {}  # by number of the cohort
         for window in cells.due(closed, plan):
             profile = profile or live.profile(number)
             measured = measuring.accuracy(
@@ -224,7 +234,7 @@ class ModelState(Struct, omit_defaults=True):
                 read = readings(spec.detectors, watch.memory)
                 measured = msgspec.structs.replace(measured, detectors=read)
             if measured is not None and curve and self.ages and window.total.latest is not None:
-                as_of = window.total.latest // self.ages.cohort
+                as_of = (segment, window.total.latest // self.ages.cohort)
                 if as_of not in known:
                     known[as_of] = measuring.known(curve, self.ages, window.total.latest)
                 measured = measuring.late(spec, measured, window, known[as_of], self.ages)

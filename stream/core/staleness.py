@@ -36,11 +36,14 @@ class Staleness(Struct, omit_defaults=True):
             "stale": (self.predicted_ms, spec.alerts.stale_seconds),
             "unlabelled": (self.waiting_ms, spec.labels.horizon_seconds),
         }
-        for problem, (since_ms, seconds) in limits.items():
-            limit_ms = round(seconds * 1000)
-            missing = since_ms is not None and now_ms - since_ms >= limit_ms
-            if since_ms is not None and missing and problem not in self.told:
-                yield self._report(problem, spec, version, since_ms, since_ms + limit_ms)
+        due = [
+            (since_ms + round(seconds * 1000), problem, since_ms)
+            for problem, (since_ms, seconds) in limits.items()
+            if since_ms is not None and problem not in self.told
+        ]
+        for limit_ms, problem, since_ms in sorted(due):  # in the order in which they came about
+            if limit_ms <= now_ms:
+                yield self._report(problem, spec, version, since_ms, limit_ms)
 
     def see(self, tick: Tick, start_ms: int, end_ms: int) -> Iterator[Alert]:
         """Take in what a closed tick holds."""

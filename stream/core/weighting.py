@@ -9,7 +9,7 @@ wrong the prediction was, and if labels come as they did for the cohorts that ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -41,8 +41,8 @@ class _Row(NamedTuple):
     chance: float
     known: int  # labels that the chance was learnt from
     n: int
-    sums: dict[str, float]
-    squares: dict[str, float]
+    sums: Mapping[str, int]  # micro
+    squares: Mapping[str, int]
 
     @property
     def predicted(self) -> str:
@@ -55,26 +55,22 @@ def weighted(cells: Sequence[Cell], delays: Delays, ages: Ages, as_of: int) -> W
     Cells of which not yet a tenth of each true stratum is labelled are left out whole: which ones
     is decided by their age alone, so that it does not depend on what their labels say.
     """
-    rows: list[_Row] = []
-    predictions: dict[str, int] = {}
-    strata = {name for cell in cells for name, some in cell.outcomes.items() if some.n > 0}
-    learnt = {name: delays.of(name) for name in sorted(strata)}
-    if not learnt or any(counts is None for counts in learnt.values()):
+    strata = sorted({name for cell in cells for name, some in cell.outcomes.items() if some.n > 0})
+    learnt = {name: counts for name in strata if (counts := delays.of(name)) is not None}
+    if not strata or len(learnt) < len(strata):
         return None
-    by_label = delays.by_label.values()
-    for cell in cells:
-        seconds = _ages_seconds(cell, ages, as_of)
-        if min(labelled_by(row, seconds).mean() for row in by_label) < LEAST_LABELLED:
-            continue
-        for name, count in cell.predicted.items():
-            predictions[name] = predictions.get(name, 0) + count
-        for name, some in sorted(cell.outcomes.items()):
-            counts = learnt.get(name)
-            if counts is not None and some.n > 0:
-                chance = float(labelled_by(counts, seconds).mean())
-                sums = {key: value / MICRO for key, value in some.sums.items()}
-                squares = {key: value / MICRO for key, value in some.squares.items()}
-                rows.append(_Row(name, chance, int(counts.sum()), some.n, sums, squares))
+    seconds = _ages_seconds(cells, ages, as_of)
+    least = np.min([_chances(row, seconds) for row in delays.by_label.values()], axis=0)
+    old_enough = [
+        cell for cell, chance in zip(cells, least, strict=True) if chance >= LEAST_LABELLED
+    ]
+    seconds = seconds[least >= LEAST_LABELLED]
+    rows = [
+        row
+        for name, counts in learnt.items()
+        for row in _rows(name, counts, old_enough, _chances(counts, seconds))
+    ]
+    predictions = _predictions(old_enough)
     told = sum(predictions.get(name, 0) for name in {row.predicted for row in rows})
     if sum(row.n for row in rows) < 2 or told <= 0:
         return None
@@ -83,11 +79,38 @@ def weighted(cells: Sequence[Cell], delays: Delays, ages: Ages, as_of: int) -> W
     return Weighted(measures, told / max(1, sum(cell.predictions for cell in cells)))
 
 
-def _ages_seconds(cell: Cell, ages: Ages, as_of: int) -> Floats:
-    """Ages of a cell's predictions at the end of a tick, taken as spread evenly; shape (STEPS,)."""
-    at = cell.start + (np.arange(STEPS) + 0.5) / STEPS * (cell.end - cell.start)
+def _ages_seconds(cells: Sequence[Cell], ages: Ages, as_of: int) -> Floats:
+    """Ages of cells' predictions at the end of a tick, taken as spread evenly; (cells, STEPS)."""
+    start = np.array([[cell.start] for cell in cells], dtype=np.float64)
+    length = np.array([[cell.end - cell.start] for cell in cells], dtype=np.float64)
+    at = start + (np.arange(STEPS) + 0.5) / STEPS * length
     seconds: Floats = np.maximum(0.0, as_of + 1 - at) * ages.tick_ms / 1000
     return seconds
+
+
+def _chances(counts: NDArray[np.int64], seconds: Floats) -> Floats:
+    """Share of labels that have come, by cell; shape (cells,) of ages (cells, STEPS)."""
+    chances: Floats = labelled_by(counts, seconds).mean(axis=1)
+    return chances
+
+
+def _rows(
+    name: str, counts: NDArray[np.int64], cells: Sequence[Cell], chances: Floats
+) -> Iterator[_Row]:
+    known = int(counts.sum())
+    for cell, chance in zip(cells, chances.tolist(), strict=True):
+        some = cell.outcomes.get(name)
+        if some is not None and some.n > 0:
+            yield _Row(name, chance, known, some.n, some.sums, some.squares)
+
+
+def _predictions(cells: Sequence[Cell]) -> dict[str, int]:
+    """By predicted stratum."""
+    total: dict[str, int] = {}
+    for cell in cells:
+        for name, count in cell.predicted.items():
+            total[name] = total.get(name, 0) + count
+    return total
 
 
 def _measure(name: str, rows: Sequence[_Row], predictions: dict[str, int], told: int) -> Interval:
@@ -106,6 +129,7 @@ def _measure(name: str, rows: Sequence[_Row], predictions: dict[str, int], told:
                 *[(r.chance, r.n, r.sums[name], r.squares[name]) for r in some], strict=True
             )
         )
+        total, squares = total / MICRO, squares / MICRO
         stands_for = n / chance
         weight = stands_for.sum()
         mean = float((total / chance).sum() / weight)
