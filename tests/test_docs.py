@@ -12,6 +12,7 @@ import typer.main
 from consumers.cli import app
 from stream.settings import Settings
 from stream.topics import TOPICS, Names
+from tests.faults.table import BY_ID
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -61,6 +62,22 @@ def test_readme_names_the_two_commands_of_a_newcomer() -> None:
     """The demo and the tests are what a newcomer runs first."""
     assert "make demo" in README
     assert "make test" in README
+
+
+def test_the_page_of_faults_has_every_row_and_each_held_and_was_seen_to_fail() -> None:
+    """`python -m tests.faults --report` and `--unprotected --report` write it, row by row."""
+    page = (ROOT / "docs" / "faults.md").read_text()
+    found = [re.findall(r"^\| `([\w-]+)` \|(.*)\|$", part, re.M) for part in page.split("\n## ")]
+    figures, protections = (dict(rows) for rows in found if rows)
+    nothing = "0 lost, 0 doubled, fold equal"
+    assert list(figures) == list(BY_ID)
+    assert set(protections) == set(BY_ID)
+    for id_, line in figures.items():
+        *_, lost, doubled, fold, _, _ = (cell.strip() for cell in line.split("|"))
+        assert (lost, doubled) == ("0", "0"), id_
+        assert fold in ("equal", "-"), id_
+    for id_, line in protections.items():
+        assert line.rsplit("|", 1)[1].strip() not in ("", nothing), id_
 
 
 def test_architecture_names_every_module() -> None:
