@@ -18,9 +18,13 @@ def open_database(url: str) -> Database:
         RegistryError: it cannot be reached, or a newer program made it.
     """
     database = Database(url, "console database")
-    if database.dialect == "sqlite":
-        database.use_write_ahead_log()
-    database.write(_make)
+    try:
+        if database.dialect == "sqlite":
+            database.use_write_ahead_log()
+        database.write(_make)
+    except BaseException:
+        database.close()
+        raise
     return database
 
 
