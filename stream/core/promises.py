@@ -13,6 +13,7 @@ from models.profile import ReferenceProfile
 from models.spec import Budget, ModelSpec
 from stream.core.bets import DEFLATE_FROM, harm_bound
 from stream.core.intervals import REFERENCE_RISK
+from stream.core.risks import against
 
 
 class Promise(Struct, frozen=True, kw_only=True):
@@ -48,12 +49,7 @@ def promise(spec: ModelSpec, profile: ReferenceProfile, *, signals: int) -> Prom
         signals: how many share the budget.
     """
     tolerances, validation = spec.tolerances, profile.validation
-    bound = harm_bound(
-        validation,
-        tolerance=tolerances.loss,
-        delta=tolerances.delta,
-        objective=tolerances.loss_objective,
-    )
+    bound = harm_bound(validation, **against(spec))
     deflated = {s.name: s.deflation for s in profile.signals if s.deflation > DEFLATE_FROM}
     if validation.deflation > DEFLATE_FROM:
         deflated["loss"] = validation.deflation
