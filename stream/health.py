@@ -184,7 +184,7 @@ class Health(threading.Thread):
             inputs = partition.world.inputs(keeper.number)
             stable = {e: ends[place].stable for e, place in inputs.items() if place in ends}
         positions = {} if partition is None else dict(partition.positions)
-        return Seen(keeper.number, phase, since, _cpu_seconds(keeper), positions, stable)
+        return Seen(keeper.number, phase, since, _cpu_seconds(keeper.worked_by), positions, stable)
 
     def _unready(self, keeper: Keeper) -> Iterator[str]:
         phase, since, detail = keeper.at

@@ -90,6 +90,12 @@ class Keeper(threading.Thread):
     def phase_seconds(self) -> float:
         return time.monotonic() - self.at[1]
 
+    @property
+    def worked_by(self) -> Keeper:
+        """Whose thread this partition waits for: our own, or a predecessor's."""
+        before = self._before
+        return self if before is None else before.worked_by
+
     def _enter(self, phase: Phase, detail: object = None) -> None:
         self.at = (phase, time.monotonic(), detail)
 

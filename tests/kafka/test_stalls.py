@@ -49,12 +49,15 @@ def test_what_stands_still_ends_and_says_where(children: Children) -> None:
 
 
 def test_a_slow_model_and_an_outage_are_no_stall(children: Children, broker: Broker) -> None:
-    """A model that computes for four times as long, and a broker that stands still for as long as
-    a stall takes: both go on, and nothing is lost."""
+    """A model that computes for four times as long, also while a rebalance gives its partitions
+    anew, and a broker that stands still for as long as a stall takes: both go on, and nothing is
+    lost."""
     slow = children.start("slow", [*STUCK, "slow"])
     idle = children.start("idle", COPY)
     for child in (slow, idle):
         child.until(lambda child=child: bool(child.lines("restored")))  # type: ignore[misc]
+    children.start("slow", COPY, slow.settings)  # its coming makes the group decide again
+    slow.until(lambda: any(line["late"] for line in slow.lines("revoked")))
     idle.until_ready()
     idle.until(lambda: state(idle.settings)[0] == 200)
     broker.pause()
