@@ -35,6 +35,11 @@ class Refused(DriftlineError):
         self.reason = reason
         self.detail = detail[:500]
 
+    def bare(self) -> Refused:
+        """Itself without what it was raised from and through: those frames hold the whole batch."""
+        self.__cause__ = self.__context__ = self.__traceback__ = None
+        return self
+
 
 def explained(error: BaseException | None) -> str:
     """An error as a sentence, and what to do where the broker's own words do not say it.

@@ -59,10 +59,11 @@ def label_of(data: FeedbackReceived, live: LiveModel) -> tuple[float]:
         raise Refused("bad-label", str(error)) from error
 
 
-def blame(error: Exception) -> NoReturn:
-    """Refuse what a decoder could not read, with a reason by the path in its message."""
+def blamed(error: Exception) -> Refused:
+    """What a decoder could not read, with a reason by the path in its message."""
+    said = str(error)
     if not isinstance(error, msgspec.ValidationError):
         deep = isinstance(error, RecursionError)
-        raise Refused("bad-json", "nested too deeply" if deep else str(error)) from error
-    path = _PATH.search(str(error))
-    raise Refused(_BLAME.get(path[1] if path else "", "bad-data"), str(error)) from error
+        return Refused("bad-json", "nested too deeply" if deep else said)
+    path = _PATH.search(said)
+    return Refused(_BLAME.get(path[1] if path else "", "bad-data"), said)

@@ -43,7 +43,7 @@ def read_columns(shape: Shape, records: Records, settings: CoreSettings) -> Colu
     try:
         if _ATTRIBUTE in values[0]:
             columns = _structured(list(map(shape.structured.decode, values)), stamps)
-        elif _is_plain(b"".join(values)):
+        elif is_plain(b"".join(values)):
             data = list(map(shape.data.decode, values))
             columns = Columns(stamps, data, [None] * len(data))
         else:
@@ -60,7 +60,7 @@ def has_attributes(headers: Headers) -> bool:
     return any(name[:3] == "ce_" or name == "traceparent" for name, _ in headers)
 
 
-def _is_plain(text: bytes) -> bool:
+def is_plain(text: bytes) -> bool:
     """No CloudEvent: escapes could spell its attribute, and other bytes may not be UTF-8."""
     return _ATTRIBUTE not in text and b"\\" not in text and text.isascii()
 

@@ -6,7 +6,9 @@ the headers `dl_*` say where it lay and what was wrong.
 
 from __future__ import annotations
 
-from stream.core.processor import Headers, Output, Record
+from functools import lru_cache
+
+from stream.core.processor import Header, Headers, Output, Record
 from stream.errors import Refused
 from stream.topics import (
     HEADER_DETAIL,
@@ -37,17 +39,30 @@ def dead_letter(
 
     `dl_topic` names the entity ("requests"): the core does not know the topics' prefix.
     """
-    values = (
-        refused.reason.encode(),
-        refused.detail.encode(errors="replace"),
-        entity.encode(),
-        b"%d" % partition,
-        b"%d" % record.offset,
-        b"%d" % record.timestamp_ms,
-        stage.encode(),
+    offset, timestamp_ms, key, value, headers = record
+    entity_name, topic, number, by = _place(entity, partition, stage)
+    ours: Headers = (
+        _reason(refused.reason),
+        (HEADER_DETAIL, refused.detail.encode(errors="replace")),
+        topic,
+        number,
+        (HEADER_OFFSET, b"%d" % offset),
+        (HEADER_TIMESTAMP, b"%d" % timestamp_ms),
+        by,
     )
-    ours: Headers = tuple(zip(HEADERS, values, strict=True))
-    if not record.headers:
-        return Output(f"{entity}.dlq", record.key, record.value, partition, ours)
-    theirs = tuple(header for header in record.headers if header[0] not in HEADERS)
-    return Output(f"{entity}.dlq", record.key, record.value, partition, theirs + ours)
+    if headers:
+        ours = tuple(header for header in headers if header[0] not in HEADERS) + ours
+    return Output(entity_name, key, value, partition, ours)
+
+
+@lru_cache(maxsize=1024)
+def _place(entity: str, partition: int, stage: str) -> tuple[str, Header, Header, Header]:
+    """What the dead letters of one place share: the entity to write to, and three headers."""
+    topic, number, by = entity.encode(), b"%d" % partition, stage.encode()
+    headers = (HEADER_TOPIC, topic), (HEADER_PARTITION, number), (HEADER_STAGE, by)
+    return f"{entity}.dlq", *headers
+
+
+@lru_cache(maxsize=1024)
+def _reason(reason: str) -> Header:
+    return HEADER_REASON, reason.encode()

@@ -9,9 +9,7 @@ bytes, never on its neighbours, so that every split of a stream decodes to the s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from itertools import compress
-from operator import not_
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,8 +17,8 @@ from msgspec import Struct
 
 from models.features import Row
 from stream.core.accepted import Event, Events
-from stream.core.checking import blame, check_id, refuse_time
-from stream.core.columns import BROKEN, has_attributes, read_columns
+from stream.core.checking import blamed, check_id, refuse_time
+from stream.core.columns import BROKEN, has_attributes, is_plain, read_columns
 from stream.core.known import VALUES, Known, served_here, values_of
 from stream.core.processor import CoreSettings, Fleet, Record, Records
 from stream.core.shapes import shape_of
@@ -84,41 +82,25 @@ def decode(entity: str, records: Sequence[Record], fleet: Fleet, settings: CoreS
         run = records[start : start + _RUN]
         events = reader.together(run)
         if events is None:
-            _apart(reader, run, mixed)
+            _one_by_one(reader, run, mixed)
         else:
             mixed.events.extend(events)
     return Decoded(Events.of(mixed.events), *mixed[1:])
 
 
-def _apart(reader: _Reader, records: Records, mixed: _Mixed) -> None:
-    """Bad records must not make the good ones between them dear: those are read together."""
-    right = [reader.seems_right(record) for record in records]
-    good = reader.together(Records.of(compress(records, right)))
-    if good is None:
-        _one_by_one(reader, records, mixed)
-        return
-    others = mixed._replace(events=[])
-    _one_by_one(reader, compress(records, map(not_, right)), others, guess=False)
-    if others.events:  # of another model: each in its place between those of the guessed one
-        others.events.extend(good)
-        others.events.sort(key=lambda event: event.record.offset)
-    mixed.events.extend(others.events or good)
-
-
-def _one_by_one(
-    reader: _Reader, records: Iterable[Record], mixed: _Mixed, *, guess: bool = True
-) -> None:
+def _one_by_one(reader: _Reader, records: Records, mixed: _Mixed) -> None:
     for record in records:
         try:
-            event = reader.quick(record, guess=guess) or reader.exact(record)
+            found = reader.quick(record) or reader.exact(record)
         except Refused as refused:
-            kept = mixed.unknown if refused.reason in UNKNOWN else mixed.refused
-            kept.append((record, refused))
-            continue
-        if isinstance(event, int):
-            mixed.clocks.append(event)
+            found = refused.bare()
+        if isinstance(found, Event):
+            mixed.events.append(found)
+        elif isinstance(found, int):
+            mixed.clocks.append(found)
         else:
-            mixed.events.append(event)
+            kept = mixed.unknown if found.reason in UNKNOWN else mixed.refused
+            kept.append((record, found))
 
 
 class _Reader:
@@ -154,21 +136,6 @@ class _Reader:
             return None
         return Events(records, times_ms, data, rows, values, traceparents)
 
-    def seems_right(self, record: Record) -> bool:
-        """Whether the guessed model's decoder can read it; nothing else is looked at."""
-        known, value = self._guess, record.value
-        if known is None or value is None:
-            return False
-        try:
-            if b"specversion" in value:
-                data = known.shape.structured.decode(value).data
-            else:
-                data = known.shape.data.decode(value)
-            self._features(known, [data])
-        except BROKEN:
-            return False
-        return True
-
     def _features(self, known: Known, data: Sequence[Any]) -> list[Any]:
         return [] if self._entity == "feedback" else known.shape.features_of(data)
 
@@ -177,16 +144,12 @@ class _Reader:
             return ((),) * len(data)
         return known.shape.rows(known.shape.features_of(data))
 
-    def quick(self, record: Record, *, guess: bool) -> Event | None:
-        """The event, if one pass tells that the record is right.
-
-        Args:
-            guess: whether it may be of the same model as the record before.
-        """
+    def quick(self, record: Record) -> Event | None:
+        """The event, if one pass tells that the record is right."""
         _, _, _, value, headers = record
         if value is None or len(value) > self._max_bytes or (headers and has_attributes(headers)):
             return None
-        event = self._guess and guess and self._one_pass(record, value, self._guess)
+        event = self._guess and self._one_pass(record, value, self._guess)
         if event:
             return event
         known = self._hinted(value)
@@ -197,7 +160,8 @@ class _Reader:
 
     def _hinted(self, value: bytes) -> Known | None:
         """What seems to be the record's model."""
-        found = _MODEL.search(value)
+        at = value.find(b'"model"')  # much faster than the pattern where there is none
+        found = _MODEL.search(value, at) if at >= 0 else None
         return self._lookup(found[1].decode()) if found else None
 
     def _one_pass(self, record: Record, value: bytes, known: Known) -> Event | None:
@@ -223,29 +187,41 @@ class _Reader:
             known = other  # of the same features: what was decoded holds
         return self._checked(record, time_ms, data, features, known, traceparent)
 
-    def exact(self, record: Record) -> Event | int:
-        """The event, or the time of a clock record; slower.
+    def exact(self, record: Record) -> Event | int | Refused:
+        """The event, the time of a clock record, or why it is neither; slower.
 
         Raises:
-            Refused: with the reason.
+            Refused: as well. What is refused most is returned, which costs half of a raise.
         """
+        time_ms, value = record.timestamp_ms, record.value
+        if value and len(value) <= self._max_bytes and not record.headers and is_plain(value):
+            return self._data(record, value, time_ms, None)
         opened = open_record(self._entity, record, max_bytes=self._max_bytes)
         if EVENT_TYPES[opened.type][0] is ClockAdvanced:
             return self._clock(record, opened)
         if opened.type != DEFAULT_TYPES[self._entity]:
             raise Refused("unknown-event", f"{opened.type!r} is not written to {self._entity}")
+        return self._data(record, opened.data, opened.time_ms, opened.traceparent)
+
+    def _data(
+        self,
+        record: Record,
+        text: bytes | memoryview | msgspec.Raw,
+        time_ms: int,
+        traceparent: str | None,
+    ) -> Event | Refused:
         try:
-            name = _HEAD.decode(opened.data).model
+            name = _HEAD.decode(text).model
             known = self._lookup(name)
             if known is None:
-                raise Refused("unknown-model", f"no model {name!r} is live")
+                return Refused("unknown-model", f"no model {name!r} is live")
             if known.shape.strict:
-                known.shape.strict.decode(opened.data)
-            data = known.shape.data.decode(opened.data)
+                known.shape.strict.decode(text)
+            data = known.shape.data.decode(text)
             features = self._features(known, [data])
         except BROKEN as error:
-            blame(error)
-        return self._checked(record, opened.time_ms, data, features, known, opened.traceparent)
+            return blamed(error)
+        return self._checked(record, time_ms, data, features, known, traceparent)
 
     def _lookup(self, name: str) -> Known | None:
         if name not in self._known:

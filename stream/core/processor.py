@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from models.profile import ReferenceProfile
 from stream.events import LifecycleChanged
 
-Headers = tuple[tuple[str, bytes | None], ...]
+Header = tuple[str, bytes | None]
+Headers = tuple[Header, ...]
 
 
 class Record(NamedTuple):

@@ -12,7 +12,6 @@ from typing import Final
 from stream.core.partitioning import partition_of
 from stream.core.processor import Fleet, Output, Record
 from stream.core.ticks import REFUSED
-from stream.core.trails import Offsets, hull
 from stream.envelope import derived_id, write
 from stream.errors import Refused
 from stream.events import SummaryComputed
@@ -27,7 +26,9 @@ def named_model(record: Record, fleet: Fleet) -> str | None:
     >>> named_model(Record(0, 0, None, b'{"model": "churn", "features": 7}'), {"churn": None})
     'churn'
     """
-    found = _MODEL.search(record.value or b"", 0, SEARCHED)
+    value = record.value or b""
+    at = value.find(b'"model"', 0, SEARCHED)  # much faster than the pattern where there is none
+    found = _MODEL.search(value, at, SEARCHED) if at >= 0 else None
     name = found[1].decode() if found else ""
     return name if name in fleet else None
 
@@ -45,7 +46,7 @@ class Refusals:
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, int, int], dict[str, int]] = {}  # model, version, tick
-        self._offsets: Offsets = {}
+        self._offsets: dict[tuple[str, int], tuple[int, int]] = {}  # of an entity's partition
         self._newest_ms = 0
 
     def note(
@@ -60,13 +61,14 @@ class Refusals:
         counts = self._counts.setdefault((model, lifecycle.champion or 1, tick), {})
         name = counter(entity, refused)
         counts[name] = counts.get(name, 0) + 1
-        place = {f"{entity}/{partition}": (record.offset, record.offset + 1)}
-        self._offsets = hull(self._offsets, place)
+        first, end = self._offsets.get((entity, partition), (record.offset, 0))
+        self._offsets[entity, partition] = min(first, record.offset), max(end, record.offset + 1)
         self._newest_ms = max(self._newest_ms, record.timestamp_ms)
 
     def told(self, partition: int, partitions: int) -> Iterator[Output]:
         """One summary for each model and tick; nothing is left."""
-        counts, offsets, newest_ms = self._counts, self._offsets, self._newest_ms
+        counts, newest_ms = self._counts, self._newest_ms
+        offsets = {f"{entity}/{n}": spanned for (entity, n), spanned in self._offsets.items()}
         self._counts, self._offsets, self._newest_ms = {}, {}, 0
         for (model, version, tick), counters in sorted(counts.items()):
             delta = SummaryComputed(
