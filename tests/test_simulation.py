@@ -36,6 +36,7 @@ def test_every_seed_keeps_every_promise(first: int) -> None:
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("first", range(QUICK_SEEDS, QUICK_SEEDS + LONG_SEEDS, 5 * BLOCK))
 def test_many_seeds_keep_every_promise(first: int) -> None:
     middle = first + 5 * BLOCK // 2

@@ -40,14 +40,15 @@ def broker_paused(world: World) -> Outcome:
 def broker_killed_in_the_demo(world: World) -> Outcome:
     """`driftline demo --bootstrap`: the broker is killed and started again in the middle."""
     command = ["demo", "--headless", "--json", "--seconds", str(DEMO_SECONDS)]
-    demo = subprocess.Popen(
-        [sys.executable, "-m", "consumers", *command, "--bootstrap", world.broker.bootstrap],
-        cwd=world.directory,
-        env={**os.environ, "PYTHONPATH": HERE["PYTHONPATH"]},
-        stdout=subprocess.PIPE,
-        stderr=(world.directory / "demo.log").open("wb"),
-        text=True,
-    )
+    with (world.directory / "demo.log").open("wb") as log:
+        demo = subprocess.Popen(
+            [sys.executable, "-m", "consumers", *command, "--bootstrap", world.broker.bootstrap],
+            cwd=world.directory,
+            env={**os.environ, "PYTHONPATH": HERE["PYTHONPATH"]},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
     world.cleanup.callback(demo.kill)
     time.sleep(DEMO_SECONDS / 2)
     assert demo.poll() is None, "the demo ended early"

@@ -16,6 +16,7 @@ from tests.kafka.copies import PARTITIONS, Workers, exact, outputs, send, until
 from tests.topics import Sent, produce, quiet_client, read_all
 
 PART = b"part/state"
+HELD_SECONDS = 5
 
 
 def held_checkpoint(world: World) -> Outcome:
@@ -24,22 +25,25 @@ def held_checkpoint(world: World) -> Outcome:
     first = workers.start()
     send(world.settings, 0, 400)
     exact(workers, 400)
-    writer = writer_of(world, "stranger")
+    writer = writer_of(world, "stranger", held_ms=300_000)
     writer.begin_transaction()
     for partition in range(PARTITIONS):
         writer.produce(world.settings.names.checkpoints("score"), b"", b"odd", partition)
     writer.flush()
-    begun = time.monotonic()
     send(world.settings, 400, 400)
-    until(lambda: _applied(workers) >= 800, 6, workers)
+    until(lambda: _applied(workers) >= 800, 60, workers)
+    assigned = workers.count('"assigned"')
     workers.end(first, signal.SIGKILL)
     second = workers.start()
-    until(lambda: second.poll() is not None or workers.count("restored") >= 8, 60, workers)
-    held = time.monotonic() - begun
+    until(lambda: second.poll() is not None or workers.count('"assigned"') > assigned, 60, workers)
+    time.sleep(HELD_SECONDS)
     assert second.poll() is None, f"it ended instead of waiting: {ending(workers)}"
+    assert workers.count('"restored"') == PARTITIONS, "it restored without waiting"
+    writer.abort_transaction()
+    until(lambda: workers.count('"restored"') >= 2 * PARTITIONS, 60, workers)
     send(world.settings, 800, 400)
     until_read(workers)
-    return count_copies(workers, 1200, 1, f"restored {held:.0f} s after the hanging one began")
+    return count_copies(workers, 1200, 1, f"restored once it was decided, {HELD_SECONDS} s later")
 
 
 def _applied(workers: Workers) -> int:

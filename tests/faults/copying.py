@@ -67,10 +67,10 @@ def ending(workers: Workers) -> str:
     return told[-1] if told else "nothing"
 
 
-def writer_of(world: World, name: str) -> Any:
+def writer_of(world: World, name: str, held_ms: int = HELD_MS) -> Any:
     properties = {
         "transactional.id": f"{world.settings.topic_prefix}-{name}",
-        "transaction.timeout.ms": HELD_MS,
+        "transaction.timeout.ms": held_ms,
     }
     writer = Producer(quiet_client(world.settings.bootstrap_servers, **properties))
     writer.init_transactions(30)

@@ -77,14 +77,17 @@ class Poisoner(threading.Thread):
 
 
 def poison(world: World) -> Outcome:
-    """Half of what comes in can't be read; one process of each stage is killed meanwhile."""
-    world.begin(12_000, 40, score=2, monitor=2, evaluate=1)
+    """Half of what comes in can't be read; one process of each stage dies before a commit."""
+    stages = world.prepare(score=2, monitor=2, evaluate=1)
+    for stage in STAGES:
+        stages.armed[stage, 0].append("before_commit:8")
+    stages.start()
+    world.restored(3 * world.settings.partitions)
     poisoner = Poisoner(world.settings, per_second=600)
     poisoner.start()
-    world.at(0.5)
-    for stage in STAGES:
-        world.stages.kill(stage, 0)
+    world.flow(12_000, 40)
     world.at(1.0)
+    world.until(lambda: stages.kills.total() >= len(STAGES))
     poisoner.stop()
 
     def check(logs: Logs, requested: list[str], *, lateless: bool) -> Naive:
@@ -136,7 +139,7 @@ ROWS = (
         run=poison,
         done="as many records that nobody can read as good ones (no JSON, no UTF-8, deep, huge, "
         "tombstones, broken ids), on every topic that producers write; one process of each stage "
-        "is killed",
+        "dies before a commit",
         invariant=f"{EXACT}; each poisoned record is one dead letter with its very bytes",
         kept_by="decoding refuses and never raises; dead letters are in the transaction",
         sabotage="plain",
