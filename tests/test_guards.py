@@ -101,7 +101,7 @@ def test_a_segment_that_does_not_come_any_more_holds_nothing_up() -> None:
 def test_what_came_before_guards_looked_does_not_count_for_a_segment() -> None:
     """State of an earlier release has no guards: the trial goes on, and waits for them."""
     state = TrialState(started_ms=0, totals=Pairs(n=5000), tests={"better": [5000, 250.0, 500.0]})
-    assert judge_challenger(2, state, TRIAL, harmed=False, segments=SHARES) is None
+    assert judge_challenger(2, state, TRIAL, harmed=False) is None
 
 
 @pytest.mark.parametrize(
