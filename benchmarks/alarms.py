@@ -14,10 +14,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
+from benchmarks.pages import Rows, Table, write_page
 from benchmarks.reporting import parser, report, say
 from benchmarks.watchers import (
     LADDERS,
@@ -55,10 +56,7 @@ CORRELATED: Final = 8
 CATEGORICAL: Final = 4
 BARE: Final = "Driftline without remedies"
 KINDS: Final = ("values", "categories", "errors")
-BEGIN: Final = "<!-- tables -->"
-END: Final = "<!-- end of tables -->"
 Figures = dict[str, Any]
-Rows = list[list[str]]
 Settings = Mapping[tuple[str, str], str | None]
 
 
@@ -250,24 +248,6 @@ def _told(watch: Watcher, runs: Sequence[Run]) -> tuple[float, str]:
 def _plainly(name: str) -> str:
     words = "".join(letter if letter.isalnum() else " " for letter in name.lower()).split()
     return "_".join(words)
-
-
-class Table(NamedTuple):
-    title: str
-    columns: list[str]
-    rows: Rows
-
-    def markdown(self) -> str:
-        lines = [self.columns, ["---", *["--:"] * (len(self.columns) - 1)], *self.rows]
-        return "\n".join([f"**{self.title}**", "", *[f"| {' | '.join(line)} |" for line in lines]])
-
-
-def write_page(page: Path, tables: Sequence[Table], command: str) -> None:
-    """Put the tables between the page's marks, with the command that made them."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    told = "\n\n".join([f"`{command}`", *[table.markdown() for table in tables]])
-    page.write_text(f"{before}{BEGIN}\n\n{told}\n\n{END}{after}")
 
 
 def _tables(

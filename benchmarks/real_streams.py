@@ -105,6 +105,7 @@ def _spec(
         ticks=Ticks(seconds=DAY_SECONDS, minimum_events=TICK),  # groups are cut by events here
         budget=Budget(false_alarms_per_million_events=10.0),
         trial=Trial(
+            alpha=0.05,
             cycle_seconds=0.0,
             minimum_pairs=2 * TICK,
             maximum_pairs=window,

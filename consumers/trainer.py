@@ -184,6 +184,7 @@ class Trainer:
                 "retrain", model=command.model, run=run_id, verdict=run.verdict, reason=run.reason
             )
             self._say(run)  # again, for whoever ended it may have died before it was said
+            self._withdraw(run)
             return None
         log.info("retrain begun", model=command.model, run=run_id, attempt=run.attempts)
         erased = self._registry.erased(command.model)
@@ -226,12 +227,19 @@ class Trainer:
             artefact_digest=fitted.artefact_digest,
             profile_digest=fitted.profile_digest,
         )
-        self.fits[verdict] += 1
-        model = retrain.command.model
-        log.info("retrain ended", model=model, run=retrain.run_id, verdict=verdict, reason=reason)
         ended = self._registry.run(retrain.run_id)
-        if ended is not None:
-            self._say(ended)
+        if ended is None:
+            return
+        self.fits[ended.verdict] += 1
+        log.info(
+            "retrain ended",
+            model=ended.model,
+            run=ended.run_id,
+            verdict=ended.verdict,
+            reason=ended.reason,
+        )
+        self._say(ended)
+        self._withdraw(ended)
 
     def _say(self, run: Run) -> None:
         """An alert, if this run came to nothing or ends those that did."""
@@ -261,6 +269,16 @@ class Trainer:
             reason=f"run {retrain.run_id}: {command.reason}",
         )
         return "" if outcome.applied else f"version {version} does not challenge: {outcome.reason}"
+
+    def _withdraw(self, run: Run) -> None:
+        """A run may be cancelled after its version has begun to challenge: then that ends, too."""
+        live = self._registry.live(run.model)
+        if run.verdict != "cancelled" or live is None:
+            return
+        for version in self._registry.versions(run.model):
+            if version.run_id == run.run_id and version.version in live.challengers:
+                reason = f"run {run.run_id} was {run.reason}"
+                self._registry.reject(run.model, version.version, who=WHO, reason=reason)
 
     def _drop(self, which: Callable[[Retrain], bool]) -> None:
         for retrain, fit in list(self._fitting):

@@ -94,6 +94,24 @@ def correct(spec: ModelSpec, outputs: Floats, labels: Floats) -> NDArray[np.bool
     return np.equal(likeliest, labels.astype(np.intp))
 
 
+def off(spec: ModelSpec, outputs: Floats, labels: Floats, scales: Floats) -> Floats:
+    """How far certainty is from being right, in [-1, 1]; of a calibrated version 0 on average.
+
+    Classification: the probability of the likeliest class - whether it is the label, so that
+    overconfidence is positive. Regression: the signed error, cut at the scale of the loss.
+
+    Args:
+        scales: shape (n,), of the bounded loss.
+    """
+    if spec.task == "regression":
+        return np.clip((outputs[:, 0] - labels) / scales, -1.0, 1.0)
+    if spec.task == "binary":
+        certainty = np.maximum(outputs[:, 0], 1.0 - outputs[:, 0])
+    else:
+        certainty = outputs.max(axis=1)
+    return np.clip(certainty, 0.0, 1.0) - correct(spec, outputs, labels)
+
+
 def measures(spec: ModelSpec, outputs: Floats, labels: Floats, scale: float) -> dict[str, Floats]:
     """All measures of each event by name, shape (n,) each: the names of `SummaryComputed.sums`.
 

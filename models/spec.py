@@ -96,8 +96,18 @@ class Tolerances(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Trial(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Champion against challenger on the same labelled events (bounded loss)."""
 
-    alpha: Probability = 0.05
+    alpha: Probability = 0.01  # chance that one is promoted which is no better
     margin: NotNegative = 0.02  # "not worse by" when the champion is harmed
+    # Guard rails, whatever it does on the whole. In a segment that makes up this share of the
+    # reference it must be shown to be not worse by this margin; None: segments guard nothing.
+    segment_margin: NotNegative | None = 0.02
+    segment_share: Probability = 0.1
+    # So much further off than the champion its certainty may be (see `stream.core.guards`).
+    calibration_margin: NotNegative | None = 0.05
+    # Slow is what takes longer than this at p99 to predict a batch, and this many times longer than
+    # the champion on the same batches.
+    latency_p99_ms: Positive | None = 50.0
+    latency_factor: Annotated[float, Meta(ge=1)] = 2.0
     minimum_pairs: Annotated[int, Meta(ge=1)] = 200
     maximum_pairs: Annotated[int, Meta(ge=1)] = 20_000
     cycle_seconds: NotNegative = 7 * DAY_SECONDS  # judged at whole business cycles; 0 = at any tick

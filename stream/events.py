@@ -99,6 +99,8 @@ class Pairs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The summarised version against a shadow version on the same labelled events.
 
     D = bounded loss of the summarised version - that of the shadow; positive: shadow better.
+    Off, in [-1, 1], is how far a version's certainty is from how often it is right: the probability
+    of what it holds likeliest - whether that is so; of a regression, its error by the loss's scale.
     """
 
     n: Count = 0
@@ -106,9 +108,13 @@ class Pairs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     d_squares: Sum = 0
     losses: Sum = 0  # unbounded loss of the summarised version
     shadow_losses: Sum = 0  # unbounded loss of the shadow
+    off: Sum = 0
+    off_squares: Sum = 0
+    shadow_off: Sum = 0
+    shadow_off_squares: Sum = 0
 
     def __post_init__(self) -> None:
-        _check_sums((self.d_sum, self.d_squares, self.losses, self.shadow_losses))
+        _check_sums(tuple(msgspec.structs.asdict(self).values()))
 
 
 class Outcomes(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -150,6 +156,9 @@ class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     bets: list[Count] = []  # labels by bounded-loss bin, LOSS_BINS of them
     judged: dict[str, list[Count]] = {}  # the same of those that came by the judging age, by strata
     pairs: dict[str, Pairs] = {}  # shadow version -> outcomes
+    #: version -> how long the batch took in which it predicted: floor(4 log2(us + 1)) -> requests.
+    #: Score says so where versions are compared, in the tick of the request's timestamp.
+    latencies: dict[str, dict[str, Count]] = {}
     delays: dict[str, Count] = {}  # label delay: floor(log2(seconds + 1)) -> count
     counters: dict[
         str, Signed

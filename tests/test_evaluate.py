@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -118,6 +119,33 @@ def test_a_forced_bad_champion_is_rolled_back_and_not_retrained() -> None:
     assert rollback.evidence["shadow_loss"] < rollback.evidence["champion_loss"]  # type: ignore[operator]
     world.days(60)
     assert world.commands == ["rollback"]
+
+
+@pytest.mark.parametrize("retrain", [False, True])
+def test_versions_that_are_better_in_turn_for_10_000_events_do_not_make_the_champion_flap(
+    *, retrain: bool
+) -> None:
+    """Odd versions are good for three weeks, then even ones: nothing that is live stays good."""
+    world = World(policy=msgspec.structs.replace(SPEC.policy, retrain=retrain))
+    world.days(30)
+    world.trainer.newest = 2
+    world.trainer.promote(2)
+    champions = [1, 2]
+    for day in range(10_000 // 24 + 1):
+        odd = day // 21 % 2 == 0
+        world.days(1, **{f"v{v}": 0.05 if v % 2 == odd else 0.5 for v in range(1, 60)})
+        champion = world.trainer.lifecycle.champion
+        if champion != champions[-1] and champion is not None:
+            champions.append(champion)
+    rollbacks = [f for f in world.log if isinstance(f, Command) and f.kind == "rollback"]
+    waits_ms = [after.issued_ms - before.issued_ms for before, after in pairwise(rollbacks)]
+    assert all(wait_ms >= 7 * DAY_MS for wait_ms in waits_ms)
+    gone = [before for before, after in pairwise(champions) if after < before]
+    assert all(champions.count(version) == 1 for version in gone)  # it does not come back
+    if retrain:
+        assert 2 < len(champions) <= 2 + 2 * (10_000 // 24 // 14 + 1)  # one fit in two weeks
+    else:
+        assert (champions, world.commands) == ([1, 2, 1], ["rollback"])
 
 
 def test_a_pinned_champion_is_not_rolled_back_but_alerted_about() -> None:

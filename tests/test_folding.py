@@ -16,6 +16,7 @@ from stream.core.folding import FEW, Labelled, Made, fold_labels, fold_predictio
 from stream.core.joining import Joined
 from stream.core.packing import Kind, kind_of
 from stream.core.sources import Segment, Source
+from stream.core.ticks import added_pairs
 from stream.events import SummaryComputed
 from tests.monitoring import SPEC, reference
 
@@ -87,6 +88,28 @@ def test_models_are_judged_each_by_its_own_scale_and_shadows() -> None:
     one, other = [delta for delta in deltas.take(0) if not delta.segment]
     assert (one.sums["loss"], other.sums["loss"]) == (173_287, 693_147)
     assert (list(one.pairs), list(other.pairs)) == ([], ["9"])
+
+
+def test_pairs_of_segments_add_up_to_those_of_all() -> None:
+    rows: list[Row] = [(3.0, "a"), (3.0, "b"), (3.0, "b")]
+    labelled = [
+        Labelled(
+            SOURCE, Joined(str(i), SOURCE.kind, 0, 0, 0, 0, SOURCE.codes(row), values, 1.0, 1.0)
+        )
+        for i, row in enumerate(rows)
+        for values in [(0.5, 0.9, 0.1 * (i + 1))]
+    ]
+    deltas = Deltas()
+    fold_labels(labelled, deltas)
+    pairs = {delta.segment: delta.pairs for delta in deltas.take(0) if delta.pairs}
+    assert {name: part["3"].n for name, part in pairs.items()} == {"": 3, "plan=a": 1, "plan=b": 2}
+    assert pairs[""] == {
+        version: added_pairs(pairs["plan=a"][version], pairs["plan=b"][version])
+        for version in ("2", "3")
+    }
+    # A certainty of 0.9 on what came true is off by -0.1; one of 0.9 on what did not, by 0.9.
+    assert (pairs["plan=a"]["2"].off, pairs["plan=a"]["2"].shadow_off) == (-500_000, -100_000)
+    assert pairs["plan=a"]["3"].shadow_off == 900_000
 
 
 @pytest.mark.parametrize("together", [True, False])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from consumers.fitting import Fitted, Job
 from consumers.gate import decode
 from consumers.places import Delivered, Place, Span
 from consumers.trainer import LOOK_SECONDS, Trainer
-from models.registry import Registry
+from models.registry import Outcome, Registry
 from stream.core.processor import Record
 from stream.envelope import write
 from stream.errors import Refused
@@ -290,6 +291,38 @@ def test_a_fit_that_ends_just_after_it_was_cancelled_yields_no_version(log: Log)
     assert live(log) == (1, [])
     assert len(log.registry.versions("churn")) == 1
     assert not log.registry.cancel_run(1, who="ada")
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_run_that_is_cancelled_while_it_proposes_leaves_no_challenger(
+    log: Log, monkeypatch: pytest.MonkeyPatch, *, dies: bool
+) -> None:
+    """Also if the trainer dies before it sees that: the next one takes the version back."""
+    trainer, challenge = log.trainer(), log.registry.challenge
+
+    def cancelled(*args: Any, **audit: Any) -> Outcome:
+        outcome = challenge(*args, **audit)
+        log.registry.cancel_run(1, who="ada")
+        if dies:
+            raise KeyboardInterrupt
+        return outcome
+
+    retrain = command(log, "retrain")
+    log.deliver(trainer, retrain)
+    log.fits[0].result = ACCEPTED
+    monkeypatch.setattr(log.registry, "challenge", cancelled)
+    if dies:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.collect()
+        assert live(log) == (1, [2])
+        assert log.deliver(log.trainer(), retrain)
+    else:
+        assert trainer.collect() == [Place(0, 0)]
+
+    assert live(log) == (1, [])
+    assert log.registry.runs("churn")[0].verdict == "cancelled"
+    newest = log.registry.history("churn")[-1]
+    assert (newest.action, newest.reason) == ("reject", "run 1 was cancelled by ada")
 
 
 def test_a_retrain_of_an_unknown_model_is_done_and_leaves_no_run(log: Log) -> None:

@@ -63,6 +63,7 @@ BIKES = ModelSpec(
     labels=Labels(horizon_seconds=2 * DAY_SECONDS, correction_horizon_seconds=DAY_SECONDS),
     ticks=Ticks(seconds=DAY_SECONDS, allowed_lateness_seconds=HOUR_SECONDS, minimum_events=24),
     trial=Trial(
+        alpha=0.05,  # a year's replay has too few hours to be surer
         minimum_pairs=150,  # less than a week of hours: the first whole week may decide
         maximum_pairs=90 * 24,
         cycle_seconds=7 * DAY_SECONDS,  # a city's business cycle is its week
@@ -96,6 +97,7 @@ FLIGHTS = ModelSpec(
         seconds=6 * HOUR_SECONDS, allowed_lateness_seconds=HOUR_SECONDS, minimum_events=200
     ),
     trial=Trial(
+        alpha=0.05,
         minimum_pairs=2000,
         maximum_pairs=30_000,
         cycle_seconds=7 * DAY_SECONDS,

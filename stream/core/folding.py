@@ -231,7 +231,7 @@ def _count_labels(
 
 
 def _pair(first: Sequence[Labelled], judged: _Judged, groups: Groups, deltas: Deltas) -> None:
-    """The version against each of its shadows, in places that are all."""
+    """The version against each of its shadows, in all and in each segment."""
     beside = [
         (i, version, at)
         for i, one in enumerate(first)
@@ -239,23 +239,49 @@ def _pair(first: Sequence[Labelled], judged: _Judged, groups: Groups, deltas: De
     ]
     if not beside:
         return
-    k = judged.outputs.shape[1]
+    spec, k = first[0].source.spec, judged.outputs.shape[1]
     who = np.array([i for i, _, _ in beside])
     outputs = np.array([first[i].joined.values[at * k : (at + 1) * k] for i, _, at in beside])
-    labels, scales, own = judged.labels[who], judged.scales[who], judged.losses[who]
-    shadow = losses.losses(first[0].source.spec, outputs, labels)
+    own, labels, scales = judged.losses[who], judged.labels[who], judged.scales[who]
+    shadow = losses.losses(spec, outputs, labels)
     difference = _bounded(own, scales) - _bounded(shadow, scales)
-    index: dict[tuple[int, int], int] = {}
-    keys = zip(groups.whole[who].tolist(), [version for _, version, _ in beside], strict=True)
-    of = np.array([index.setdefault(key, len(index)) for key in keys])
-    columns = (difference, difference**2, own, shadow)
-    totals = zip(*[sums_by(of, micro(column), len(index)) for column in columns], strict=True)
-    counts = np.bincount(of).tolist()
-    for (place, version), n, (d_sum, d_squares, mine, theirs) in zip(
-        index, counts, totals, strict=True
-    ):
-        pairs = Pairs(n=n, d_sum=d_sum, d_squares=d_squares, losses=mine, shadow_losses=theirs)
-        add_pairs(deltas.at(groups.places[place]).pairs, str(version), pairs)
+    mine = losses.off(spec, judged.outputs[who], labels, scales)
+    theirs = losses.off(spec, outputs, labels, scales)
+    columns = {
+        "d_sum": difference,
+        "d_squares": difference**2,
+        "losses": own,
+        "shadow_losses": shadow,
+        "off": mine,
+        "off_squares": mine**2,
+        "shadow_off": theirs,
+        "shadow_off_squares": theirs**2,
+    }
+    versions, which = np.unique([version for _, version, _ in beside], return_inverse=True)
+    places, rows = _repeated(groups, who)
+    found, of = np.unique(places * len(versions) + which[rows], return_inverse=True)
+    sums = [sums_by(of, micro(column)[rows], len(found)) for column in columns.values()]
+    totals = zip(np.bincount(of).tolist(), *sums, strict=True)
+    for cell, total in zip(found.tolist(), totals, strict=True):
+        place, version = divmod(cell, len(versions))
+        pairs = Pairs(**dict(zip(("n", *columns), total, strict=True)))
+        add_pairs(deltas.at(groups.places[place]).pairs, str(versions[version]), pairs)
+
+
+def _repeated(groups: Groups, events: Ints) -> tuple[Ints, Ints]:
+    """Rows, each of one of the groups' events, in all places of their events.
+
+    Args:
+        events: of the rows, ascending.
+
+    Returns:
+        indices of places, and of the row that belongs there.
+    """
+    starts = np.searchsorted(events, groups.who, side="left")
+    counts = np.searchsorted(events, groups.who, side="right") - starts
+    firsts = np.repeat(np.cumsum(counts) - counts, counts)
+    rows = np.arange(counts.sum()) - firsts + np.repeat(starts, counts)
+    return np.repeat(groups.of, counts), rows
 
 
 def delay_bin(delays_ms: Ints) -> Ints:

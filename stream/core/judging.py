@@ -178,7 +178,13 @@ def _judge_challengers(case: Case) -> Iterator[Fact]:
         state = case.verdicts.trials.get(version)
         if state is not None and version != case.lifecycle.previous:
             judgements.append(
-                trials.judge_challenger(version, state, case.lifecycle.spec.trial, harmed=harmed)
+                trials.judge_challenger(
+                    version,
+                    state,
+                    case.lifecycle.spec.trial,
+                    harmed=harmed,
+                    segments=case.kit.guarded,
+                )
             )
     found = [judgement for judgement in judgements if judgement is not None]
     found.sort(key=lambda j: (j.kind != "promote", -float(str(j.evidence["e_value"])), j.version))

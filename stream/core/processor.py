@@ -7,7 +7,7 @@ Nothing here or in a processor reads a clock, draws a random number, or does I/O
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol, overload
 
@@ -141,6 +141,9 @@ class Context(NamedTuple):
     partition: int
     partitions: Mapping[str, int]  # partition counts by entity, of the stage's inputs and outputs
     settings: CoreSettings
+    #: Seconds that pass, to say how long predicting takes: an observation, which nothing of the
+    #: state or of what is decided here depends on. None: nobody is timed.
+    stopwatch: Callable[[], float] | None = None
 
 
 class CoreSettings(NamedTuple):

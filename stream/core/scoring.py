@@ -22,6 +22,7 @@ from stream.core.partitioning import partitions_of
 from stream.core.processor import Batch, Context, Fleet, LiveModel, Output, Parts, Record
 from stream.core.refusals import Refusals
 from stream.core.scored import Columns, Said, encoded
+from stream.core.timings import Timings
 from stream.errors import Refused
 
 _ENTITY = "requests"
@@ -39,6 +40,7 @@ class ScoreProcessor:
         self._count = context.partitions["predictions"]
         self._parking = Parking(context.settings.unknown_model_wait_ms)
         self._refusals = Refusals()
+        self._timings = Timings(context)
         self._summaries = context.partitions.get("summaries", 1)
         self._fleet: Fleet = {}
         self._generations: dict[str, int] = {}
@@ -57,7 +59,8 @@ class ScoreProcessor:
         outputs = self._retry(fleet)
         expired = self._parking.expired(clock_ms)
         outputs += [self._refuse(parked.record, parked.refused) for parked in expired]
-        return [*outputs, *self._refusals.told(self._partition, self._summaries)]
+        outputs += self._refusals.told(self._partition, self._summaries)
+        return [*outputs, *self._timings.told(clock_ms)]
 
     def changes(self, *, complete: bool) -> Parts:
         return self._parking.changes(complete=complete)
@@ -129,9 +132,14 @@ class ScoreProcessor:
         self._generations[lifecycle.model] = lifecycle.generation
         if lifecycle.champion is None:
             raise ValueError(f"{lifecycle.model!r} has no champion; decode() parks such requests")
-        rows = events.rows
+        rows, timings = events.rows, self._timings
+        timings.begin(live, events)
         said = _outputs(live, lifecycle.champion, rows)
-        shadows = {str(v): self._shadow(live, v, rows) for v in lifecycle.shadows}
+        timings.end(lifecycle.champion)
+        shadows = {}
+        for version in lifecycle.shadows:
+            shadows[str(version)] = self._shadow(live, version, rows)
+            timings.end(version)
         columns = Columns(
             events.records.offsets,
             events.times_ms,

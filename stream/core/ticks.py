@@ -29,7 +29,8 @@ class Tick(Struct, omit_defaults=True):
     estimates: list[int] = []  # predictions by bin of the estimator; last: outside
     refused: dict[str, int] = {}  # dead letters by "<entity>:<reason>"
     offsets: Offsets = {}  # where all this came from
-    segments: dict[str, Tick] = {}  # predictions and bets of each
+    segments: dict[str, Tick] = {}  # predictions, bets and pairs of each
+    latencies: dict[str, dict[str, int]] = {}  # as in `SummaryComputed`
 
     @property
     def labels(self) -> int:
@@ -56,6 +57,8 @@ class Tick(Struct, omit_defaults=True):
         add_up(self.judged, more.judged)
         for version, pairs in more.pairs.items():
             self.pairs[version] = added_pairs(self.pairs.get(version, Pairs()), pairs)
+        for version, counts in more.latencies.items():
+            add_counts(self.latencies.setdefault(version, {}), counts)
         add_counts(self.refused, refused_in(more))
         if more.offsets:
             self.offsets = hull(self.offsets, more.offsets)
@@ -90,7 +93,7 @@ class Pending(Struct, omit_defaults=True):
             the number of the tick that it counts in; None if in none.
         """
         late = delta.tick < closed
-        arrived = delta.bets or delta.judged or delta.pairs or refused_in(delta)
+        arrived = delta.bets or delta.judged or delta.pairs or delta.latencies or refused_in(delta)
         if not (arrived or (delta.predictions and not late)):
             return None
         number = max(delta.tick, closed)
@@ -189,6 +192,10 @@ def added_pairs(one: Pairs, other: Pairs) -> Pairs:
         d_squares=one.d_squares + other.d_squares,
         losses=one.losses + other.losses,
         shadow_losses=one.shadow_losses + other.shadow_losses,
+        off=one.off + other.off,
+        off_squares=one.off_squares + other.off_squares,
+        shadow_off=one.shadow_off + other.shadow_off,
+        shadow_off_squares=one.shadow_off_squares + other.shadow_off_squares,
     )
 
 

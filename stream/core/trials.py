@@ -1,23 +1,27 @@
 """Paired trials: the champion against its shadows on the same labelled events.
 
 A challenger goes live when it is proven better, or when the champion is harmed and it is proven not
-worse by more than the margin. A new champion on probation goes back when the previous version is
-proven better. D = bounded loss of the champion - that of the shadow, so positive speaks for the
-shadow; the tests may be looked at after every group (`trial.PairedTest`).
+worse by more than the margin; and, either way, only if it breaks no guard rail (`guards`). A new
+champion on probation goes back when the previous version is proven better. D = bounded loss of the
+champion - that of the shadow, so positive speaks for the shadow; the tests may be looked at after
+every group (`trial.PairedTest`).
 """
 
 from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from models.spec import Trial
+from stream.core import guards
+from stream.core.guards import Finding, Guarded, Guards
 from stream.core.ticks import Group, added_pairs
 from stream.core.trial import PairedTest
 from stream.events import MICRO, LifecycleChanged, Pairs
 
 Name = Literal["better", "not worse", "not better", "worse", "worse than before"]
+NOBODY: Final[Guarded] = {}
 TESTS: Final[tuple[Name, ...]] = ("better", "not worse", "not better", "worse", "worse than before")
 
 
@@ -29,6 +33,7 @@ class TrialState(Struct, omit_defaults=True):
     cycles: int = 0  # whole business cycles that were judged
     totals: Pairs = Pairs()
     tests: dict[str, list[float]] = {}
+    guards: Guards = field(default_factory=Guards)
 
 
 class Judgement(NamedTuple):
@@ -54,33 +59,56 @@ def observe(trials: dict[int, TrialState], lifecycle: LifecycleChanged, group: G
             paired = read_test(state, spec, test)
             paired.update(pairs.n, pairs.d_sum / MICRO, pairs.d_squares / MICRO)
             state.tests[test] = paired.snapshot()
+        state.guards.observe(lifecycle.champion or 0, version, group)
 
 
 def judge_challenger(
-    version: int, state: TrialState, spec: Trial, *, harmed: bool
+    version: int, state: TrialState, spec: Trial, *, harmed: bool, segments: Guarded = NOBODY
 ) -> Judgement | None:
     """Promote, reject, or wait: asked after each group, answered at whole business cycles only.
 
     A business that is good for one version on weekdays and for another on weekends would otherwise
     promote whichever is asked about at the right time.
+
+    Args:
+        segments: that are guarded.
     """
-    if not _at_whole_cycle(state, spec) or state.totals.n < spec.minimum_pairs:
+    if not _at_whole_cycle(state, spec) or state.guards.n < spec.minimum_pairs:
         return None
+    found = guards.judge(state.guards, spec, segments)
+    kind, reason, test = _decided(state, spec, found, harmed=harmed)
+    if kind == "wait":
+        return None
+    judgement = _judgement(kind, version, reason, state, spec, test)
+    judgement.evidence["guards"] = guards.evidence(state.guards, spec, segments)
+    return judgement
+
+
+def _decided(
+    state: TrialState, spec: Trial, found: Finding, *, harmed: bool
+) -> tuple[Literal["promote", "reject", "wait"], str, Name]:
+    """What is to happen, why, and the test that says so."""
     n = state.totals.n
-    if _proven(state, spec, "better"):
-        return _judgement("promote", version, "it does better", state, spec, "better")
-    if harmed and _proven(state, spec, "not worse"):
-        reason = f"the champion is harmed, and it is not worse by {spec.margin:g}"
-        return _judgement("promote", version, reason, state, spec, "not worse")
+    if found.broken:
+        return "reject", found.broken, "better"
+    if not found.unproven:
+        if _proven(state, spec, "better"):
+            return "promote", "it does better", "better"
+        if harmed and _proven(state, spec, "not worse"):
+            reason = f"the champion is harmed, and it is not worse by {spec.margin:g}"
+            return "promote", reason, "not worse"
     # Beside a harmed champion being no better is no fault, being worse is.
     futile: Name = "worse" if harmed else "not better"
     if _proven(state, spec, futile):
         reason = "it does worse" if harmed else f"it is not better by {spec.margin:g}"
-        return _judgement("reject", version, reason, state, spec, futile)
-    if n >= spec.maximum_pairs:
-        reason = f"not proven better after {n} labelled events"
-        return _judgement("reject", version, reason, state, spec, "better")
-    return None
+        return "reject", reason, futile
+    if n < spec.maximum_pairs:
+        return "wait", "", "better"
+    if _proven(state, spec, "better"):
+        where = ", ".join(found.unproven)
+        reason = f"not shown to be no worse where {where} after {n} labelled events"
+        return "reject", reason, "better"
+    return "reject", f"not proven better after {n} labelled events", "better"
 
 
 def judge_probation(version: int, state: TrialState, spec: Trial) -> Judgement | None:

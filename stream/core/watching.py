@@ -28,6 +28,7 @@ from stream.core.bets import (
     signal_recovery_table,
 )
 from stream.core.detector import Bank, Detector
+from stream.core.guards import guarded
 from stream.core.intervals import REFERENCE_RISK
 from stream.core.promises import allowance, promise
 from stream.core.risks import Counts, Risk
@@ -118,6 +119,7 @@ class Kit:
         self._shares = _shares(spec, self._places)
         self.promise = promise(spec, profile, signals=len(self.signals))
         self.expected = risks.expected(spec, profile)
+        self.guarded = guarded(spec, profile)
         self._risks = self._losses()
         self.advisors = Advisors(spec.detectors)
         self._recoveries: dict[str, tuple[object, BetTable]] = {}

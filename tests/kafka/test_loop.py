@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from consumers import proving
+from consumers.loop import RangeReader
 from consumers.relay import Relay
 from models.registry import Registry
 from stream.settings import Settings
@@ -230,7 +232,32 @@ def test_version_swaps_between_two_events(
     (alert,) = {data["alert_id"]: data for data in _alerts(settings)}.values()
     assert (alert["problem"], alert["verdict"]) == ("bad-artefact:3", "operation failed")
     assert after.champion == 3
+    _check_history(settings, registry, len(traffic.ids))
     print(seen)
+
+
+def _check_history(settings: Settings, registry: Registry, expected: int) -> None:
+    """What was live at any time, by the registry, is what served then, by the predictions.
+
+    But for the moments that a swap takes, and what follows a version that nobody can load.
+    """
+    with RangeReader(settings) as reader:
+        spans = reader.bounds("predictions")
+        made = list(proving.predictions(reader, SPEC.name, spans, settings.max_event_bytes))
+    proof = proving.prove(registry.history(SPEC.name), made)
+    assert len(made) == expected
+    assert (proof.contradictions, proof.elsewhere) == (0, 0)
+    by_version = {one.version: one for one in proof.served}
+    swap_ms = by_version[1].behind_ms
+    assert 0 < swap_ms < 30_000
+    assert by_version[2].behind_ms > 1_000  # version 3 was promoted, and never served
+    for one in made[::50]:
+        live = registry.live_at(SPEC.name, one.stamp_ms)
+        before = registry.live_at(SPEC.name, one.stamp_ms - swap_ms)
+        assert live is not None
+        assert before is not None
+        if live.champion != 3:
+            assert one.version in (live.champion, before.champion)
 
 
 def _until_scored(stages: Stages) -> None:
