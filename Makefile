@@ -3,7 +3,7 @@ SHELL := bash
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(shell command -v $(p))))
 BIN := .venv/bin
 READY := .venv/.ready
-SOURCES := stream models consumers tests benchmarks
+SOURCES := stream models consumers tests benchmarks examples
 UV := .cache/tools/bin/uv
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock" pyproject.toml

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -41,6 +41,11 @@ Resource = Literal["topic", "group", "transactional-id"]
 Operation = Literal["Read", "Write", "Describe", "Create", "DescribeConfigs", "AlterConfigs"]
 
 TIMEOUT_SECONDS = 15.0
+REFUSALS: Final = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,  # a topic that one may not see
+)
 PRINCIPAL: Final = "User:{prefix}-{service}"
 DEAD: Final = tuple(topic.entity for topic in TOPICS if topic.entity.endswith(".dlq"))
 
@@ -167,6 +172,61 @@ def _rules(
         yield "transactional-id", name, name.endswith("."), ("Write", "Describe")
 
 
+class Lack(NamedTuple):
+    """Operations that a service needs on a resource and this principal may not do."""
+
+    resource: Resource
+    name: str
+    operations: tuple[str, ...]
+
+
+def lacking(settings: Settings, service: str) -> list[Lack]:
+    """What whoever these settings log in as may not do of what a service must.
+
+    Topics and groups; the broker tells nobody about transactional ids.
+
+    Raises:
+        BrokerError: the broker does not answer.
+    """
+    admin = AdminClient(settings.client(), logger=log)
+    found = []
+    for resource, name, prefixed, operations in _rules(TABLE[service], settings.names):
+        names = [name]
+        if resource == "transactional-id":
+            continue
+        if prefixed:
+            names = [settings.names.topic(topic.entity) for topic in TOPICS]
+        for one in names:
+            allowed = _allowed(admin, resource, one)
+            missing = tuple(op for op in operations if _operation(op) not in allowed)
+            if missing:
+                found.append(Lack(resource, one, missing))
+    return found
+
+
+def _allowed(admin: Any, resource: Resource, name: str) -> set[AclOperation]:
+    """What this principal may do there; nothing where it may not even ask."""
+    asked: dict[str, Any] = {
+        "include_authorized_operations": True,
+        "request_timeout": TIMEOUT_SECONDS,
+    }
+    if resource == "topic":
+        [answer] = admin.describe_topics(TopicCollection([name]), **asked).values()
+    else:
+        [answer] = admin.describe_consumer_groups([name], **asked).values()
+    try:
+        return set(answer.result(timeout=TIMEOUT_SECONDS).authorized_operations or ())
+    except KafkaException as error:
+        if error.args[0].code() in REFUSALS:
+            return set()
+        raise BrokerError(f"{name}: {error.args[0].str()}") from error
+
+
+def _operation(name: str) -> AclOperation:
+    snake = {"DescribeConfigs": "DESCRIBE_CONFIGS", "AlterConfigs": "ALTER_CONFIGS"}
+    return AclOperation[snake.get(name, name.upper())]
+
+
 def commands(names: Names, principal: str = PRINCIPAL) -> Iterator[str]:
     """The table as lines for a shell: `$KAFKA_ACLS` is kafka-acls.sh with how to connect."""
     service = ""
@@ -188,7 +248,6 @@ def bindings(acls: list[Acl]) -> list[Any]:
         "group": ResourceType.GROUP,
         "transactional-id": ResourceType.TRANSACTIONAL_ID,
     }
-    snake = {"DescribeConfigs": "DESCRIBE_CONFIGS", "AlterConfigs": "ALTER_CONFIGS"}
     return [
         AclBinding(
             kinds[acl.resource],
@@ -196,7 +255,7 @@ def bindings(acls: list[Acl]) -> list[Any]:
             ResourcePatternType.PREFIXED if acl.prefixed else ResourcePatternType.LITERAL,
             acl.principal,
             "*",
-            AclOperation[snake.get(operation, operation.upper())],
+            _operation(operation),
             AclPermissionType.ALLOW,
         )
         for acl in acls

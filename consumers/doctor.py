@@ -1,18 +1,23 @@
-"""Looking for what would go wrong: broker, topics, retention, registry, artefacts."""
+"""Looking for what would go wrong: broker, topics, rights, clocks, registry, artefacts."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-from consumers import topics_admin
-from consumers.loop import BrokerError
+from consumers import acls, topics_admin
+from consumers.loop import BrokerError, RangeReader
 from consumers.status import published
 from models.artefacts import ArtefactError, fetch
+from models.database import now_ms
 from models.registry import LiveState, Registry, RegistryError
 from stream.errors import ConfigurationError
 from stream.settings import Settings
 from stream.topics import BY_ENTITY, INPUTS
+
+SKEW_SECONDS: Final = 2.0  # a record may take a second to come
+CLOCK_SECONDS: Final = 3.0  # within which monitor reports, if it runs
 
 
 class Check(NamedTuple):
@@ -23,13 +28,18 @@ class Check(NamedTuple):
     note: str = ""
 
 
-def examine(settings: Settings) -> list[Check]:
-    """Every check, in the order in which to repair things."""
+def examine(settings: Settings, service: str = "reader") -> list[Check]:
+    """Every check, in the order in which to repair things.
+
+    Args:
+        service: whose rights these settings are to have, by name in `acls.TABLE`.
+    """
     found, states = _live(settings)
     broker = list(_broker(settings))
-    answers = broker[0].state == "ok"
-    told = _told(settings, states) if answers else []
-    return [*broker, *found, *told, *_models(settings, states)]
+    if broker[0].state == "ok":
+        broker += [*_rights(settings, service), *_broker_clock(settings)]
+        found += _told(settings, states)
+    return [*broker, *found, *_models(settings, states)]
 
 
 def _broker(settings: Settings) -> Iterator[Check]:
@@ -62,6 +72,59 @@ def _joined(counts: dict[str, int]) -> Iterator[Check]:
             yield Check(name, "ok", f"{found.pop()} partitions each")
 
 
+def _rights(settings: Settings, service: str) -> Iterator[Check]:
+    """Whoever we log in as may do what the service must."""
+    what = f"rights of {service}"
+    if settings.embedded_broker:
+        yield Check(what, "skipped", "the embedded broker lets everybody do everything")
+        return
+    try:
+        found = acls.lacking(settings, service)
+    except BrokerError as error:
+        yield Check(what, "skipped", str(error))
+        return
+    for lack in found:
+        note = f"no {', '.join(lack.operations)} on {lack.resource} {lack.name}"
+        yield Check(what, "bad", f"{note}; `driftline topics acls` lists the rights")
+    if not found:
+        yield Check(what, "ok", "on topics and groups; transactional ids cannot be asked about")
+
+
+def _broker_clock(settings: Settings) -> Iterator[Check]:
+    """By the stamp of a record that comes just now: monitor reports several times a second."""
+    what = "clock of the broker"
+    if settings.embedded_broker or settings.clock == "event":
+        yield Check(what, "skipped", "the broker stamps nothing here")
+        return
+    deadline = time.monotonic() + CLOCK_SECONDS
+    try:
+        with RangeReader(settings) as reader:
+            ends = [span._replace(start=span.end) for span in reader.bounds("summaries")]
+            came = reader.follow_from({"summaries": ends}, lambda: time.monotonic() > deadline)
+            stamp_ms = next((one.record.timestamp_ms for _, one in came), None)
+    except (BrokerError, ConfigurationError) as error:
+        yield Check(what, "skipped", str(error))
+        return
+    if stamp_ms is None:
+        yield Check(what, "skipped", "no record came to tell it; start `driftline worker`")
+    else:
+        yield compared(what, stamp_ms, now_ms())
+
+
+def compared(what: str, theirs_ms: int, ours_ms: int) -> Check:
+    """
+    >>> compared("clock", 10_000, 9_000)
+    Check(what='clock', state='ok', note='1.0 s ahead of this machine')
+    >>> compared("clock", 10_000, 15_000).state
+    'bad'
+    """
+    apart = (theirs_ms - ours_ms) / 1000
+    note = f"{abs(apart):.1f} s {'ahead of' if apart > 0 else 'behind'} this machine"
+    if abs(apart) <= SKEW_SECONDS:
+        return Check(what, "ok", note)
+    return Check(what, "bad", f"{note}: delays and times of what happened are wrong; run NTP")
+
+
 def _live(settings: Settings) -> tuple[list[Check], list[LiveState]]:
     try:
         with Registry(settings.registry_url) as registry:
@@ -72,7 +135,11 @@ def _live(settings: Settings) -> tuple[list[Check], list[LiveState]]:
             pending = len(registry.outbox_pending(1000))
             note = f"{pending} changes wait to be published; start a trainer" if pending else ""
             outbox = Check("outbox", "bad" if pending else "ok", note)
-            return [Check("registry", "ok", health.url), outbox], registry.models()
+            told_ms = registry.clock_ms()
+            clock = (
+                [] if told_ms is None else [compared("clock of the registry", told_ms, now_ms())]
+            )
+            return [Check("registry", "ok", health.url), *clock, outbox], registry.models()
     except RegistryError as error:
         return [Check("registry", "bad", str(error))], []
 

@@ -85,6 +85,13 @@ class Database:
         """`sqlite` or `postgresql`."""
         return str(self._engine.dialect.name)
 
+    def clock_ms(self) -> int | None:
+        """The time by the database server's clock; None: it is a file, and has none."""
+        if self.dialect == "sqlite":
+            return None
+        asked = text("SELECT extract(epoch FROM clock_timestamp()) * 1000")
+        return int(self.read(lambda connection: connection.execute(asked).scalar_one()))
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -178,6 +185,10 @@ class Door:
     def ping(self) -> Health:
         """Reach the database and read its schema revision."""
         return self._database.health()
+
+    def clock_ms(self) -> int | None:
+        """The time by the database server's clock; None: SQLite, a file on this machine."""
+        return self._database.clock_ms()
 
     def wait(self, timeout_seconds: float = 30.0) -> Health:
         """Wait until the database answers and has this program's schema.

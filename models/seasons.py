@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,18 +63,6 @@ class Calendar:
         ticks, of = np.unique(times_ms // self._tick_ms, return_inverse=True)
         each = [self.cell(season, tick * self._tick_ms) for tick in ticks.tolist()]
         return np.array(each, dtype=np.int64)[of]
-
-
-def is_time_zone(name: str) -> bool:
-    """
-    >>> is_time_zone("Europe/London"), is_time_zone("Middle/Earth")
-    (True, False)
-    """
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return False
-    return True
 
 
 @lru_cache(maxsize=4096)

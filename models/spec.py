@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Final, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta, Struct
-
-from models.seasons import is_time_zone
 
 Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 Positive = Annotated[float, Meta(gt=0)]
@@ -299,3 +298,15 @@ def read_spec(text: bytes | str, *, toml: bool = False) -> ModelSpec:
 
 def model_name_is_valid(name: str) -> bool:
     return len(name) <= 100 and re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name) is not None
+
+
+def is_time_zone(name: str) -> bool:
+    """
+    >>> is_time_zone("Europe/London"), is_time_zone("Middle/Earth")
+    (True, False)
+    """
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from consumers.commands.common import model_names
 from models.registry import Registry
 from tests.commands import SPEC, registry_here, run, settle_in
 from tests.registries import register
@@ -20,6 +21,7 @@ COMMANDS = [
     [],
     *([name] for name in ("demo", "worker", "trainer", "migrate", "publish", "tail", "status")),
     ["doctor"],
+    ["top"],
     ["erase"],
     *(["topics", name] for name in ("acls", "apply", "list")),
     *(["models", name] for name in ("add", "list", "show", "history", "live-at", "republish")),
@@ -65,10 +67,44 @@ def test_help_costs_half_a_second_of_cpu_at_most() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    heavy = "{'numpy', 'sklearn', 'sqlalchemy', 'confluent_kafka', 'pydantic_settings', 'rich'}"
+    heavy = {"numpy", "scipy", "sklearn", "river", "faust", "aiokafka", "sqlalchemy", "alembic"}
+    heavy |= {"confluent_kafka", "pydantic_settings", "fastapi", "matplotlib", "rich"}
     program = f"import sys, consumers.cli; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
     assert done.stdout.strip() == b"[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("driftline mod", ["models"]),
+        ("driftline models pr", ["promote"]),
+        ("driftline tail al", ["alerts"]),
+        ("driftline models show ch", ["churn"]),
+        ("driftline status --ch", ["--check"]),
+    ],
+)
+def test_the_shell_completes_commands_options_streams_and_models(
+    words: str, completed: list[str], registry: Registry
+) -> None:
+    """What `driftline --install-completion` puts into a shell asks the command so."""
+    done = subprocess.run(
+        [Path(sys.executable).parent / "driftline"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "_DRIFTLINE_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        },
+    )
+    assert done.stdout.split() == completed
+
+
+def test_without_a_registry_no_model_is_completed() -> None:
+    assert model_names("ch") == []
 
 
 @pytest.mark.parametrize(
@@ -78,6 +114,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["models", "list"], 2, "run `driftline migrate`"),
         (["topics", "list"], 1, "name another with --bootstrap"),
         (["worker", "--stages", "score,bake"], 2, "score, monitor, evaluate"),
+        (["doctor", "--as", "king"], 2, "name one of score"),
         (["tail", "gossip"], 2, "no stream 'gossip'"),
         (["models", "add", "missing.toml"], 2, "does not exist"),
         (["publish", "gossip", "x.csv", "--model", "m"], 2, "does not exist"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from consumers import relay
+from consumers.commands import health
 from consumers.demo.embedded import EmbeddedBroker
 from consumers.loop import RangeReader
 from consumers.producing import Publisher
@@ -245,3 +246,23 @@ def test_a_monitor_that_says_nothing_is_stale_and_a_breach(
     result = run("status", "--check")
     assert (result.exit_code, "nothing of partitions 1: stale" in result.stderr) == (3, True)
     assert "stale" in run("status").stdout
+
+
+def test_top_off_a_terminal_is_one_picture(registry: Registry, kafka: Settings) -> None:
+    """Or one JSON object; while nobody answers it says so."""
+    relay.Relay(registry, kafka).pump()
+    send_alert(kafka, "open")
+    shown = run("top")
+    assert shown.exit_code == 0, shown.output
+    assert "✗ harmed" in shown.stdout
+    assert "churn: does worse" in shown.stdout
+    told = json.loads(run("top", "--json", "--seconds", "1").stdout)
+    assert [(row["model"], row["state"]) for row in told["models"]] == [("churn", "harmed")]
+
+
+def test_top_says_when_nobody_answers(kafka: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "ANSWER_SECONDS", 1)
+    monkeypatch.setenv("DRIFTLINE_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    result = run("top", "--once")
+    assert result.exit_code == 1
+    assert "error: " in result.stderr

@@ -94,12 +94,14 @@ def show(alert_id: AlertId, *, json: Json = False) -> None:
 
 
 @app.command()
-def acknowledge(alert_id: AlertId, note: Note = "", wait: Wait = 10.0) -> None:
+def acknowledge(
+    alert_id: AlertId, note: Note = "", wait: Wait = 10.0, *, json: Json = False
+) -> None:
     """Say that somebody sees to it. It stays until it is over.
 
     Example: driftline alerts acknowledge 1cec68282d10 --note "looking at the feed"
     """
-    _handle(alert_id, "acknowledge", note, None, wait)
+    _handle(alert_id, "acknowledge", note, None, wait, json=json)
 
 
 @app.command()
@@ -108,6 +110,8 @@ def snooze(
     duration: Annotated[str, typer.Option("--for", help="30m, 12h, 2d: in event time.")] = "1d",
     note: Note = "",
     wait: Wait = 10.0,
+    *,
+    json: Json = False,
 ) -> None:
     """Be quiet about it for a while; then it is open again, if it still is.
 
@@ -120,25 +124,25 @@ def snooze(
     except ValueError as error:
         say(f"error: --for {duration}: {error}")
         raise typer.Exit(USAGE) from None
-    _handle(alert_id, "snooze", note, seconds, wait)
+    _handle(alert_id, "snooze", note, seconds, wait, json=json)
 
 
 @app.command()
-def resolve(alert_id: AlertId, note: Note = "", wait: Wait = 10.0) -> None:
+def resolve(alert_id: AlertId, note: Note = "", wait: Wait = 10.0, *, json: Json = False) -> None:
     """Say that it is over. Should it not be, it comes back.
 
     Example: driftline alerts resolve 1cec68282d10 --note "the feed was mended"
     """
-    _handle(alert_id, "resolve", note, None, wait)
+    _handle(alert_id, "resolve", note, None, wait, json=json)
 
 
 @app.command()
-def reopen(alert_id: AlertId, note: Note = "", wait: Wait = 10.0) -> None:
+def reopen(alert_id: AlertId, note: Note = "", wait: Wait = 10.0, *, json: Json = False) -> None:
     """Take back that it was acknowledged or snoozed.
 
     Example: driftline alerts reopen 1cec68282d10
     """
-    _handle(alert_id, "reopen", note, None, wait)
+    _handle(alert_id, "reopen", note, None, wait, json=json)
 
 
 def state(alert: Alert) -> str:
@@ -167,6 +171,8 @@ def _handle(
     note: str,
     seconds: float | None,
     wait: float,
+    *,
+    json: bool,
 ) -> None:
     from consumers.alerting import handle, refusal
 
@@ -178,6 +184,8 @@ def _handle(
     done = handle(
         load_settings(), alert, kind, who=who(), note=note, seconds=seconds, wait_seconds=wait
     )
+    if json:
+        print_json(done)
     if done is not None:
         say(f"{done.alert_id[:12]} is {state(done)}")
     elif wait:

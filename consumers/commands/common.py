@@ -22,7 +22,24 @@ OK, FAILURE, USAGE, BREACH, INTERRUPTED = 0, 1, 2, 3, 130
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Model = Annotated[str, typer.Argument(help="The model's name.", show_default=False)]
+
+
+def model_names(begun: str) -> list[str]:
+    """For the shell to complete: models that begin so; none where the registry does not answer."""
+    from models.database import RegistryError
+    from stream.errors import DriftlineError
+
+    try:
+        with registry(load_settings()) as opened:
+            return [state.model for state in opened.models() if state.model.startswith(begun)]
+    except (DriftlineError, RegistryError, OSError):
+        return []
+
+
+Model = Annotated[
+    str,
+    typer.Argument(help="The model's name.", show_default=False, autocompletion=model_names),
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the history.")]
 
 

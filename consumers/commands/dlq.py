@@ -113,7 +113,9 @@ def show(
 
 
 @app.command()
-def replay(entity: Entity, reason: WhichReason = None, *, yes: Yes = False) -> None:
+def replay(
+    entity: Entity, reason: WhichReason = None, *, yes: Yes = False, json: Json = False
+) -> None:
     """Send dead letters to their topic again, as they were, once the cause is gone.
 
     What still does not fit comes back; what fits is applied once, also if it is replayed twice.
@@ -123,11 +125,14 @@ def replay(entity: Entity, reason: WhichReason = None, *, yes: Yes = False) -> N
     from consumers import deadletters
 
     letters = _read(entity, reason)
-    if not letters:
-        say("no such dead letters")
-        return
-    confirm(f"Send {len(letters)} records to {entity} again?", yes=yes)
-    say(f"{deadletters.replay(letters, load_settings())} records sent to {entity}")
+    sent = 0
+    if letters:
+        confirm(f"Send {len(letters)} records to {entity} again?", yes=yes)
+        sent = deadletters.replay(letters, load_settings())
+    if json:
+        print_json({"topic": entity, "sent": sent})
+    else:
+        say(f"{sent} records sent to {entity}" if sent else "no such dead letters")
 
 
 def _read(entity: str | None, reason: str | None) -> list[DeadLetter]:

@@ -13,6 +13,7 @@ from consumers.commands.common import (
     USAGE,
     Json,
     load_settings,
+    model_names,
     print_json,
     registry,
     say,
@@ -24,16 +25,27 @@ if TYPE_CHECKING:
     from consumers.places import Delivered, Span
 
 
+def _streams(begun: str) -> list[str]:
+    from stream.topics import BY_ENTITY
+
+    return [entity for entity in BY_ENTITY if entity.startswith(begun)]
+
+
 def publish(
     kind: Annotated[str, typer.Argument(help="requests, predictions or feedback.")],
     file: Annotated[Path, typer.Argument(help=".csv with a header, or JSON lines.", exists=True)],
-    model: Annotated[str, typer.Option(help="The model's name.", show_default=False)],
+    model: Annotated[
+        str,
+        typer.Option(help="The model's name.", show_default=False, autocompletion=model_names),
+    ],
     id_column: Annotated[str, typer.Option(help="Joins feedback with its prediction.")] = (
         "prediction_id"
     ),
     time_column: Annotated[str, typer.Option(help="When it happened; without it: now.")] = "time",
     label_column: Annotated[str, typer.Option(help="Of feedback.")] = "label",
     output_column: Annotated[str, typer.Option(help="Of predictions.")] = "output",
+    *,
+    json: Json = False,
 ) -> None:
     """Write a file to Kafka as events of a registered model. Doubles are harmless: ids are stable.
 
@@ -55,12 +67,20 @@ def publish(
         id=id_column, time=time_column, label=label_column, output=output_column
     )
     sent = publishing.publish(wanted, state.spec, files.rows(file), columns, settings)
-    say(f"{sent} {kind} of {model} written to {settings.names.topic(kind)}")
+    topic = settings.names.topic(kind)
+    if json:
+        print_json({"model": model, "topic": topic, "written": sent})
+    else:
+        say(f"{sent} {kind} of {model} written to {topic}")
 
 
 def tail(
     stream: Annotated[
-        str, typer.Argument(help="alerts, accuracy, drift, commands, lifecycle, predictions, ...")
+        str,
+        typer.Argument(
+            help="alerts, accuracy, drift, commands, lifecycle, predictions, ...",
+            autocompletion=_streams,
+        ),
     ],
     since: Annotated[
         str | None, typer.Option(help="A time, or 10m, 2h, 1d ago.", show_default=False)

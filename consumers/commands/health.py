@@ -1,13 +1,16 @@
-"""`driftline status` and `driftline doctor`."""
+"""`driftline status`, `driftline top` and `driftline doctor`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import time
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from consumers.commands.common import (
     BREACH,
+    FAILURE,
+    USAGE,
     Json,
     load_settings,
     print_json,
@@ -19,7 +22,12 @@ from consumers.commands.common import (
 
 if TYPE_CHECKING:
     from consumers.status import ModelStatus, Status
+    from consumers.top import Top
     from stream.events import AccuracyMeasured, Alert, Measure
+
+REFRESH_SECONDS: Final = 0.5
+ANSWER_SECONDS: Final = 15.0  # within which somebody must answer
+SETTLE_SECONDS: Final = 2.0  # in which what lies there is read
 
 
 def status(
@@ -48,16 +56,97 @@ def status(
         raise typer.Exit(BREACH)
 
 
-def doctor(*, json: Json = False) -> None:
-    """Look for what would go wrong: broker, topics, retention, registry, artefacts.
+def top(
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="Stop after this long.", show_default=False)
+    ] = None,
+    *,
+    once: Annotated[
+        bool, typer.Option("--once", help="One picture, and end; so off a terminal.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Watch the fleet: the worst model first, what flows, alerts and decisions.
+
+    Example: driftline top
+    """
+    import sys
+
+    from consumers.top import Top
+    from models.database import now_ms
+    from stream import logs
+
+    settings = load_settings()
+    logs.configure(settings.log_format, "critical", service="top")  # the picture says what is wrong
+    with Top(settings, now_ms).following() as following:
+        if json or once or not sys.stdout.isatty():
+            _await(following, SETTLE_SECONDS if seconds is None else seconds)
+            _picture(following, json=json)
+        else:
+            _watch(following, seconds)
+
+
+def _await(following: Top, seconds: float) -> None:
+    """Give it time to read what lies there.
+
+    Raises:
+        typer.Exit: nobody answered.
+    """
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while not following.ready:
+        if time.monotonic() > deadline:
+            say(f"error: {following.problem or 'the broker does not answer'}")
+            raise typer.Exit(FAILURE)
+        time.sleep(0.1)
+    time.sleep(seconds)
+
+
+def _picture(following: Top, *, json: bool) -> None:
+    from rich.console import Console
+
+    from consumers.top import screen
+
+    if json:
+        print_json(following.now())
+    else:
+        now = following.now()
+        Console().print(screen(now, height=len(now.models) + 24))
+
+
+def _watch(following: Top, seconds: float | None) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    from consumers.top import screen
+
+    console = Console()
+    ends = float("inf") if seconds is None else time.monotonic() + seconds
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while time.monotonic() < ends:
+            live.update(screen(following.now(), height=console.height), refresh=True)
+            time.sleep(REFRESH_SECONDS)
+
+
+def doctor(
+    service: Annotated[
+        str, typer.Option("--as", help="Whose rights to look for; `topics acls` names them.")
+    ] = "reader",
+    *,
+    json: Json = False,
+) -> None:
+    """Look for what would go wrong: broker, topics, rights, clocks, retention, registry, artefacts.
 
     Exit code 3 if anything is bad; each line says what to do.
 
-    Example: driftline doctor
+    Example: driftline doctor --as trainer
     """
+    from consumers.acls import TABLE
     from consumers.doctor import examine
 
-    checks = examine(load_settings())
+    if service not in TABLE:
+        say(f"error: --as {service}: name one of {', '.join(TABLE)}")
+        raise typer.Exit(USAGE)
+    checks = examine(load_settings(), service)
     if json:
         print_json([check._asdict() for check in checks])
     else:

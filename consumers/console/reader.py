@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 import structlog
 from confluent_kafka import KafkaException
 from msgspec import Struct
 
 from consumers.console.board import Board
-from consumers.console.history import Came, History
+from consumers.console.history import Came
 from consumers.console.pulse import Pulse
 from consumers.loop import RangeReader
 from consumers.places import Delivered, Span
@@ -43,16 +43,28 @@ class Standing(Struct, frozen=True):
     problem: str = ""
 
 
+class Past(Protocol):
+    """Where what was read is kept, and how far that is: `consumers.console.history.History`."""
+
+    def positions(self) -> dict[tuple[str, int], int]: ...
+
+    def add(self, batch: Sequence[Came], positions: dict[tuple[str, int], int]) -> None: ...
+
+    def rewind(self, topic: str) -> None: ...
+
+
 class Reader:
     """A thread; while the broker is away it says so, and tries again."""
 
     def __init__(
         self,
         settings: Settings,
-        history: History,
+        history: Past,
         board: Board,
         pulse: Pulse,
         clock: Callable[[], int],
+        *,
+        back: int = BACKFILL,
     ) -> None:
         self.standing = Standing("starting", clock())
         self.refused = 0  # records that were no events of their topic
@@ -65,6 +77,7 @@ class Reader:
         self._board = board
         self._pulse = pulse
         self._clock = clock
+        self._back = back
         self._stopping = threading.Event()
         self._batch: list[Came] = []
         self._positions: dict[tuple[str, int], int] = {}
@@ -114,7 +127,9 @@ class Reader:
             log.warning("topic was made anew, it is read from its beginning", topic=topic)
             self._history.rewind(topic)
             known = {}
-        return [start_of(span, known.get((topic, span.partition)), entity) for span in spans]
+        return [
+            start_of(span, known.get((topic, span.partition)), entity, self._back) for span in spans
+        ]
 
     def _take(self, entity: str, came: Delivered) -> None:
         if entity not in PASSING:
@@ -162,7 +177,7 @@ class Reader:
             self._board.take(batch)
 
 
-def start_of(span: Span, known: int | None, entity: str) -> Span:
+def start_of(span: Span, known: int | None, entity: str, back: int = BACKFILL) -> Span:
     """Where to go on in one partition.
 
     >>> start_of(Span(0, 10, 900), 500, "accuracy").start
@@ -176,4 +191,4 @@ def start_of(span: Span, known: int | None, entity: str) -> Span:
         return span._replace(start=max(known, span.start))
     if entity in WHOLE:
         return span
-    return span._replace(start=max(span.start, span.end - BACKFILL))
+    return span._replace(start=max(span.start, span.end - back))

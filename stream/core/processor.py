@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
-import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
-from models.profile import ReferenceProfile
 from stream.events import LifecycleChanged
+
+if TYPE_CHECKING:  # settings name these types, and whoever reads settings needs no NumPy
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from models.profile import ReferenceProfile
 
 Header = tuple[str, bytes | None]
 Headers = tuple[Header, ...]

@@ -285,6 +285,21 @@ def test_a_service_that_lacks_a_right_says_which(
             process.wait()
 
 
+@pytest.mark.parametrize("service", acls.TABLE)
+def test_doctor_says_which_rights_are_lacking(guarded: Guarded, service: str) -> None:
+    """Each service has its own, as `driftline doctor --as` sees it, and not another's."""
+    settings = guarded.settings(service)
+    assert acls.lacking(settings, service) == []
+    other = "score" if service != "score" else "evaluate"
+    lacks = {
+        (lack.name, operation)
+        for lack in acls.lacking(settings, other)
+        for operation in lack.operations
+    }
+    assert (NAMES.topic(f"checkpoints.{other}"), "Write") in lacks
+    assert (NAMES.group(other), "Read") in lacks
+
+
 @pytest.mark.parametrize("entity", ["commands", "lifecycle", "predictions", "alerts"])
 def test_a_producer_may_not_write_what_decides(guarded: Guarded, entity: str) -> None:
     """Whoever may ask for predictions may not say what is live."""
