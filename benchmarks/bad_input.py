@@ -23,7 +23,7 @@ from msgspec import structs
 
 from benchmarks import throughput, workload
 from benchmarks.reporting import parser, report, say, spread
-from benchmarks.throughput import WORKER, Bench
+from benchmarks.throughput import WORKER, Bench, Run
 from models.spec import Labels, ModelSpec
 from stream.core.monitor import MonitorProcessor
 from stream.core.processor import Batch, Context, CoreSettings, Record
@@ -57,8 +57,8 @@ def half_poison(clean: Sequence[Sent]) -> list[Sent]:
     ]
 
 
-def cost(bench: Bench, prefix: str) -> float:
-    """CPU seconds of the score stage for each event."""
+def run_once(bench: Bench, prefix: str) -> Run:
+    """The score stage on all of the requests."""
     settings = bench.settings(prefix)
     workload.go_live(settings, bench.versions)
     requests = settings.names.topic("requests")
@@ -68,11 +68,11 @@ def cost(bench: Bench, prefix: str) -> float:
     found = sum(len(read_all(bench.bootstrap, topic)) for topic in topics)
     assert found == len(bench.requests), f"{found} of {len(bench.requests)} came out"
     delete_topics(bench.bootstrap, prefix)
-    return run.cpu_seconds / run.events
+    return run
 
 
-def compare(events: int, rounds: int) -> list[tuple[float, float]]:
-    """Costs of clean and of half-poisoned traffic, round by round."""
+def compare(events: int, rounds: int) -> list[tuple[Run, Run]]:
+    """Clean and half-poisoned traffic, round by round."""
     with tempfile.TemporaryDirectory(prefix="driftline-bench-") as name:
         folder = Path(name)
         say("starting Kafka")
@@ -85,12 +85,16 @@ def compare(events: int, rounds: int) -> list[tuple[float, float]]:
             ]
             done = []
             for number in range(rounds):
-                costs = [cost(kind, f"bad-{number}-{i}") for i, kind in enumerate(kinds)]
-                say(
-                    f"round {number + 1}: {costs[0] * 1e6:.1f} and {costs[1] * 1e6:.1f} us an event"
+                clean_run, bad_run = (
+                    run_once(kind, f"bad-{number}-{i}") for i, kind in enumerate(kinds)
                 )
-                done.append((costs[0], costs[1]))
+                say(f"round {number + 1}: {_told(clean_run)} clean, {_told(bad_run)} half poison")
+                done.append((clean_run, bad_run))
     return done
+
+
+def _told(run: Run) -> str:
+    return f"{run.cpu_seconds / run.events * 1e6:.1f} us, {run.events / run.seconds / 1000:.0f}k/s"
 
 
 def hostile(seed: int) -> Iterator[tuple[str, monitoring.Sent]]:
@@ -155,12 +159,14 @@ def main() -> None:
     quick = arguments.quick
     started = time.monotonic()
     pairs = compare(40_000 if quick else 200_000, 1 if quick else 3)
-    ratio = spread([bad / clean for clean, bad in pairs])
+    ratio = spread([bad.cpu_seconds / clean.cpu_seconds for clean, bad in pairs])
+    slower = spread([bad.seconds / clean.seconds for clean, bad in pairs])
     seen = memory(arguments.events or (400_000 if quick else 10 * MILLION))
     settled = [mib for _, mib, _ in seen[len(seen) // 4 :]]
     growth = settled[-1] / settled[0]
     figures = {
         "poison_cost_ratio": round(ratio.median, 3),
+        "poison_seconds_ratio": round(slower.median, 3),
         "hostile_events": seen[-1][0],
         "resident_mib_at_a_quarter": round(settled[0]),
         "resident_mib_at_the_end": round(settled[-1]),
@@ -169,6 +175,7 @@ def main() -> None:
     }
     rows = [
         ["CPU per event, half of them poison, to all clean", f"{ratio:.2f}"],
+        ["seconds for as many events, half of them poison, to all clean", f"{slower:.2f}"],
         [f"memory after {seen[-1][0]:,} hostile events, to a quarter of them", f"{growth:.2f}"],
     ]
     report("Bad input", ["", "ratio"], rows, figures, as_json=arguments.json)

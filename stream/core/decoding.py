@@ -63,6 +63,7 @@ class _Head(Struct):
 
 _MODEL = re.compile(rb'"model"\s*:\s*"([a-z0-9._-]+)"')
 _HEAD = msgspec.json.Decoder(_Head)
+_OBJECT = frozenset(b"{ \t\r\n")  # how an object in JSON begins
 _RUN = 64  # records that are read as columns: one that is not right makes the others slow, too
 
 
@@ -147,7 +148,9 @@ class _Reader:
     def quick(self, record: Record) -> Event | None:
         """The event, if one pass tells that the record is right."""
         _, _, _, value, headers = record
-        if value is None or len(value) > self._max_bytes or (headers and has_attributes(headers)):
+        if not value or value[0] not in _OBJECT or len(value) > self._max_bytes:
+            return None
+        if headers and has_attributes(headers):
             return None
         event = self._guess and self._one_pass(record, value, self._guess)
         if event:
@@ -194,7 +197,8 @@ class _Reader:
             Refused: as well. What is refused most is returned, which costs half of a raise.
         """
         time_ms, value = record.timestamp_ms, record.value
-        if value and len(value) <= self._max_bytes and not record.headers and is_plain(value):
+        bare = value and not record.headers and len(value) <= self._max_bytes
+        if value and bare and (value[0] not in _OBJECT or is_plain(value)):
             return self._data(record, value, time_ms, None)
         opened = open_record(self._entity, record, max_bytes=self._max_bytes)
         if EVENT_TYPES[opened.type][0] is ClockAdvanced:
