@@ -59,6 +59,19 @@ class PredictionMade(Struct, frozen=True, kw_only=True, omit_defaults=True):
     generation: int = 0
 
 
+class PredictionShadowed(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What versions that are held here would have said where `version` predicted elsewhere.
+
+    It follows the prediction that it is about, in the same partition, under the same key.
+    """
+
+    prediction_id: PredictionId
+    model: Model
+    version: Version
+    shadow: dict[str, Output]  # version -> what it would have said
+    generation: int = 0
+
+
 class FeedbackReceived(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The truth about a prediction, late, repeated or corrected as it may be."""
 
@@ -407,6 +420,7 @@ class LifecycleChanged(Struct, frozen=True, kw_only=True, omit_defaults=True):
 EVENT_TYPES: Final[dict[str, tuple[type[Struct], str]]] = {
     "driftline.prediction.requested.v1": (PredictionRequested, "requests"),
     "driftline.prediction.made.v1": (PredictionMade, "predictions"),
+    "driftline.prediction.shadowed.v1": (PredictionShadowed, "predictions"),
     "driftline.feedback.received.v1": (FeedbackReceived, "feedback"),
     "driftline.clock.advanced.v1": (ClockAdvanced, "*"),
     "driftline.example.labelled.v1": (ExampleLabelled, "examples"),

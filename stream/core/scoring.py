@@ -134,7 +134,7 @@ class ScoreProcessor:
             raise ValueError(f"{lifecycle.model!r} has no champion; decode() parks such requests")
         rows, timings = events.rows, self._timings
         timings.begin(live, events)
-        said = _outputs(live, lifecycle.champion, rows)
+        said = outputs_of(live, lifecycle.champion, rows)
         timings.end(lifecycle.champion)
         shadows = {}
         for version in lifecycle.shadows:
@@ -157,7 +157,7 @@ class ScoreProcessor:
     def _shadow(self, live: LiveModel, version: int, rows: Sequence[Row]) -> list[Said]:
         """A shadow's outputs. Its failure must not touch the champion's predictions."""
         try:
-            said = _outputs(live, version, rows)
+            said = outputs_of(live, version, rows)
         except LookupError:  # not loaded
             said = [None] * len(rows)
         self._counters["shadow_outputs"] += len(rows)
@@ -180,14 +180,14 @@ def _beside(shadows: Mapping[str, Sequence[Said]]) -> list[dict[str, Said]]:
     ]
 
 
-def _outputs(live: LiveModel, version: int, rows: Sequence[Row]) -> list[Said]:
+def outputs_of(live: LiveModel, version: int, rows: Sequence[Row]) -> list[Said]:
     """One version's outputs; where the batch as a whole fails, row by row."""
     try:
         outputs = live.predict(version, rows)
     except _CANNOT:
         if len(rows) == 1:
             return [None]
-        return [said for row in rows for said in _outputs(live, version, [row])]
+        return [said for row in rows for said in outputs_of(live, version, [row])]
     said: list[Said] = (outputs[:, 0] if outputs.shape[1] == 1 else outputs).tolist()
     finite = np.all(np.abs(outputs) <= MAX_VALUE, axis=1).tolist()
     if not all(finite):
