@@ -119,6 +119,7 @@ def test_its_own_events_are_not_answered() -> None:
     stage = shadow()
     outputs = stage.apply(Batch("predictions", 0, records(prediction("p", 5))), FLEET)
     assert stage.apply(Batch("predictions", 0, written(outputs, 1)), FLEET) == []
+    assert stage.counters == {"shadowed": 1}
 
 
 def test_what_lies_in_a_wrong_partition_is_met_in_the_right_one() -> None:
@@ -209,6 +210,17 @@ def dead(data: dict[str, object], stage: MonitorProcessor | None = None) -> list
     outputs = (stage or monitor()).apply(Batch("predictions", 0, [record]), FLEET)
     assert data_of(outputs, "examples") == []
     return [dict(output.headers)[HEADER_REASON] for output in outputs]
+
+
+def test_what_was_paired_late_is_told_once() -> None:
+    stage, made = monitor(), records(prediction("p", 5))
+    stage.apply(Batch("predictions", 0, made), FLEET)
+    stage.apply(Batch("feedback", 0, records(feedback("p", 300))), FLEET)
+    outputs = shadow().apply(Batch("predictions", 0, made), FLEET)
+    stage.apply(Batch("predictions", 0, written(outputs, 1)), FLEET)
+    reports = [stage.advance(LATER_MS + 2_000 * n, True, FLEET) for n in range(2)]
+    counted = [[one for one in summaries_of(report) if one.pairs] for report in reports]
+    assert [len(some) for some in counted] == [2, 0]  # all, and its segment
 
 
 def test_a_tick_is_that_in_which_both_were_there() -> None:
