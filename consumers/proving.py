@@ -119,7 +119,7 @@ def _problem(one: Made, entry: Entry | None, newest: dict[int, int], dated: bool
     before = newest.get(one.place.partition, 0)
     if entry is None:
         return f"generation {one.generation} is in no history"
-    if one.version != entry.champion:
+    if one.version not in (entry.champion, entry.canary):
         return (
             f"version {one.version} in generation {one.generation}, whose champion is "
             f"{entry.champion}"
