@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,18 @@ class Driver:
             )
         )
 
-    def run(self, workers: Workers) -> NDArray[np.float64]:
-        """Latency of each request in seconds, in the order of sending; NaN: never seen."""
+    def run(
+        self, workers: Workers, begun: Callable[[float], object] = lambda _: None
+    ) -> NDArray[np.float64]:
+        """Latency of each request in seconds, in the order of sending; NaN: never seen.
+
+        Args:
+            begun: told the monotonic time at which the first of them is sent.
+        """
         self._consumer.subscribe([self._topics["predictions"]])
         self._wait_for_first(workers)
         sender = threading.Thread(target=self._send)
+        begun(time.monotonic())
         sender.start()
         deadline = time.monotonic() + len(self._requests) / self._rate + STRAGGLE_SECONDS
         while np.isnan(self._seen).any() and time.monotonic() < deadline:

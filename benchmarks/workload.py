@@ -75,16 +75,28 @@ def feedback_for(prediction_id: str, label: bool) -> Sent:
 def go_live(settings: Settings, fitted: Sequence[Version]) -> None:
     """Make the topics and say that the first version is champion and the others score in shadow."""
     make_topics(settings)
+    announce(settings, fitted, challengers=range(2, len(fitted) + 1))
+
+
+def announce(
+    settings: Settings,
+    fitted: Sequence[Version],
+    *,
+    champion: int = 1,
+    challengers: Sequence[int] = (),
+) -> None:
+    """Say on `lifecycle` what is live; the champion's number is the generation, too."""
     store = artefacts.open_store(settings.artefact_url)
-    cards = [_card(store, number, version) for number, version in enumerate(fitted, 1)]
+    named = (champion, *challengers)
+    cards = [_card(store, number, fitted[number - 1]) for number in named]
     now_ms = time.time_ns() // 1_000_000
     changed = LifecycleChanged(
         model=SPEC.name,
-        generation=1,
+        generation=champion,
         spec=SPEC,
         spec_revision=1,
-        champion=1,
-        challengers=[card.version for card in cards[1:]],
+        champion=champion,
+        challengers=list(challengers),
         versions=cards,
         changed_ms=now_ms,
         cause="benchmark",
@@ -92,7 +104,7 @@ def go_live(settings: Settings, fitted: Sequence[Version]) -> None:
     value = write(
         "driftline.lifecycle.changed.v1",
         changed,
-        id=derived_id("benchmark", settings.topic_prefix),
+        id=derived_id("benchmark", settings.topic_prefix, champion),
         source="benchmarks",
         time_ms=now_ms,
     )

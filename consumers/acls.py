@@ -25,11 +25,11 @@ from confluent_kafka.admin import (
 from consumers.loop import BrokerError, log
 from stream.settings import Settings
 from stream.topics import (
+    EVERY_STAGE,
     INPUTS,
     OUTPUTS,
     READER_GROUP,
     RELAY,
-    STAGES,
     TAIL_GROUP,
     TOPICS,
     TRAINER_GROUP,
@@ -82,7 +82,7 @@ def _stage(stage: Stage) -> Rights:
 
 
 TABLE: Final[dict[str, Rights]] = {
-    **{stage: _stage(stage) for stage in STAGES},
+    **{stage: _stage(stage) for stage in EVERY_STAGE},
     "trainer": Rights(
         "driftline trainer",
         reads=("commands", "examples", "predictions"),
@@ -101,7 +101,7 @@ TABLE: Final[dict[str, Rights]] = {
     "reader": Rights(
         "driftline status, doctor, tail, and what subscribes to verdicts; no one's features",
         reads=("accuracy", "drift", "alerts", "commands", "lifecycle", "summaries"),
-        sees=(READER_GROUP, TRAINER_GROUP, *STAGES),
+        sees=(READER_GROUP, TRAINER_GROUP, *EVERY_STAGE),
         everywhere=("Describe", "DescribeConfigs"),
     ),
     "console": Rights(
@@ -111,7 +111,7 @@ TABLE: Final[dict[str, Rights]] = {
             *("requests", "predictions", "feedback", "examples", *DEAD),
         ),
         writes=("lifecycle", "summaries"),
-        sees=(READER_GROUP, TRAINER_GROUP, *STAGES),
+        sees=(READER_GROUP, TRAINER_GROUP, *EVERY_STAGE),
         transactions=RELAY,
     ),
     "operator": Rights(

@@ -20,6 +20,7 @@ from models.features import Row, check_row
 from models.runs import DataRange, OffsetRange
 from models.spec import ModelSpec
 from stream.core.processor import Record
+from stream.core.shadowed import MARK
 from stream.envelope import open_record, read
 from stream.errors import Refused
 from stream.events import ExampleLabelled, Label, PredictionMade
@@ -92,7 +93,8 @@ def load(
     needle = msgspec.json.encode(spec.name)
     predictions = met = 0
     for place, record in reader.read("predictions", _held(reader, around)):
-        predictions += needle in (record.value or b"")
+        value = record.value or b""
+        predictions += needle in value and MARK not in value
         example = wanted.get(place)
         if example is not None:
             met += 1

@@ -46,6 +46,7 @@ SCOPES: Final[dict[Stage, Scope]] = {
         ("monitor", "evaluate"), ("checkpoints.monitor", "checkpoints.evaluate", "summaries")
     ),
     "evaluate": Scope(("evaluate",), ("checkpoints.evaluate",)),
+    "shadow": Scope(("shadow",), ("checkpoints.shadow",)),
 }
 
 

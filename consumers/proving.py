@@ -105,7 +105,8 @@ def prove(entries: Sequence[Entry], made: Iterable[Made], *, dated: bool = True)
                 partition, offset = one.place
                 examples.append(f"partition {partition} offset {offset}: {problem}")
         newest[one.place.partition] = max(one.generation, newest.get(one.place.partition, 0))
-        served[one.generation] = _with(served.get(one.generation), one)
+        counted = _as_champion(one, known.get(one.generation))
+        served[one.generation] = _with(served.get(one.generation), counted)
     return Proof(
         served=[_behind(served[number], entries, dated) for number in sorted(served)],
         elsewhere=elsewhere,
@@ -119,7 +120,7 @@ def _problem(one: Made, entry: Entry | None, newest: dict[int, int], dated: bool
     before = newest.get(one.place.partition, 0)
     if entry is None:
         return f"generation {one.generation} is in no history"
-    if one.version != entry.champion:
+    if one.version not in (entry.champion, entry.canary):
         return (
             f"version {one.version} in generation {one.generation}, whose champion is "
             f"{entry.champion}"
@@ -131,6 +132,13 @@ def _problem(one: Made, entry: Entry | None, newest: dict[int, int], dated: bool
             f"generation {one.generation} {entry.changed_ms - one.stamp_ms} ms before it was made"
         )
     return ""
+
+
+def _as_champion(one: Made, entry: Entry | None) -> Made:
+    """A canary serves beside the champion, whose generation it is."""
+    if entry is None or entry.champion is None or one.version != entry.canary:
+        return one
+    return one._replace(version=entry.champion)
 
 
 def _with(served: Served | None, one: Made) -> Served:

@@ -21,7 +21,7 @@ from consumers.first_version import TrainingFailed
 from consumers.places import Place, Span
 from consumers.publishing import Columns, output_of
 from models import profile
-from models.artefacts import open_store
+from models.artefacts import nothing_of, open_store
 from models.erasures import erasure_of
 from models.examples import TrainingRefused
 from models.features import Row, check_row
@@ -153,7 +153,7 @@ def make_reference(
         raise TrainingFailed(f"run {run_id}: {refused}") from refused
     store = open_store(settings.artefact_url)
     # No worker loads it: the version is served elsewhere, and its bytes are not here.
-    nothing = store.put(msgspec.json.encode({"model": spec.name, "version": seen.version}))
+    nothing = store.put(nothing_of(spec.name, seen.version))
     kept = store.put(profile.encode(found))
     registry.register_version(
         spec.name,

@@ -16,12 +16,14 @@ from stream.envelope import open_record, read
 from stream.errors import Refused
 from stream.events import AccuracyMeasured, Alert, LifecycleChanged, ProgressReported
 from stream.settings import Settings
-from stream.topics import INPUTS, TRAINER_GROUP
+from stream.topics import EVERY_STAGE, INPUTS, STAGES, TRAINER_GROUP
 
 S = TypeVar("S", AccuracyMeasured, Alert, LifecycleChanged, ProgressReported)
 
 NEWEST: Final = 2000  # records of a partition that are looked through
 SILENT_MS: Final = 60_000  # without a report, what lies in a partition is not known to anyone
+#: Stages that not every installation runs: where one never did, nothing waits for it.
+OPTIONAL: Final = frozenset(EVERY_STAGE) - frozenset(STAGES)
 READS: list[tuple[str, tuple[str, ...]]] = [*INPUTS.items(), (TRAINER_GROUP, ("commands",))]
 
 
@@ -80,12 +82,14 @@ def collect(settings: Settings, registry: Registry) -> Status:
         alerts = [a for a in newest_alerts(reader, settings) if a.state != "resolved"]
         accuracy = _newest_accuracy(reader, settings)
         silent = _silent(reader, settings)
+        optional = {settings.names.group(role) for role in OPTIONAL}
         dead = {e: sum(span.length for span in reader.bounds(f"{e}.dlq")) for e in ENTITIES}
         lags = [
             Lag(settings.names.group(role), entity, _lag(settings, reader, role, entity))
             for role, entities in READS
             for entity in entities
         ]
+        lags = [lag for lag in lags if lag.records is not None or lag.group not in optional]
     models = [
         ModelStatus(
             live=state,

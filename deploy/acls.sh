@@ -44,6 +44,15 @@ $KAFKA_ACLS --add --allow-principal User:driftline-evaluate --operation Read --g
 $KAFKA_ACLS --add --allow-principal User:driftline-evaluate --operation Describe --group driftline.tail
 $KAFKA_ACLS --add --allow-principal User:driftline-evaluate --operation Write --operation Describe --transactional-id driftline.evaluate. --resource-pattern-type prefixed
 
+# shadow: driftline worker --stages shadow
+$KAFKA_ACLS --add --allow-principal User:driftline-shadow --operation Read --operation Write --topic driftline.predictions.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-shadow --operation Read --topic driftline.lifecycle.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-shadow --operation Read --operation Write --topic driftline.checkpoints.shadow.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-shadow --operation Write --topic driftline.alerts.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-shadow --operation Read --group driftline.shadow
+$KAFKA_ACLS --add --allow-principal User:driftline-shadow --operation Describe --group driftline.tail
+$KAFKA_ACLS --add --allow-principal User:driftline-shadow --operation Write --operation Describe --transactional-id driftline.shadow. --resource-pattern-type prefixed
+
 # trainer: driftline trainer
 $KAFKA_ACLS --add --allow-principal User:driftline-trainer --operation Read --topic driftline.commands.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-trainer --operation Read --topic driftline.examples.v1
@@ -76,6 +85,7 @@ $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe -
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe --group driftline.score
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe --group driftline.monitor
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe --group driftline.evaluate
+$KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe --group driftline.shadow
 
 # console: driftline console: every event whole, and what people decide in it
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.accuracy.v1
@@ -97,6 +107,7 @@ $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Describe 
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Describe --group driftline.score
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Describe --group driftline.monitor
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Describe --group driftline.evaluate
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Describe --group driftline.shadow
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Write --operation Describe --transactional-id driftline.relay
 
 # operator: people at the command line: driftline models, alerts, publish, dlq, erase

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import stat
@@ -20,6 +21,11 @@ from typing import Final, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+
+
+def nothing_of(model: str, version: int) -> bytes:
+    """What is kept in place of a version's bytes that are elsewhere: nobody can load it."""
+    return json.dumps({"model": model, "version": version}, separators=(",", ":")).encode()
 
 
 class ArtefactError(ValueError):

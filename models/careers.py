@@ -9,15 +9,15 @@ from msgspec import Struct
 
 from models.state import Entry
 
-Part = Literal["champion", "challenger", "previous", "none"]
+Part = Literal["champion", "canary", "challenger", "previous", "none"]
 
 
 class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """From `changed_ms` on the version had this part.
 
     Attributes:
-        part: champion serves; challenger and previous score in shadow.
-        action: what led to it: challenge, promote, reject, rollback, settle.
+        part: champion serves, canary a share; challenger and previous score in shadow.
+        action: what led to it: challenge, canary, promote, reject, rollback, settle.
         evidence: what the deciding test had seen; empty where a person decided.
     """
 
@@ -60,6 +60,8 @@ def part_of(entry: Entry, version: int) -> Part:
     """What a version did while this entry was in force."""
     if version == entry.champion:
         return "champion"
+    if version == entry.canary:
+        return "canary"
     if version in entry.challengers:
         return "challenger"
     return "previous" if version == entry.previous else "none"

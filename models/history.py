@@ -71,6 +71,7 @@ def standing(row: Row[tuple[Any, ...]]) -> Standing:
         previous=row.previous,
         probation=row.probation,
         pinned=row.pinned,
+        canary=row.canary,
     )
 
 
@@ -139,6 +140,7 @@ def compose(connection: Connection, row: Row[tuple[Any, ...]]) -> LiveState:
         previous=now.previous,
         probation=now.probation,
         pinned=now.pinned,
+        canary=now.canary,
         versions=[version.card for version in _carried(connection, row, now.named)],
         changed_ms=row.changed_ms,
         cause=row.command_id or row.who,

@@ -134,11 +134,14 @@ def loss_bin(values: Floats, ids: Sequence[str]) -> NDArray[np.int64]:
     """
     scaled = np.clip(values, 0.0, 1.0) * (LOSS_BINS - 1)
     floor = np.floor(scaled)
-    return (floor + (_fractions(ids) < scaled - floor)).astype(np.int64)
+    return (floor + (fractions(ids) < scaled - floor)).astype(np.int64)
 
 
-def _fractions(ids: Sequence[str]) -> Floats:
-    """Hashes in [0, 1). CRC-32 is linear, so MurmurHash3's finaliser (Appleby, 2011) mixes it."""
+def fractions(ids: Sequence[str]) -> Floats:
+    """Hashes in [0, 1), shape (n,).
+
+    CRC-32 is linear, so MurmurHash3's finaliser (Appleby, 2011) mixes it.
+    """
     crc = (zlib.crc32(text.encode()) for text in ids)
     h = np.fromiter(crc, dtype=np.uint32, count=len(ids))
     h ^= h >> np.uint32(16)

@@ -125,6 +125,10 @@ class Registry(RunLog, Erasures):
         """Let a registered version score in shadow beside the champion."""
         return self._transition("challenge", model, version, audit)
 
+    def canary(self, model: str, version: int, **audit: Unpack[Audit]) -> Outcome:
+        """Let a challenger answer a share of the requests (`trial.canary_share` of the spec)."""
+        return self._transition("canary", model, version, audit)
+
     def promote(self, model: str, version: int | None = None, **audit: Unpack[Audit]) -> Outcome:
         """Make a version (or the only challenger) champion; the old one stays in shadow."""
         return self._transition("promote", model, version, audit)

@@ -110,6 +110,10 @@ class Trial(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     minimum_pairs: Annotated[int, Meta(ge=1)] = 200
     maximum_pairs: Annotated[int, Meta(ge=1)] = 20_000
     cycle_seconds: NotNegative = 7 * DAY_SECONDS  # judged at whole business cycles; 0 = at any tick
+    # One that is proven answers this share of the requests first, by a hash of their keys, until it
+    # has so many labels without being proven worse. 0: it answers all at once.
+    canary_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    canary_pairs: Annotated[int, Meta(ge=1)] = 1_000
     rollback_alpha: Probability = 0.01
     rollback_tolerance: NotNegative = 0.0
     probation_pairs: Annotated[int, Meta(ge=1)] = (

@@ -31,6 +31,7 @@ class LiveState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     previous: int | None = None  # in shadow during probation
     probation: bool = False
     pinned: bool = False
+    canary: int | None = None  # a challenger that answers `spec.trial.canary_share` of the requests
     versions: list[VersionCard] = []  # those named above, and the newest others
     changed_ms: int
     cause: str = ""  # command id, or who did it
@@ -94,6 +95,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     pinned: bool
     spec_revision: int
     changed_ms: int
+    canary: int | None = None
     command_id: str | None = None
     who: str = ""
     reason: str = ""

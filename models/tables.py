@@ -181,6 +181,7 @@ history: Final = Table(
     Column("previous", Integer),
     Column("probation", Boolean, nullable=False),
     Column("pinned", Boolean, nullable=False),
+    Column("canary", Integer),
     Column("spec_revision", Integer, nullable=False),
     Column("newest", Integer, nullable=False),
     Column("changed_ms", BigInteger, nullable=False),

@@ -3,7 +3,8 @@
 A rule takes where the model stands and says where it would stand, or refuses with a sentence.
 The registry applies rules to its newest history row; a preview applies them and stops there.
 
-A pin stops every change of champion, by commands and by people alike, until it is taken off.
+A pin stops every change of champion, by commands and by people alike, until it is taken off; it
+ends a canary, which then challenges on in shadow. Whenever the champion changes, the canary ends.
 Automatic decisions (commands) promote challengers only; a person may promote any version.
 """
 
@@ -15,7 +16,7 @@ from typing import Final, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-Action = Literal["challenge", "promote", "reject", "rollback", "settle", "pin", "unpin"]
+Action = Literal["challenge", "canary", "promote", "reject", "rollback", "settle", "pin", "unpin"]
 
 #: Each challenger costs every worker one more predict per batch, so there is a limit.
 MAX_CHALLENGERS: Final = 8
@@ -29,6 +30,7 @@ class Standing(Struct, frozen=True, kw_only=True):
     previous: int | None = None  # in shadow while the champion is on probation
     probation: bool = False
     pinned: bool = False
+    canary: int | None = None  # a challenger that answers a share of the requests already
 
     @property
     def named(self) -> tuple[int, ...]:
@@ -74,7 +76,7 @@ def decide(action: Action, standing: Standing, asked: Asked) -> Standing | Refus
     """Where the model would stand after `action`, or why it may not be done.
 
     >>> decide("promote", Standing(champion=1), Asked(version=2, newest=2))
-    Standing(champion=2, challengers=(), previous=1, probation=True, pinned=False)
+    Standing(champion=2, challengers=(), previous=1, probation=True, pinned=False, canary=None)
     >>> decide("settle", Standing(champion=1), Asked())
     Refusal(reason='no probation is running')
     """
@@ -96,6 +98,17 @@ def _challenge(standing: Standing, asked: Asked) -> Standing | Refusal:
     if len(standing.challengers) >= MAX_CHALLENGERS:
         return Refusal(f"there are {MAX_CHALLENGERS} challengers already; reject one first")
     return replace(standing, challengers=(*standing.challengers, version))
+
+
+def _canary(standing: Standing, asked: Asked) -> Standing | Refusal:
+    version = asked.version
+    if version is None or version not in standing.challengers:
+        return Refusal(f"version {version} is no challenger")
+    if standing.pinned:
+        return _pinned(standing)
+    if standing.canary is not None:
+        return Refusal(f"version {standing.canary} is the canary; one at a time")
+    return replace(standing, canary=version)
 
 
 def _promote(standing: Standing, asked: Asked) -> Standing | Refusal:
@@ -126,7 +139,8 @@ def _reject(standing: Standing, asked: Asked) -> Standing | Refusal:
         return Refusal("name the version to reject: there is not exactly one challenger")
     if version not in standing.challengers:
         return Refusal(f"version {version} is no challenger")
-    return replace(standing, challengers=_without(standing.challengers, version))
+    canary = None if standing.canary == version else standing.canary
+    return replace(standing, challengers=_without(standing.challengers, version), canary=canary)
 
 
 def _rollback(standing: Standing, asked: Asked) -> Standing | Refusal:
@@ -193,7 +207,7 @@ def _pin(standing: Standing, asked: Asked) -> Standing | Refusal:
         return Refusal(f"version {asked.version} is not the champion, {standing.champion} is")
     if standing.pinned:
         return Refusal(f"version {standing.champion} is pinned already")
-    return replace(standing, pinned=True)
+    return replace(standing, pinned=True, canary=None)
 
 
 def _unpin(standing: Standing, asked: Asked) -> Standing | Refusal:
@@ -206,6 +220,7 @@ def _unpin(standing: Standing, asked: Asked) -> Standing | Refusal:
 
 RULES: Final[dict[Action, Rule]] = {
     "challenge": _challenge,
+    "canary": _canary,
     "promote": _promote,
     "reject": _reject,
     "rollback": _rollback,

@@ -33,6 +33,10 @@ def factory(stage: Stage, settings: Settings) -> Factory:
         from stream.core.monitor import MonitorProcessor
 
         return MonitorProcessor
+    if stage == "shadow":
+        from stream.core.shadowing import ShadowProcessor
+
+        return ShadowProcessor
     from stream.core.evaluate import EvaluateProcessor
 
     # People say in summaries what they do about an alert, with the key that signs lifecycle.

@@ -33,6 +33,7 @@ PINNED: dict[Stage, tuple[str, ...]] = {
     "score": ("requests", "predictions"),
     "monitor": ("predictions", "feedback", "examples", "summaries"),
     "evaluate": ("summaries",),
+    "shadow": ("predictions",),
 }
 
 

@@ -59,6 +59,19 @@ class PredictionMade(Struct, frozen=True, kw_only=True, omit_defaults=True):
     generation: int = 0
 
 
+class PredictionShadowed(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What versions that are held here would have said where `version` predicted elsewhere.
+
+    It follows the prediction that it is about, in the same partition, under the same key.
+    """
+
+    prediction_id: PredictionId
+    model: Model
+    version: Version
+    shadow: dict[str, Output]  # version -> what it would have said
+    generation: int = 0
+
+
 class FeedbackReceived(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The truth about a prediction, late, repeated or corrected as it may be."""
 
@@ -347,13 +360,14 @@ class AlertHandled(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Command(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What evaluate, or a person, wants done; handled once per `command_id`.
 
-    retrain: fit candidates, propose a challenger. promote: challenger `version` becomes champion.
+    retrain: fit candidates, propose a challenger. canary: challenger `version` answers a share of
+    the requests. promote: challenger `version` becomes champion.
     reject: challenger `version` leaves the shadow. rollback: champion goes back to `version`.
     settle: probation is over, `version` (the previous champion) leaves the shadow.
     """
 
     command_id: str
-    kind: Literal["retrain", "promote", "reject", "rollback", "settle"]
+    kind: Literal["retrain", "canary", "promote", "reject", "rollback", "settle"]
     model: Model
     generation: int  # of lifecycle, that the decision was made on; a later one makes it void
     reason: str
@@ -388,6 +402,7 @@ class LifecycleChanged(Struct, frozen=True, kw_only=True, omit_defaults=True):
     previous: int | None = None  # in shadow during probation
     probation: bool = False
     pinned: bool = False
+    canary: int | None = None  # a challenger that answers `spec.trial.canary_share` of the requests
     versions: list[VersionCard] = []  # those named above, and the newest others
     changed_ms: int  # the registry's clock
     cause: str = ""  # command id, or who did it
@@ -407,6 +422,7 @@ class LifecycleChanged(Struct, frozen=True, kw_only=True, omit_defaults=True):
 EVENT_TYPES: Final[dict[str, tuple[type[Struct], str]]] = {
     "driftline.prediction.requested.v1": (PredictionRequested, "requests"),
     "driftline.prediction.made.v1": (PredictionMade, "predictions"),
+    "driftline.prediction.shadowed.v1": (PredictionShadowed, "predictions"),
     "driftline.feedback.received.v1": (FeedbackReceived, "feedback"),
     "driftline.clock.advanced.v1": (ClockAdvanced, "*"),
     "driftline.example.labelled.v1": (ExampleLabelled, "examples"),
@@ -419,6 +435,7 @@ EVENT_TYPES: Final[dict[str, tuple[type[Struct], str]]] = {
     "driftline.alert.updated.v1": (Alert, "alerts"),
     "driftline.alert.resolved.v1": (Alert, "alerts"),
     "driftline.command.retrain.v1": (Command, "commands"),
+    "driftline.command.canary.v1": (Command, "commands"),
     "driftline.command.promote.v1": (Command, "commands"),
     "driftline.command.reject.v1": (Command, "commands"),
     "driftline.command.rollback.v1": (Command, "commands"),

@@ -20,6 +20,7 @@ import structlog
 from numpy.typing import NDArray
 
 from models import profile as profiles
+from models.artefacts import digest_of, nothing_of
 from models.profile import ReferenceProfile
 from models.spec import ModelSpec
 from stream import envelope
@@ -80,7 +81,7 @@ class Live:
 
 
 class Loader:
-    """Loads what one stage needs: score the artefacts in use, the others all profiles.
+    """Loads what one stage needs: score and shadow the artefacts in use, the others all profiles.
 
     Args:
         fetch: url and digest -> the checked bytes.
@@ -102,8 +103,9 @@ class Loader:
         Raises:
             BadVersion: of the first that can't be loaded.
         """
-        if self._stage == "score":
-            return Live(state, models=self._each(state, before, self._model))
+        if self._stage in ("score", "shadow"):
+            models = self._each(state, before, self._model)
+            return Live(state, models={v: one for v, one in models.items() if one is not None})
         return Live(state, profiles=self._each(state, before, self._profile))
 
     def _each(
@@ -121,9 +123,9 @@ class Loader:
         return loaded
 
     def _needed(self, state: LifecycleChanged) -> list[VersionCard]:
-        if self._stage != "score":
+        if self._stage not in ("score", "shadow"):
             return state.versions
-        if state.spec.served == "elsewhere":
+        if (state.spec.served == "elsewhere") != (self._stage == "shadow"):
             return []
         champion = () if state.champion is None else (state.champion,)
         cards = [(version, state.card(version)) for version in (*champion, *state.shadows)]
@@ -132,9 +134,15 @@ class Loader:
             log.error("lifecycle names versions without cards", model=state.model, missing=missing)
         return [card for _, card in cards if card is not None]
 
-    def _model(self, state: LifecycleChanged, card: VersionCard, before: Live | None) -> Serving:
+    def _model(
+        self, state: LifecycleChanged, card: VersionCard, before: Live | None
+    ) -> Serving | None:
+        """None: the version was made elsewhere, and its bytes are not here."""
         if before is not None and _same(before, state, card, "artefact_digest"):
             return before.models[card.version]
+        nothing = digest_of(nothing_of(state.model, card.version))
+        if self._stage == "shadow" and card.artefact_digest == nothing:
+            return None
         model = self._load(self._fetch(card.artefact_url, card.artefact_digest), state.spec)
         model.warm_up()
         return model

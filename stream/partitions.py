@@ -146,7 +146,7 @@ class Partition:
         self._checkpoint_topic = names.checkpoints(world.stage)
         self._writer = world.writer(names.transactional_id(world.stage, number))
         self.processor: Processor = world.factory(
-            Context(number, world.counts, world.settings.core, time.perf_counter)
+            Context(number, world.counts, world.settings.core, time.monotonic)
         )
 
     def restore(self, current: Callable[[], bool], enter: Enter = _unheard) -> None:

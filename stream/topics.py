@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Stage = Literal["score", "monitor", "evaluate"]
+Stage = Literal["score", "monitor", "evaluate", "shadow"]
 STAGES: Final[tuple[Stage, ...]] = ("score", "monitor", "evaluate")
+#: With the one that only models need which are served elsewhere.
+EVERY_STAGE: Final[tuple[Stage, ...]] = (*STAGES, "shadow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ TOPICS: Final = (
     Topic("checkpoints.score", key="part", compacted=True),
     Topic("checkpoints.monitor", key="part", compacted=True),
     Topic("checkpoints.evaluate", key="part", compacted=True),
+    Topic("checkpoints.shadow", key="part", compacted=True),
     Topic("requests.dlq", key="the original key"),
     Topic("predictions.dlq", key="the original key"),
     Topic("feedback.dlq", key="the original key"),
@@ -57,6 +60,7 @@ INPUTS: Final[dict[Stage, tuple[str, ...]]] = {
     "score": ("requests",),
     "monitor": ("predictions", "feedback"),
     "evaluate": ("summaries",),
+    "shadow": ("predictions",),
 }
 
 # What each stage writes, beside its checkpoint. Score counts in summaries what it refused; monitor
@@ -68,6 +72,7 @@ OUTPUTS: Final[dict[Stage, tuple[str, ...]]] = {
         *("predictions.dlq", "feedback.dlq", "alerts"),
     ),
     "evaluate": ("accuracy", "drift", "alerts", "commands"),
+    "shadow": ("predictions", "alerts"),
 }
 
 # Headers that Driftline writes. CloudEvents' own are `ce_<attribute>` and `content-type`.

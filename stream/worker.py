@@ -27,7 +27,7 @@ from stream.health import Health, die
 from stream.metrics import registry
 from stream.settings import Settings
 from stream.supervising import SUPERVISOR, supervise
-from stream.topics import STAGES, Stage
+from stream.topics import EVERY_STAGE, Stage
 
 if TYPE_CHECKING:
     from stream.app import Factory, StageApp
@@ -217,10 +217,10 @@ async def _leave(app: StageApp, timeout_seconds: float) -> None:
 
 if __name__ == "__main__":
     try:
-        chosen = next(stage for stage in STAGES if sys.argv[1:] == [stage])
+        chosen = next(stage for stage in EVERY_STAGE if sys.argv[1:] == [stage])
         raise SystemExit(main(chosen, settings_module.load()))
     except StopIteration:
-        raise SystemExit(f"usage: python -m stream.worker {{{'|'.join(STAGES)}}}") from None
+        raise SystemExit(f"usage: python -m stream.worker {{{'|'.join(EVERY_STAGE)}}}") from None
     except ConfigurationError as wrong:
         print(wrong, file=sys.stderr)
         raise SystemExit(USAGE) from wrong

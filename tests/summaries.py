@@ -155,7 +155,7 @@ class Trainer:
     def promote(self, version: int) -> None:
         rest = [v for v in self.lifecycle.challengers if v != version]
         old = self.lifecycle.champion
-        self.change(champion=version, previous=old, probation=True, challengers=rest)
+        self.change(champion=version, previous=old, probation=True, challengers=rest, canary=None)
 
     def obey(self, command: Command) -> None:
         if command.generation != self.lifecycle.generation:
@@ -163,12 +163,15 @@ class Trainer:
         match command.kind:
             case "retrain":
                 self.challenge()
+            case "canary":
+                self.change(canary=command.version)
             case "promote":
                 assert command.version is not None
                 self.promote(command.version)
             case "reject":
                 rest = [v for v in self.lifecycle.challengers if v != command.version]
-                self.change(challengers=rest)
+                canary = self.lifecycle.canary
+                self.change(challengers=rest, canary=None if canary == command.version else canary)
             case "rollback":
                 self.change(champion=command.version, previous=None, probation=False)
             case "settle":

@@ -295,6 +295,61 @@ def test_shadows_and_champion_are_measured_on_the_same_events() -> None:
     assert pair[0].metrics["log_loss"].value > pair[1].metrics["log_loss"].value
 
 
+class Canary(World):
+    """A world in which version 2 has been proven, and answers a third of the requests."""
+
+    def __init__(self, *, canary_pairs: int = 300) -> None:
+        trial = msgspec.structs.replace(
+            SPEC.trial, canary_share=0.3, canary_pairs=canary_pairs, cycle_seconds=0.0
+        )
+        super().__init__(trial=trial)
+        self.days(5)
+        self.trainer.challenge()
+        self.until("canary", v1=0.5, v2=0.02)
+
+    def until(self, command: str, **traffic: float) -> None:
+        for _ in range(60):
+            canary, champion = self.trainer.lifecycle.canary, self.trainer.lifecycle.champion
+            if canary is not None and champion is not None:
+                bad = {v: traffic[f"v{v}"] for v in (canary, champion)}
+                shadows = {champion: bad[champion]}
+                self.monitor.day(self.tick, canary, n=8, bad=bad[canary], shadows=shadows)
+            self.days(1, **traffic)
+            if self.commands[-1:] == [command]:
+                return
+        raise AssertionError(self.commands)
+
+
+def test_what_is_proven_answers_a_share_first_and_then_all() -> None:
+    world = Canary()
+    assert world.commands == ["canary"]
+    assert (world.trainer.lifecycle.champion, world.trainer.lifecycle.canary) == (1, 2)
+    world.until("promote", v1=0.5, v2=0.02)
+    assert (world.trainer.lifecycle.champion, world.trainer.lifecycle.canary) == (2, None)
+    promoted = [f for f in world.log if isinstance(f, Command)][-1]
+    assert world.commands == ["canary", "promote"]
+    assert promoted.evidence["pairs"] >= 300  # type: ignore[operator]
+    assert promoted.evidence["champion_loss"] < promoted.evidence["shadow_loss"]  # type: ignore[operator]
+
+
+def test_a_canary_that_does_worse_where_it_answers_is_rejected() -> None:
+    """Answers may change what happens, which no shadow shows."""
+    world = Canary(canary_pairs=5_000)
+    world.until("reject", v1=0.05, v2=0.9)
+    assert world.commands == ["canary", "reject"]
+    assert (world.trainer.lifecycle.champion, world.trainer.lifecycle.canary) == (1, None)
+    rejected = [f for f in world.log if isinstance(f, Command)][-1]
+    assert "on the requests that it answers" in rejected.reason
+
+
+def test_while_a_canary_answers_nobody_else_is_promoted() -> None:
+    world = Canary(canary_pairs=5_000)
+    world.trainer.challenge()
+    for _ in range(10):
+        world.days(1, v1=0.5, v2=0.3, v3=0.02)
+    assert world.commands == ["canary"]
+
+
 def test_a_challenger_that_stays_begins_a_new_trial_beside_a_new_champion() -> None:
     world = World()
     world.days(5)

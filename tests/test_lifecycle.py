@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models import profile as profiles
+from models.artefacts import nothing_of
 from models.profile import ReferenceProfile, Validation
 from models.spec import Feature, ModelSpec
 from stream import envelope
@@ -69,6 +72,39 @@ class Shelf:
             profile_url=urls[1],
             profile_digest=hashlib.sha256(profiles.encode(PROFILE)).hexdigest(),
         )
+
+
+class Elsewhere:
+    """A challenger of a model that is served elsewhere, whose champion's bytes are not here."""
+
+    def __init__(self, stage: Stage, served: Literal["here", "elsewhere"] = "elsewhere") -> None:
+        self.shelf = Shelf()
+        cards = [self.shelf.card(1, nothing_of("churn", 1)), self.shelf.card(2, b"0.2")]
+        loader = Loader(stage, self.shelf.fetch, lambda data, _: Model(data))
+        state = LifecycleChanged(
+            model="churn",
+            generation=1,
+            spec=msgspec.structs.replace(SPEC, served=served),
+            spec_revision=1,
+            champion=1,
+            challengers=[2],
+            versions=cards,
+            changed_ms=0,
+        )
+        self._load = partial(loader, state, None)
+
+    def load(self) -> Live:
+        return self._load()
+
+
+def test_shadow_loads_what_is_here_of_models_that_are_served_elsewhere_and_nothing_else() -> None:
+    asked = Elsewhere("shadow")
+    assert list(asked.load().models) == [2]
+    assert asked.shelf.fetched == ["file:v2"]
+    assert Elsewhere("score").load().models == {}
+    assert Elsewhere("shadow", "here").load().models == {}
+    with pytest.raises(BadVersion):  # score serves it, so it must be here
+        Elsewhere("score", "here").load()
 
 
 class Follower:

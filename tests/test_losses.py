@@ -116,7 +116,7 @@ def test_the_bin_of_an_event_depends_on_nothing_but_its_loss_and_id() -> None:
 def test_the_draws_of_neighbouring_ids_are_independent() -> None:
     """Sequential ids must not round in step, or sums of neighbouring events would not average."""
     ids = [f"order-{i}" for i in range(20_000)]
-    draws = losses._fractions(ids)
+    draws = losses.fractions(ids)
     lagged = [np.corrcoef(draws[:-lag], draws[lag:])[0, 1] for lag in (1, 2, 4, 8, 10, 100)]
 
     assert np.abs(lagged).max() < 0.03

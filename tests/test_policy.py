@@ -111,6 +111,11 @@ def test_when_a_bad_champion_is_rolled_back(now: Situation, reason: str | None) 
         ("promote", situation(challengers=[3], policy=Policy(promote=False)), True),
         ("promote", situation({"promote": ago(0, 7)}, challengers=[3]), True),
         ("promote", situation({"promote": ago(0)}, challengers=[3]), False),
+        ("canary", situation(challengers=[3]), False),
+        ("canary", situation(challengers=[3, 4], canary=4), True),
+        ("canary", situation(challengers=[3], pinned=True), True),
+        ("canary", situation(challengers=[3], policy=Policy(promote=False)), True),
+        ("promote", situation({"canary": ago(0, 7)}, challengers=[3]), True),
         ("reject", situation(challengers=[3], pinned=True), False),
         ("settle", situation({"retrain": ago(1, 7)}, previous=1), True),  # would void the fit
         ("settle", situation({"retrain": ago(1)}, previous=1), False),

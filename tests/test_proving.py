@@ -114,6 +114,15 @@ def test_predictions_made_elsewhere_prove_nothing() -> None:
     assert (proof.elsewhere, proof.contradictions, proof.served) == (3, 0, [])
 
 
+def test_a_canary_serves_beside_the_champion_in_its_generation_only() -> None:
+    entries = [replace(one, canary=3) if one.generation == 2 else one for one in HISTORY]
+    told = [made(20_000, 2, 3), made(20_001, 2, 1)]
+    proof = prove(entries, told)
+    assert proof.contradictions == 0
+    assert [(one.version, one.predictions) for one in proof.served] == [(1, 2)]
+    assert prove(HISTORY, told).contradictions == 1
+
+
 def test_only_the_first_contradictions_are_told_one_by_one() -> None:
     proof = prove(HISTORY, [made(20_000, 9, 1)] * 100)
 

@@ -13,7 +13,9 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy.exc import DBAPIError
 
+from consumers.relay import lifecycle
 from models import history
+from models.careers import career
 from models.registry import LiveState, Outcome, Refusal, Registry, UnknownModel
 from models.spec import Feature, ModelSpec, Tolerances
 from models.tables import FACTS, metadata
@@ -107,6 +109,21 @@ def test_a_promotion_is_told_with_who_why_and_on_what_evidence(registry: Registr
     entry = registry.history("churn")[-1]
     assert (entry.action, entry.who, entry.command_id) == ("promote", "evaluate", "c-1")
     assert entry.evidence == {"e_value": 25.0, "pairs": {"n": 300}}
+
+
+def test_history_tells_when_a_challenger_answered_a_share(registry: Registry, clock: Clock) -> None:
+    registry.challenge("churn", 2)
+    clock.ms += 10
+    assert registry.canary("churn", 2, who="evaluate", evidence={"e_value": 101.0}).applied
+    at_ms = clock.ms
+    clock.ms += 10
+    assert registry.promote("churn", 2).applied
+    then = registry.live_at("churn", at_ms)
+    assert then is not None
+    assert (then.champion, then.canary, lifecycle(then).canary) == (1, 2, 2)
+    assert (live(registry).champion, live(registry).canary) == (2, None)
+    parts = [turn.part for turn in career(registry.history("churn"), 2)]
+    assert parts == ["challenger", "canary", "champion"]
 
 
 def test_a_command_is_handled_once_and_its_first_outcome_repeated(registry: Registry) -> None:

@@ -90,6 +90,42 @@ def test_a_prediction_is_the_cloud_event_that_the_envelope_would_write() -> None
     assert msgspec.json.decode(output.value) == msgspec.json.decode(written)
 
 
+CANARY = msgspec.structs.replace(
+    CHURN, trial=msgspec.structs.replace(CHURN.trial, canary_share=0.3)
+)
+
+
+def test_a_canary_answers_its_share_of_the_keys_and_the_champion_is_beside_it() -> None:
+    live = FakeLive(CANARY, challengers=(2, 3))
+    live.lifecycle = msgspec.structs.replace(live.lifecycle, canary=2)
+    requests = [request(offset) for offset in range(1000)]
+    outputs = processor().apply(batch(*requests), {"churn": live})
+    by_id = {made(output).prediction_id: made(output) for output in outputs}
+    assert list(by_id) == [f"r-{offset}" for offset in range(1000)]  # in order, each once
+    versions = [one.version for one in by_id.values()]
+    assert set(versions) == {1, 2}
+    assert 250 < versions.count(2) < 350
+    for one in by_id.values():
+        beside = {"1": 0.1, "2": 0.2, "3": 0.3}
+        assert one.output == beside.pop(str(one.version))
+        assert one.shadow == beside
+    alone = [processor().apply(batch(one), {"churn": live})[0] for one in requests[:50]]
+    assert alone == outputs[:50]  # whatever comes beside it, a key has the same answer
+
+
+@pytest.mark.parametrize("canary", [2, 4])
+def test_what_the_canary_has_no_output_for_the_champion_answers(canary: int) -> None:
+    def predict(version: int, rows: Sequence[Sequence[object]]) -> NDArray[np.float64]:
+        if version == canary:
+            raise ValueError("odd rows" if canary == 2 else "not loaded")
+        return np.full((len(rows), 1), 0.1)
+
+    live = FakeLive(CANARY, challengers=(canary,), predict=predict)
+    live.lifecycle = msgspec.structs.replace(live.lifecycle, canary=canary)
+    outputs = processor().apply(batch(*[request(n) for n in range(20)]), {"churn": live})
+    assert {made(output).version for output in outputs} == {1}
+
+
 def plain(offset: int, id_: str = "", features: bytes = b"", model: str = "churn") -> Record:
     """A request as plain JSON."""
     text = features or msgspec.json.encode(GOOD_FEATURES)

@@ -68,6 +68,31 @@ def test_a_rejected_challenger_leaves_and_the_other_stays() -> None:
     assert decide("reject", TRIAL, asked(3)) == Standing(champion=1, challengers=(2,))
 
 
+def test_a_canary_is_a_challenger_until_it_is_promoted_rejected_or_the_champion_changes() -> None:
+    canary = decide("canary", TRIAL, asked(2, automatic=True))
+    assert canary == Standing(champion=1, challengers=(2, 3), canary=2)
+    after = decide("promote", canary, asked(2, automatic=True))
+    assert after == Standing(champion=2, challengers=(3,), previous=1, probation=True)
+    assert decide("reject", canary, asked(2)) == Standing(champion=1, challengers=(3,))
+    assert decide("reject", canary, asked(3)) == Standing(champion=1, challengers=(2,), canary=2)
+    back = decide("rollback", canary, asked(past="promote:4 promote:1"))
+    assert back == Standing(champion=4, challengers=(2, 3))
+    assert decide("pin", canary, asked()) == Standing(champion=1, challengers=(2, 3), pinned=True)
+
+
+@pytest.mark.parametrize(
+    ("standing", "version", "reason"),
+    [
+        (TRIAL, 5, "no challenger"),
+        (TRIAL, None, "no challenger"),
+        (Standing(champion=1, challengers=(2,), pinned=True), 2, "pinned"),
+        (Standing(champion=1, challengers=(2, 3), canary=3), 2, "one at a time"),
+    ],
+)
+def test_when_there_is_no_canary(standing: Standing, version: int | None, reason: str) -> None:
+    assert reason in refused(decide("canary", standing, asked(version)))
+
+
 def test_settling_ends_probation() -> None:
     assert decide("settle", PROBATION, asked(1)) == Standing(champion=2, challengers=(3,))
 

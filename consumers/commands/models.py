@@ -156,6 +156,7 @@ def describe(state: LiveState) -> str:
         *(["pinned"] if state.pinned else []),
         *(["probation"] if state.probation else []),
         *(["trial"] if state.challengers else []),
+        *([f"canary {state.canary}"] if state.canary else []),
     ]
     return " ".join(words) or ("serving" if state.champion else "no version yet")
 

@@ -45,7 +45,10 @@ def demo(
 
 def worker(
     stages: Annotated[
-        str, typer.Option(help="Which of the stages to run, comma separated.")
+        str,
+        typer.Option(
+            help="Which of the stages to run, comma separated; shadow: for models served elsewhere."
+        ),
     ] = "score,monitor,evaluate",
 ) -> None:
     """Run stream stages until SIGTERM, one process for each.
@@ -55,13 +58,13 @@ def worker(
     Example: driftline worker --stages score
     """
     from stream import worker as workers
-    from stream.topics import STAGES
+    from stream.topics import EVERY_STAGE
 
     settings = load_settings()
     wanted = [name.strip() for name in stages.split(",")]
-    chosen = [stage for stage in STAGES if stage in wanted]
-    if not chosen or set(wanted) - set(STAGES):
-        say(f"error: --stages {stages}: name some of {', '.join(STAGES)}")
+    chosen = [stage for stage in EVERY_STAGE if stage in wanted]
+    if not chosen or set(wanted) - set(EVERY_STAGE):
+        say(f"error: --stages {stages}: name some of {', '.join(EVERY_STAGE)}")
         raise typer.Exit(USAGE)
     if len(chosen) == 1:
         raise typer.Exit(workers.main(chosen[0], settings))

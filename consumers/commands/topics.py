@@ -72,11 +72,14 @@ def forget(
     Example: driftline topics forget monitor --yes
     """
     from consumers import forgetting
-    from stream.topics import STAGES
+    from stream.topics import EVERY_STAGE
 
-    chosen = next((known for known in STAGES if known == stage), None)
+    chosen = next((known for known in EVERY_STAGE if known == stage), None)
     if chosen is None or (keep_offsets and chosen != "score"):
-        say(f"error: {stage}: name one of {', '.join(STAGES)}; --keep-offsets is for score alone")
+        say(
+            f"error: {stage}: name one of {', '.join(EVERY_STAGE)}; "
+            "--keep-offsets is for score alone"
+        )
         raise typer.Exit(USAGE)
     settings, scope = load_settings(), forgetting.SCOPES[chosen]
     topics = ", ".join(settings.names.topic(entity) for entity in scope.entities)

@@ -15,7 +15,7 @@ from msgspec import Struct
 from consumers.loop import RangeReader
 from consumers.loop import log as kafka_log
 from consumers.places import Span
-from consumers.status import READS
+from consumers.status import OPTIONAL, READS
 from stream.errors import DriftlineError, explained
 from stream.settings import Settings
 from stream.topics import TOPICS
@@ -160,6 +160,8 @@ class Pipeline:
             for entity in entities:
                 spans = reader.bounds(entity)
                 done = _committed(admin, names.group(role), names.topic(entity), spans)
+                if done is None and role in OPTIONAL:
+                    continue
                 groups.append(
                     Group(
                         role=role,

@@ -234,6 +234,8 @@ def _afoot(entry: Entry, now_ms: int) -> str:
     if live is not None and live.challengers:
         names = ", ".join(f"v{version}" for version in live.challengers)
         parts.append(f"{names} on trial beside it")
+    if live is not None and live.canary is not None:
+        parts.append(f"v{live.canary} answers {live.spec.trial.canary_share:.0%}")
     if live is not None and live.probation and live.previous is not None:
         parts.append(f"on probation, v{live.previous} in shadow")
     if live is not None and live.pinned:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct, field
 
 from models.profile import ReferenceProfile
-from stream.core import judging, measuring
+from stream.core import judging, measuring, trials
 from stream.core.advisors import readings
 from stream.core.delays import Ages, Curve, ages
 from stream.core.judging import Case, Fact, Verdicts
@@ -170,13 +170,21 @@ class ModelState(Struct, omit_defaults=True):
             self.ages, self.delays = now, {}
 
     def _judge(self, lifecycle: LifecycleChanged, kit: Kit | None) -> Iterator[Fact]:
-        """The champion's ticks are judged; those of others were only for display."""
+        """The champion's ticks are judged, and the canary's are kept for that; those of others were
+        only for display."""
         watch = self.verdicts.watch
         for number, version in sorted(self.versions.items()):
+            least = lifecycle.spec.ticks.minimum_events
+            if watch is not None and number == lifecycle.canary:
+                for group in version.pending.close(
+                    self.closed, tick_ms=self.tick_ms, minimum_events=least
+                ):
+                    canaries = self.verdicts.canaries
+                    trials.observe_canary(canaries, number, watch.version, group)
+                continue
             if kit is None or watch is None or number != watch.version:
                 version.pending.discard(self.closed)
                 continue
-            least = lifecycle.spec.ticks.minimum_events
             for group in version.pending.close(
                 self.closed, tick_ms=self.tick_ms, minimum_events=least, cell=kit.cell
             ):

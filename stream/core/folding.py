@@ -137,6 +137,13 @@ def fold_labels(labelled: Sequence[Labelled], deltas: Deltas) -> None:
             _bet(first, judged.only(len(first)), deltas)
 
 
+def fold_pairs(labelled: Sequence[Labelled], deltas: Deltas) -> None:
+    """Count versions against their shadows, where the labels themselves are counted already."""
+    for some in _alike(labelled) if labelled else ():
+        judged = _judged(some, [one.joined.label for one in some])
+        _pair(some, judged, _grouped(some, [one.joined.arrived_ms for one in some]), deltas)
+
+
 def _alike(labelled: Sequence[Labelled]) -> Iterable[Sequence[Labelled]]:
     """Labels by task and outputs, which are what must not differ among those judged together."""
     kinds = {one: (one.spec.task, one.kind.outputs) for one in {one.source for one in labelled}}

@@ -67,6 +67,22 @@ class Joined(Struct, frozen=True, gc=False):
     before: float | None = None
 
 
+class Beside(Struct, frozen=True, gc=False):
+    """What shadows would have said where another version predicted.
+
+    Attributes:
+        version: that predicted.
+        shadows: versions; `values` are the outputs of each, one after the other.
+        floor_ms: as of a prediction.
+    """
+
+    id: str
+    version: int
+    shadows: tuple[int, ...]
+    values: tuple[float, ...]
+    floor_ms: int
+
+
 class Counted(NamedTuple):
     """Something to count. `version` is None where no prediction says which."""
 
@@ -81,11 +97,13 @@ class Join:
     """The joins of one partition.
 
     Attributes:
-        joined, counted: what happened, for the caller to take and clear.
+        joined, paired, counted: what happened, for the caller to take and clear. Paired: what
+            shadows would have said where the label was there before it.
     """
 
     def __init__(self) -> None:
         self.joined: list[Joined] = []
+        self.paired: list[Joined] = []
         self.counted: list[Counted] = []
         self._rows = RowLog("join")
         self._early = RowLog("early")
@@ -139,6 +157,35 @@ class Join:
         found = self._rows.get(key)
         if found is None or not self._taken(key, *found, label):
             self._wait(key, model, label)
+
+    def shadow(self, model: str, beside: Beside) -> bool:
+        """Put what shadows say beside their prediction, once; False if it has no use.
+
+        It meets its label whichever comes first; one that was corrected already, as it is now.
+        """
+        key = beside.id + (self._tags.get(model) or self._tag(model))
+        found = self._rows.get(key)
+        if found is None:
+            return False
+        due_ms, body = found
+        packer = self._packers[number_of(body)]
+        kind = packer.kind
+        if kind.shadows or kind.version != beside.version:
+            return False
+        wider = self.packer(replace(kind, shadows=beside.shadows))
+        if is_finished(body):
+            row = packer.read_finished(body)
+            self._rows.put(key, due_ms, wider.finished(row))
+            arrived_ms = max(due_ms - kind.correction_ms, beside.floor_ms)
+            place = (beside.id, wider.kind, row.offset, row.predicted_ms, row.predicted_ms)
+            said = (*row.values, *beside.values)
+            self.paired.append(Joined(*place, arrived_ms, row.codes, said, row.label, row.weight))
+        else:
+            made = packer.read_pending(beside.id, body, due_ms)
+            floor_ms = max(made.floor_ms, beside.floor_ms)
+            both = replace(made, floor_ms=floor_ms, values=(*made.values, *beside.values))
+            self._rows.put(key, due_ms, wider.pending(both))
+        return True
 
     def expire(self, watermark_ms: int, before_ms: int) -> None:
         """Let go of what the watermark has passed on its way from `before_ms`."""

@@ -52,6 +52,7 @@ class Verdicts(Struct, omit_defaults=True):
 
     watch: Watch | None = None
     trials: dict[int, TrialState] = {}
+    canaries: dict[int, TrialState] = {}  # of the canary, on what it answers
     book: Book = field(default_factory=Book)
     issued: dict[str, Issued] = {}
 
@@ -96,6 +97,7 @@ class Case(NamedTuple):
 def adopt(verdicts: Verdicts, lifecycle: LifecycleChanged, now_ms: int) -> list[Alert]:
     """Follow lifecycle to a new generation; returns the alerts that this settles."""
     book, champion = verdicts.book, lifecycle.champion
+    verdicts.canaries = {v: t for v, t in verdicts.canaries.items() if v == lifecycle.canary}
     if verdicts.watch is not None and verdicts.watch.version == champion:
         shadows = set(lifecycle.shadows)
         verdicts.trials = {v: t for v, t in verdicts.trials.items() if v in shadows}
@@ -104,7 +106,7 @@ def adopt(verdicts: Verdicts, lifecycle: LifecycleChanged, now_ms: int) -> list[
         return [_settled(book, "probation", now_ms, "the probation is over")]
     left = verdicts.watch.version if verdicts.watch else None
     verdicts.watch = None if champion is None else Watch(version=champion)
-    verdicts.trials = {}
+    verdicts.trials, verdicts.canaries = {}, {}
     why = f" ({lifecycle.reason})" if lifecycle.reason else ""
     sentence = f"version {champion} went live in place of version {left}{why}"
     return [_settled(book, problem, now_ms, sentence) for problem in sorted(book.open)]
@@ -177,19 +179,27 @@ def _judge_challengers(case: Case) -> Iterator[Fact]:
     for version in sorted(set(case.lifecycle.challengers)):
         state = case.verdicts.trials.get(version)
         if state is not None and version != case.lifecycle.previous:
-            judgements.append(
-                trials.judge_challenger(
-                    version,
-                    state,
-                    case.lifecycle.spec.trial,
-                    harmed=harmed,
-                    segments=case.kit.guarded,
-                )
-            )
+            judgements.append(_judge_challenger(case, version, state, harmed=harmed))
     found = [judgement for judgement in judgements if judgement is not None]
-    found.sort(key=lambda j: (j.kind != "promote", -float(str(j.evidence["e_value"])), j.version))
+    found.sort(key=lambda j: (j.kind == "reject", -float(str(j.evidence["e_value"])), j.version))
     for judgement in found:
         yield from _act(case, judgement, "harm")
+
+
+def _judge_challenger(
+    case: Case, version: int, state: TrialState, *, harmed: bool
+) -> Judgement | None:
+    """What is proven goes live, or first answers a share of the requests, and then goes live."""
+    spec, lifecycle = case.lifecycle.spec.trial, case.lifecycle
+    segments = case.kit.guarded
+    if version == lifecycle.canary:
+        answered = case.verdicts.canaries.get(version)
+        return trials.judge_canary(version, answered, spec) if answered else None
+    judgement = trials.judge_challenger(version, state, spec, harmed=harmed, segments=segments)
+    served_here = lifecycle.spec.served == "here"
+    if judgement and judgement.kind == "promote" and spec.canary_share and served_here:
+        return judgement._replace(kind="canary")
+    return judgement
 
 
 def _judge_harm(case: Case) -> Iterator[Fact]:

@@ -23,7 +23,7 @@ from stream.core.clocks import Clocks
 from stream.core.deadletters import dead_letter
 from stream.core.decoding import Decoded, decode
 from stream.core.deltas import Deltas, add_named
-from stream.core.folding import Labelled, Line, Made, fold_labels, fold_predictions
+from stream.core.folding import Labelled, Line, Made, fold_labels, fold_pairs, fold_predictions
 from stream.core.joining import Counted, Joined
 from stream.core.journal import Journal
 from stream.core.packing import Ints
@@ -32,6 +32,7 @@ from stream.core.processor import Batch, Context, Fleet, Output, Parts, Record, 
 from stream.core.refusals import counter, named_model
 from stream.core.reporting import examples, progress, summaries
 from stream.core.rerouting import misplaced, sent_on
+from stream.core.shadowed import Shadowed, told_apart
 from stream.core.sources import Sources
 from stream.errors import Refused
 from stream.events import ProgressReported
@@ -95,10 +96,14 @@ class MonitorProcessor:
         self._state.journal.applied(batch.entity, records.offsets)
         clock = self._state.clocks.topics[batch.entity]
         clock.observe(records.stamps_ms)
+        shadowed: list[Shadowed] = []
+        if batch.entity == "predictions":
+            records, shadowed = told_apart(records, self._settings.max_event_bytes)
         decoded = decode(batch.entity, records, fleet, self._settings)
         for time_ms in decoded.clocks:
             clock.reach(time_ms)
-        return outputs + self._take(batch.entity, decoded)
+        outputs += self._take(batch.entity, decoded)
+        return outputs + self._shadow(shadowed)
 
     def advance(self, clock_ms: int, caught_up: bool, fleet: Fleet) -> list[Output]:
         journal, interval_ms = self._state.journal, self._settings.summary_interval_ms
@@ -176,6 +181,24 @@ class MonitorProcessor:
         counted = map(Made, events.times_ms, codes, events.rows, events.values)
         for line, one in compress(zip(of, counted, strict=True), taken):
             line.made.append(one)
+
+    def _shadow(self, shadowed: Sequence[Shadowed]) -> list[Output]:
+        """What shadows would have said of predictions that lie before it in this partition."""
+        outputs = []
+        for one in shadowed:
+            live = self._fleet.get(one.data.model)
+            floor_ms = max(
+                one.record.timestamp_ms - self._sources.lateness_ms,
+                self._state.clocks.watermark_ms,
+            )
+            try:
+                beside = one.beside(live.lifecycle.spec, floor_ms) if live else None
+            except Refused as refused:
+                outputs.append(self._refuse("predictions", one.record, refused))
+                continue
+            used = beside is not None and self._join.shadow(one.data.model, beside)
+            self._counters["shadowed" if used else "shadowed:unused"] += 1
+        return outputs
 
     def _label(self, events: Events) -> None:
         models = [one.model for one in events.data]
@@ -272,6 +295,8 @@ class MonitorProcessor:
         again = self._sources.again
         fold_labels([Labelled(again(one.kind), one) for one in self._joined], self._deltas)
         self._joined.clear()
+        fold_pairs([Labelled(again(one.kind), one) for one in self._join.paired], self._deltas)
+        self._join.paired.clear()
         for counted in self._join.counted:
             self._counters[counted.name] += counted.n
             if counted.model in self._fleet:

@@ -60,7 +60,7 @@ def may_retrain(now: Situation, *, data: Alert | None, previous: TrialState | No
         return "inputs are missing: the data must be mended first"
     if previous is not None and _rollback_is_near(now, previous):
         return "going back to the previous version is weighed first"
-    if waiting := _outstanding(now, "retrain", "promote", "reject", "rollback", "settle"):
+    if waiting := _outstanding(now, "retrain", "promote", "canary", "reject", "rollback", "settle"):
         return f"the command to {waiting} is being carried out"
     return _cooling(now, "retrain", policy.cooldown_seconds)
 
@@ -68,13 +68,15 @@ def may_retrain(now: Situation, *, data: Alert | None, previous: TrialState | No
 def may_act(now: Situation, judgement: Judgement) -> str | None:
     """Why what a trial says is not done now; None if it may be."""
     match judgement.kind:
-        case "promote":
+        case "canary" if now.lifecycle.canary is not None:
+            return f"version {now.lifecycle.canary} is the canary"
+        case "canary" | "promote":
             return _may_promote(now)
         case "rollback":
             return may_roll_back(now)
         case kind:
             # These change the generation, which would make a fit that runs void.
-            waiting = _outstanding(now, kind, "retrain", "rollback", "promote")
+            waiting = _outstanding(now, kind, "retrain", "rollback", "promote", "canary")
             return f"the command to {waiting} is being carried out" if waiting else None
 
 
@@ -110,7 +112,7 @@ def _may_promote(now: Situation) -> str | None:
         return "the policy leaves promoting to people"
     if now.lifecycle.pinned:
         return "a person pinned this version"
-    waiting = _outstanding(now, "promote", "rollback")
+    waiting = _outstanding(now, "promote", "canary", "rollback")
     return f"the command to {waiting} is being carried out" if waiting else None
 
 

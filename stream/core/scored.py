@@ -52,7 +52,7 @@ class Columns(NamedTuple):
 
     Attributes:
         offsets, times_ms: of the requests.
-        said: the champion's outputs.
+        said: the outputs of the version that answers.
         features: the requests' own text.
         beside: what shadows said, by version; empty where there are no shadows.
     """
@@ -66,21 +66,27 @@ class Columns(NamedTuple):
     traceparents: Sequence[str | None]
 
 
-def encoded(columns: Columns, lifecycle: LifecycleChanged, partition: int) -> list[bytes]:
-    """One event for each; the bytes of an event do not depend on what it is encoded with."""
+def encoded(
+    columns: Columns, lifecycle: LifecycleChanged, version: int, partition: int
+) -> list[bytes]:
+    """One event for each; the bytes of an event do not depend on what it is encoded with.
+
+    Args:
+        version: that answers.
+    """
     if any(columns.traceparents) or {} in columns.beside:
-        return list(map(_ENCODER.encode, _envelopes(columns, lifecycle, partition)))
-    return _framed(columns, lifecycle, partition)
+        return list(map(_ENCODER.encode, _envelopes(columns, lifecycle, version, partition)))
+    return _framed(columns, lifecycle, version, partition)
 
 
 def _envelopes(
-    columns: Columns, lifecycle: LifecycleChanged, partition: int
+    columns: Columns, lifecycle: LifecycleChanged, version: int, partition: int
 ) -> Iterable[_Envelope]:
     predictions = map(
         _Prediction,
         columns.ids,
         repeat(lifecycle.model),
-        repeat(lifecycle.champion or 0),
+        repeat(version),
         columns.said,
         columns.features,
         repeat(lifecycle.spec_revision),
@@ -101,12 +107,14 @@ def _envelopes(
     )
 
 
-def _framed(columns: Columns, lifecycle: LifecycleChanged, partition: int) -> list[bytes]:
+def _framed(
+    columns: Columns, lifecycle: LifecycleChanged, version: int, partition: int
+) -> list[bytes]:
     """Of events that have no more to say than most: the same bytes in a third of the time."""
     prediction = _Prediction(
         SLOT,
         lifecycle.model,
-        lifecycle.champion or 0,
+        version,
         SLOT,
         SLOT,
         lifecycle.spec_revision,

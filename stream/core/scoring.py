@@ -1,6 +1,7 @@
 """The score stage: requests in, predictions out.
 
-Every batch is predicted once per model and version, champion and shadows on the same rows. A row
+Every batch is predicted once per model and version, champion and shadows on the same rows; where
+there is a canary, its output is the answer for a share of the keys. A row
 that the champion has no finite output for is refused; a shadow that fails is left out and counted.
 """
 
@@ -13,7 +14,7 @@ from itertools import repeat
 import numpy as np
 
 from models.features import Row
-from models.losses import MAX_VALUE
+from models.losses import MAX_VALUE, fractions
 from stream.core.accepted import Events
 from stream.core.deadletters import dead_letter
 from stream.core.decoding import Decoded, decode
@@ -24,6 +25,7 @@ from stream.core.refusals import Refusals
 from stream.core.scored import Columns, Said, encoded
 from stream.core.timings import Timings
 from stream.errors import Refused
+from stream.events import LifecycleChanged
 
 _ENTITY = "requests"
 _PREDICTIONS, _NO_HEADERS, _NO_STAMPS = repeat("predictions"), repeat(()), repeat(None)
@@ -134,35 +136,73 @@ class ScoreProcessor:
             raise ValueError(f"{lifecycle.model!r} has no champion; decode() parks such requests")
         rows, timings = events.rows, self._timings
         timings.begin(live, events)
-        said = _outputs(live, lifecycle.champion, rows)
+        said = {lifecycle.champion: outputs_of(live, lifecycle.champion, rows)}
         timings.end(lifecycle.champion)
-        shadows = {}
         for version in lifecycle.shadows:
-            shadows[str(version)] = self._shadow(live, version, rows)
+            said[version] = self._shadow(live, version, rows)
             timings.end(version)
+        if lifecycle.canary not in said or lifecycle.canary == lifecycle.champion:
+            return self._encoded(events, lifecycle, lifecycle.champion, said)
+        lines: list[bytes | None] = [None] * len(events)
+        for version, places in answering(events.ids, lifecycle, said).items():
+            some = {v: [column[i] for i in places] for v, column in said.items()}
+            encoded_ones = self._encoded(events.take(places), lifecycle, version, some)
+            for i, line in zip(places, encoded_ones, strict=True):
+                lines[i] = line
+        return lines
+
+    def _encoded(
+        self,
+        events: Events,
+        lifecycle: LifecycleChanged,
+        version: int,
+        said: Mapping[int, Sequence[Said]],
+    ) -> list[bytes | None]:
+        """Predictions by one version, and beside them what the others said."""
+        if not events:
+            return []
+        own = said[version]
+        others = {str(v): column for v, column in said.items() if v != version}
         columns = Columns(
             events.records.offsets,
             events.times_ms,
             events.ids,
-            said,
+            own,
             [one.features for one in events.data],
-            _beside(shadows) if shadows else [],
+            _beside(others) if others else [],
             events.traceparents,
         )
-        lines: list[bytes | None] = [*encoded(columns, lifecycle, self._partition)]
-        if None in said:
-            lines = [None if one is None else line for one, line in zip(said, lines, strict=True)]
+        lines: list[bytes | None] = [*encoded(columns, lifecycle, version, self._partition)]
+        if None in own:
+            lines = [None if one is None else line for one, line in zip(own, lines, strict=True)]
         return lines
 
     def _shadow(self, live: LiveModel, version: int, rows: Sequence[Row]) -> list[Said]:
         """A shadow's outputs. Its failure must not touch the champion's predictions."""
         try:
-            said = _outputs(live, version, rows)
+            said = outputs_of(live, version, rows)
         except LookupError:  # not loaded
             said = [None] * len(rows)
         self._counters["shadow_outputs"] += len(rows)
         self._counters["shadow_missing"] += said.count(None)
         return said
+
+
+def answering(
+    ids: Sequence[str], lifecycle: LifecycleChanged, said: Mapping[int, Sequence[Said]]
+) -> dict[int, list[int]]:
+    """Places of the requests that the champion answers, and of those that the canary does.
+
+    A hash of the key decides, another one for each canary, so that an id has the same answer
+    whoever scores it. What the canary has no output for, the champion answers.
+    """
+    canary, champion = lifecycle.canary or 0, lifecycle.champion or 0
+    hashes = fractions([f"canary/{canary}/{id_}" for id_ in ids])
+    takes = (hashes < lifecycle.spec.trial.canary_share).tolist()
+    found: dict[int, list[int]] = {champion: [], canary: []}
+    for i, (is_taken, output) in enumerate(zip(takes, said[canary], strict=True)):
+        found[canary if is_taken and output is not None else champion].append(i)
+    return found
 
 
 def _by_model(events: Events) -> dict[str, list[int]]:
@@ -180,14 +220,14 @@ def _beside(shadows: Mapping[str, Sequence[Said]]) -> list[dict[str, Said]]:
     ]
 
 
-def _outputs(live: LiveModel, version: int, rows: Sequence[Row]) -> list[Said]:
+def outputs_of(live: LiveModel, version: int, rows: Sequence[Row]) -> list[Said]:
     """One version's outputs; where the batch as a whole fails, row by row."""
     try:
         outputs = live.predict(version, rows)
     except _CANNOT:
         if len(rows) == 1:
             return [None]
-        return [said for row in rows for said in _outputs(live, version, [row])]
+        return [said for row in rows for said in outputs_of(live, version, [row])]
     said: list[Said] = (outputs[:, 0] if outputs.shape[1] == 1 else outputs).tolist()
     finite = np.all(np.abs(outputs) <= MAX_VALUE, axis=1).tolist()
     if not all(finite):

@@ -21,6 +21,8 @@ from stream.core.trial import PairedTest
 from stream.events import MICRO, LifecycleChanged, Pairs
 
 Name = Literal["better", "not worse", "not better", "worse", "worse than before"]
+#: Of what a canary answers, D is the other way round: its loss - the champion's, as in probation.
+ON_CANARY: Final[Name] = "worse than before"
 NOBODY: Final[Guarded] = {}
 TESTS: Final[tuple[Name, ...]] = ("better", "not worse", "not better", "worse", "worse than before")
 
@@ -39,7 +41,7 @@ class TrialState(Struct, omit_defaults=True):
 class Judgement(NamedTuple):
     """What a trial says should happen with a shadow version, and why."""
 
-    kind: Literal["promote", "reject", "rollback", "settle"]
+    kind: Literal["canary", "promote", "reject", "rollback", "settle"]
     version: int
     reason: str
     evidence: dict[str, object]
@@ -111,6 +113,32 @@ def _decided(
     return "reject", f"not proven better after {n} labelled events", "better"
 
 
+def observe_canary(states: dict[int, TrialState], canary: int, champion: int, group: Group) -> None:
+    """Take in one group of what the canary answered; D = its loss - the champion's."""
+    pairs = group.counts.pairs.get(str(champion))
+    if pairs is None:
+        return
+    state = states.setdefault(canary, TrialState(started_ms=group.start_ms))
+    state.ended_ms = group.end_ms
+    state.totals = added_pairs(state.totals, pairs)
+    test = PairedTest()
+    if ON_CANARY in state.tests:
+        test.restore(state.tests[ON_CANARY])
+    test.update(pairs.n, pairs.d_sum / MICRO, pairs.d_squares / MICRO)
+    state.tests[ON_CANARY] = test.snapshot()
+
+
+def judge_canary(canary: int, state: TrialState, spec: Trial) -> Judgement | None:
+    """Promote what was proven in shadow and is not worse where it answers; reject it, or wait."""
+    if _proven(state, spec, ON_CANARY):
+        reason = "it does worse on the requests that it answers"
+        return _judgement("reject", canary, reason, state, spec, ON_CANARY)
+    if state.totals.n < spec.canary_pairs or not _at_whole_cycle(state, spec):
+        return None
+    reason = f"it does better, and not worse on {state.totals.n} labelled requests that it answered"
+    return _judgement("promote", canary, reason, state, spec, ON_CANARY)
+
+
 def judge_probation(version: int, state: TrialState, spec: Trial) -> Judgement | None:
     """Roll back to the previous version (`version`), end the probation, or wait."""
     test: Name = "worse than before"
@@ -163,7 +191,7 @@ def _at_whole_cycle(state: TrialState, spec: Trial) -> bool:
 
 
 def _judgement(
-    kind: Literal["promote", "reject", "rollback", "settle"],
+    kind: Literal["canary", "promote", "reject", "rollback", "settle"],
     version: int,
     reason: str,
     state: TrialState,

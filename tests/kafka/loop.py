@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from stream.settings import Settings
 from stream.supervising import environment
-from stream.topics import STAGES, Stage
+from stream.topics import EVERY_STAGE, STAGES, Stage
 from tests.topics import quiet_client, read_all
 
 DIED_AT_FAILPOINT = 137
@@ -29,7 +29,7 @@ HERE = {"PYTHONPATH": str(Path(__file__).parents[2]), "DRIFTLINE_SUPERVISOR": "0
 
 
 class Stages:
-    """The processes of the three stages; whoever ends is started again, as a supervisor would.
+    """The processes of the stages; whoever ends is started again, as a supervisor would.
 
     Attributes:
         program: the interpreter's arguments before the module and its stage.
@@ -57,7 +57,7 @@ class Stages:
         self._numbers = numbers
 
     def start(self) -> None:
-        for stage in STAGES:
+        for stage in EVERY_STAGE:
             for number in range(self._numbers.get(stage, 0)):
                 self.start_one(stage, number)
 

@@ -74,18 +74,29 @@ def some_label(dice: random.Random, features: Features, sign: float = 1.0) -> st
     return SPEC.classes[dice.random() < chance]
 
 
-def train(registry: Registry, settings: Settings, seed: int = 1) -> int:
-    """Train one version on made-up history and make it champion; returns it."""
+def train(
+    registry: Registry,
+    settings: Settings,
+    seed: int = 1,
+    *,
+    spec: ModelSpec = SPEC,
+    sign: float = 1.0,
+) -> int:
+    """Train one version on made-up history and make it champion; returns it.
+
+    Args:
+        sign: of the truth that the history tells; with -1 the version learns its opposite.
+    """
     dice = random.Random(seed)
     found = []
     for number in range(2_000):
         features = some_features(dice)
-        row = check_row(SPEC, features)
-        label = some_label(dice, features)
+        row = check_row(spec, features)
+        label = some_label(dice, features, sign)
         at_ms = 1_000 * number
         found.append(Labelled(at_ms, f"{number:06}", row, label, 1.0, at_ms))
     facts = DataRange(source=f"seed {seed}", predictions=len(found), labelled=len(found))
-    return train_first(registry, settings, SPEC, assemble(SPEC, found, facts), "test")
+    return train_first(registry, settings, spec, assemble(spec, found, facts), "test")
 
 
 def launch(settings: Settings) -> Registry:

@@ -96,6 +96,7 @@ class Registry:
             previous=standing.previous,
             probation=standing.probation,
             pinned=standing.pinned,
+            canary=standing.canary,
             versions=[card(version) for version in range(1, model.newest + 1)],
             changed_ms=self._now_ms(),
             cause=command,

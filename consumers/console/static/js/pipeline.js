@@ -9,7 +9,7 @@ const WORDS = {
   "keeping up": "healthy", "behind, working": "changed", "falling behind": "broken", "standing still": "harmed",
   "nobody runs it": "harmed", rebalancing: "stale", "nothing done yet": "waiting", "not told by this broker": "unlabelled",
 };
-const STAGES = { score: "Score", monitor: "Monitor", evaluate: "Evaluate", trainer: "Trainer" };
+const STAGES = { score: "Score", monitor: "Monitor", evaluate: "Evaluate", shadow: "Shadow", trainer: "Trainer" };
 
 export function Pipeline() {
   const { data, error, loading } = useData("/api/pipeline", { everyMs: 2500 });

@@ -35,6 +35,7 @@ export function Versions({ name, path, row, session, window, metric }) {
 function role(live, version) {
   if (!live) return "";
   if (live.champion === version) return live.probation ? "champion, on probation" : "champion";
+  if (live.canary === version) return "canary, answers a share";
   if ((live.challengers || []).includes(version)) return "challenger, on trial";
   return live.previous === version ? "previous, in shadow" : "";
 }
