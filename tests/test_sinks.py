@@ -589,6 +589,15 @@ def test_a_mail_that_is_refused_for_good_is_a_dead_letter(word: str, reply: str,
     assert detail.startswith(b"rejected: ")
 
 
+def test_a_mail_that_was_taken_is_delivered_whatever_the_server_does_then(tls: Path) -> None:
+    topic = Topic()
+    topic.add(alert())
+    with MailReceiver(mail_server(silent_at="QUIT"), tls=served(tls)) as receiver:
+        sender = mailer(receiver, ca_file=str(tls / "ca.crt"), timeout_seconds=5)
+        one = deliver(sender, topic)
+    assert (one.counts["delivered"], len(receiver.posted)) == (1, 1)
+
+
 def test_a_wrong_password_is_tried_again_and_said(
     tls: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

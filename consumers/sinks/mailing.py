@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from contextlib import suppress
 from email.message import EmailMessage
 from email.utils import format_datetime
 from typing import Final
@@ -18,6 +20,7 @@ from stream.envelope import from_ms
 
 SUBJECT_CHARACTERS: Final = 200
 PERMANENT: Final = 500  # an SMTP code from here on
+QUIT_SECONDS: Final = 1.0
 
 
 def mail(note: Note, sink: Email) -> EmailMessage:
@@ -44,17 +47,7 @@ async def send(
         NotTaken: not everybody gets it.
     """
     try:
-        refused, _ = await aiosmtplib.send(
-            made,
-            hostname=sink.host,
-            port=sink.port,
-            username=sink.username,
-            password=password,
-            start_tls=sink.tls == "starttls",
-            use_tls=sink.tls == "tls",
-            tls_context=tls,
-            timeout=sink.timeout_seconds,
-        )
+        refused = await _talk(made, sink, password, tls)
     except aiosmtplib.SMTPRecipientsRefused as error:
         raise _refused(
             [(one.recipient, one.code, one.message) for one in error.recipients]
@@ -76,6 +69,32 @@ async def send(
         raise NotTaken("tls" if about_tls else "unreachable", _reason(error)) from None
     if refused:
         raise _refused([(who, said.code, said.message) for who, said in refused.items()])
+
+
+async def _talk(
+    made: EmailMessage, sink: Email, password: str | None, tls: ssl.SSLContext | None
+) -> dict[str, aiosmtplib.SMTPResponse]:
+    """One conversation; who was refused, if others were not."""
+    client = aiosmtplib.SMTP(
+        hostname=sink.host,
+        port=sink.port,
+        start_tls=sink.tls == "starttls",
+        use_tls=sink.tls == "tls",
+        tls_context=tls,
+        timeout=sink.timeout_seconds,
+    )
+    await client.connect()
+    transport = client.transport
+    try:
+        if sink.username is not None and password is not None:
+            await client.login(sink.username, password)
+        refused, _ = await client.send_message(made)
+        with suppress(aiosmtplib.SMTPException):  # it is taken, whatever comes of this
+            await client.quit(timeout=QUIT_SECONDS)
+    finally:
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.abort()  # a polite end of TLS would wait for whoever does not answer
+    return refused
 
 
 def _answered(code: int, detail: str) -> NotTaken:

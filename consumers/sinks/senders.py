@@ -32,6 +32,8 @@ Deliver = Callable[[Note], Awaitable[None]]
 #: From being told to end to giving an attempt up: its alert is delivered again.
 GRACE_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 0.1
+#: What a failed attempt closed, above all TLS, is closed by the event loop, and that ends here.
+CLOSING_SECONDS: Final = 0.05
 
 
 class Sender(NamedTuple):
@@ -100,9 +102,13 @@ async def _within(work: Awaitable[None], seconds: float, ending: Callable[[], bo
         if left <= 0:
             task.cancel()
             await asyncio.wait({task}, timeout=1.0)
-            raise NotTaken("timeout", f"not taken within {seconds:g} s")
+            break
         await asyncio.wait({task}, timeout=min(left, LOOK_SECONDS))
-    await task
+    if not task.done() or task.cancelled() or task.exception() is not None:
+        await asyncio.sleep(CLOSING_SECONDS)
+    if not task.done() or task.cancelled():
+        raise NotTaken("timeout", f"not taken within {seconds:g} s")
+    task.result()
 
 
 def _deliver(sink: Sink) -> Deliver:
