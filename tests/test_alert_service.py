@@ -267,3 +267,25 @@ def test_a_thread_that_stands_still_is_not_alive() -> None:
     stuck: Any = SimpleNamespace(turned=time.monotonic() - 1000, sender=SimpleNamespace(sink=sink))
     standing.couriers, standing.doing = {"stuck": stuck}, ""
     assert standing.live() == standing.ready() == ["sink stuck stands for 1000 s"]
+
+
+def test_a_worker_may_have_the_service_beside_its_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`driftline worker --alerts`: one more child; it ends when the supervisor is gone."""
+    from stream import supervising, worker
+
+    asked: list[Any] = []
+
+    def supervise(*given: Any) -> int:
+        asked.append(given)
+        return 0
+
+    monkeypatch.setattr(worker, "supervise", supervise)
+    assert run("worker", "--stages", "score", "--alerts").exit_code == 0
+    [(stages, _, beside)] = asked
+    assert (list(stages), list(beside)) == (["score"], ["alerts"])
+    assert beside["alerts"][1:] == ["-m", "consumers", "alerts"]
+    assert not supervising.orphaned()
+    monkeypatch.setenv(supervising.SUPERVISOR, str(os.getppid()))
+    assert not supervising.orphaned()
+    monkeypatch.setenv(supervising.SUPERVISOR, "1")
+    assert supervising.orphaned() == (os.getppid() != 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -47,6 +48,10 @@ def worker(
     stages: Annotated[
         str, typer.Option(help="Which of the stages to run, comma separated.")
     ] = "score,monitor,evaluate",
+    *,
+    alerts: Annotated[
+        bool, typer.Option("--alerts", help="Send alerts on as well, as `driftline alerts` does.")
+    ] = False,
 ) -> None:
     """Run stream stages until SIGTERM, one process for each.
 
@@ -63,9 +68,10 @@ def worker(
     if not chosen or set(wanted) - set(STAGES):
         say(f"error: --stages {stages}: name some of {', '.join(STAGES)}")
         raise typer.Exit(USAGE)
-    if len(chosen) == 1:
+    if len(chosen) == 1 and not alerts:
         raise typer.Exit(workers.main(chosen[0], settings))
-    raise typer.Exit(workers.supervise(chosen, settings))
+    beside = {"alerts": [sys.executable, "-m", "consumers", "alerts"]} if alerts else {}
+    raise typer.Exit(workers.supervise(chosen, settings, beside))
 
 
 def trainer() -> None:

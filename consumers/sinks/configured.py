@@ -85,7 +85,7 @@ class BaseSink(Strict):
         problems, models: patterns as in a shell, such as "bad-artefact:*"; a match in any will do.
         begin: where a sink begins that was never served: with alerts to come, or with all that the
             topic holds.
-        retry_for_seconds: from the first attempt; then the alert is a dead letter.
+        retry_for_seconds: from when it was taken from the topic; then it is a dead letter.
     """
 
     events: tuple[Event, ...] = ("opened", "acknowledged", "resolved")

@@ -26,6 +26,7 @@ from stream.doors import open_doors
 from stream.errors import explained
 from stream.health import FAILED, die
 from stream.settings import Settings
+from stream.supervising import orphaned
 from stream.topics import SINK_GROUPS
 
 log = structlog.get_logger("driftline.alerts")
@@ -111,7 +112,7 @@ class Service:
         return FAILED if self._failed else 0
 
     def _ending(self) -> bool:
-        return self._stop.asked or bool(self._failed)
+        return self._stop.asked or bool(self._failed) or orphaned()
 
     def _begin(self) -> None:
         """Give each sink's group its place on the topic; waits for the broker, however long."""
