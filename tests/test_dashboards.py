@@ -85,7 +85,7 @@ class Selected:
         if isinstance(node, promql_parser.MatrixSelector):
             node = node.vector_selector
         if isinstance(node, promql_parser.VectorSelector):
-            self.names.add(node.name)
+            self.names.add(str(node.name))
             self.matched |= {matcher.name for matcher in node.matchers.matchers}
         if isinstance(node, promql_parser.AggregateExpr) and node.modifier is not None:
             self.labels |= set(node.modifier.labels)
