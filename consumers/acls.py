@@ -30,6 +30,7 @@ from stream.topics import (
     OUTPUTS,
     READER_GROUP,
     RELAY,
+    SINK_GROUPS,
     TAIL_GROUP,
     TOPICS,
     TRAINER_GROUP,
@@ -56,6 +57,7 @@ class Rights:
 
     Attributes:
         meaning: what runs under this principal.
+        joins: the role of its group, or what its groups' roles begin with.
         sees: groups and topics that are only looked at: offsets, lag, configuration.
         transactions: transactional ids, after the prefix; those of stages begin with what is said.
         everywhere: operations on all topics of the prefix.
@@ -90,6 +92,12 @@ TABLE: Final[dict[str, Rights]] = {
         joins=TRAINER_GROUP,
         sees=(READER_GROUP,),
         transactions=RELAY,
+    ),
+    "alerts": Rights(
+        "driftline alerts: sends alerts on",
+        reads=("alerts",),
+        writes=("alerts.dlq",),
+        joins=SINK_GROUPS,
     ),
     "producer": Rights(
         "what asks for predictions and knows the truth: requests, feedback",
@@ -164,7 +172,7 @@ def _rules(
     if rights.everywhere:
         yield "topic", f"{names.prefix}.", True, rights.everywhere
     if rights.joins:
-        yield "group", names.group(rights.joins), False, ("Read",)
+        yield "group", names.group(rights.joins), rights.joins.endswith("."), ("Read",)
     for role in rights.sees:
         yield "group", names.group(role), False, ("Describe",)
     if rights.transactions:

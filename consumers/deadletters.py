@@ -32,6 +32,7 @@ class DeadLetter(NamedTuple):
         place: where it lies among the dead letters.
         timestamp_ms: of the refused record.
         origin: where it lay on its topic, "partition/offset".
+        laid_ms: when it became a dead letter.
     """
 
     entity: str
@@ -44,6 +45,7 @@ class DeadLetter(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Headers
+    laid_ms: int = 0
 
 
 def read(
@@ -86,7 +88,14 @@ def replay(letters: Sequence[DeadLetter], settings: Settings) -> int:
 
     What still does not fit comes back as a dead letter; what fits by now is applied once, because
     its id is the same.
+
+    Raises:
+        ConfigurationError: they are alerts, which were on their topic all the time.
     """
+    if any(letter.entity == "alerts" for letter in letters):
+        raise ConfigurationError(
+            "these alerts are on their topic; `driftline alerts retry SINK` sends them to a sink"
+        )
     publisher = Publisher(settings)
     for letter in letters:
         theirs = tuple(header for header in letter.headers if not header[0].startswith("dl_"))
@@ -111,4 +120,5 @@ def _letter(entity: str, came: Delivered) -> DeadLetter:
         key=record.key,
         value=record.value,
         headers=record.headers,
+        laid_ms=record.timestamp_ms,
     )

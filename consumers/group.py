@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from consumers.loop import delivered, is_record, log, open_consumer, some
+from consumers.loop import BATCH, delivered, is_record, log, open_consumer, partitions_of, some
 from consumers.places import Acknowledged, Delivered, Place
 from stream.settings import Settings
 
@@ -29,31 +30,46 @@ class GroupReader:
         role: str,
         entity: str,
         on_lost: Callable[[int], None] = lambda _partition: None,
+        **properties: object,
     ) -> None:
         self._topic = settings.names.topic(entity)
         self._acknowledged = Acknowledged()
         self._committed: dict[int, int] = {}
         self._on_lost = on_lost
+        self._held = False
         self._consumer = open_consumer(
             settings,
             **{
                 "group.id": settings.names.group(role),
                 "auto.offset.reset": "earliest",
                 "session.timeout.ms": round(settings.session_timeout_seconds * 1000),
+                **properties,
             },
         )
         self._consumer.subscribe([self._topic], on_revoke=self._revoked, on_lost=self._dropped)
 
-    def poll(self, timeout_seconds: float) -> list[Delivered]:
+    def poll(self, timeout_seconds: float, most: int = BATCH) -> list[Delivered]:
         """Records that came, in the order of each partition; empty after the timeout."""
         came = [
             delivered(message)
-            for message in some(self._consumer, timeout_seconds)
+            for message in some(self._consumer, timeout_seconds, most)
             if is_record(message, self._topic)
         ]
         for place, _ in came:
             self._acknowledged.take(place)
         return came
+
+    def hold(self, *, held: bool) -> None:
+        """Let nothing come, or let it come again; the membership is kept by polling all the same.
+
+        To be said before each poll: a rebalance brings partitions that nobody has held.
+        """
+        assigned = self._consumer.assignment()
+        if held:
+            self._consumer.pause(assigned)
+        elif self._held:
+            self._consumer.resume(assigned)
+        self._held = held
 
     def done(self, place: Place) -> None:
         self._acknowledged.done(place)
@@ -93,3 +109,28 @@ class GroupReader:
             self._acknowledged.drop(partition.partition)
             self._committed.pop(partition.partition, None)
             self._on_lost(partition.partition)
+
+
+def begin(settings: Settings, role: str, entity: str, at: Literal["now", "beginning"]) -> None:
+    """Give a group a place in every partition where it has none, so that it does not depend on
+    when its first commit comes: what is written from now on is delivered, whatever happens.
+
+    Raises:
+        ConfigurationError: the topic does not exist.
+        KafkaException: the broker does not answer.
+    """
+    consumer = open_consumer(settings, **{"group.id": settings.names.group(role)})
+    try:
+        topic = settings.names.topic(entity)
+        wanted = [TopicPartition(topic, p) for p in partitions_of(consumer, topic)]
+        new = [one for one in consumer.committed(wanted, timeout=10) if one.offset < 0]
+        for one in new:
+            first, end = consumer.get_watermark_offsets(one, timeout=10)
+            one.offset = end if at == "now" else first
+        if new:
+            consumer.commit(offsets=new, asynchronous=False)
+    except KafkaException as error:
+        if error.args[0].code() not in REBALANCED:  # then somebody else has begun
+            raise
+    finally:
+        consumer.close()

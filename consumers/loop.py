@@ -79,12 +79,9 @@ class RangeReader:
         """
         topic = self._names.topic(entity)
         try:
-            found = self._consumer.list_topics(topic, timeout=10).topics[topic]
+            return partitions_of(self._consumer, topic)
         except KafkaException as error:
             raise self._unreachable(error) from error
-        if found.error is not None and not found.partitions:
-            raise no_topic(topic)
-        return sorted(found.partitions)
 
     def bounds(self, entity: str) -> list[Span]:
         """What each partition holds now, up to the first undecided transaction."""
@@ -192,10 +189,22 @@ def open_consumer(settings: Settings, **properties: Any) -> Any:
     )
 
 
-def some(consumer: Any, timeout_seconds: float) -> list[Message]:
-    """Wait for one message, then take what lies ready."""
+def partitions_of(consumer: Any, topic: str) -> list[int]:
+    """
+    Raises:
+        ConfigurationError: the topic does not exist.
+        KafkaException: nobody answers.
+    """
+    found = consumer.list_topics(topic, timeout=10).topics[topic]
+    if found.error is not None and not found.partitions:
+        raise no_topic(topic)
+    return sorted(found.partitions)
+
+
+def some(consumer: Any, timeout_seconds: float, most: int = BATCH) -> list[Message]:
+    """Wait for one message, then take what lies ready, in all at most `most` and one."""
     first = consumer.poll(timeout_seconds)
-    return [] if first is None else [first, *consumer.consume(BATCH, timeout=0)]
+    return [] if first is None else [first, *consumer.consume(most, timeout=0)]
 
 
 def is_record(message: Message, topic: str) -> bool:

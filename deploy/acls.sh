@@ -64,6 +64,11 @@ $KAFKA_ACLS --add --allow-principal User:driftline-trainer --operation Read --gr
 $KAFKA_ACLS --add --allow-principal User:driftline-trainer --operation Describe --group driftline.reader
 $KAFKA_ACLS --add --allow-principal User:driftline-trainer --operation Write --operation Describe --transactional-id driftline.relay
 
+# alerts: driftline alerts: sends alerts on
+$KAFKA_ACLS --add --allow-principal User:driftline-alerts --operation Read --topic driftline.alerts.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-alerts --operation Write --topic driftline.alerts.v1.dlq
+$KAFKA_ACLS --add --allow-principal User:driftline-alerts --operation Read --group driftline.alerts. --resource-pattern-type prefixed
+
 # producer: what asks for predictions and knows the truth: requests, feedback
 $KAFKA_ACLS --add --allow-principal User:driftline-producer --operation Write --topic driftline.requests.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-producer --operation Write --topic driftline.feedback.v1
@@ -102,6 +107,7 @@ $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --to
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.predictions.v1.dlq
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.feedback.v1.dlq
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.commands.v1.dlq
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.alerts.v1.dlq
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Describe --group driftline.reader
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Describe --group driftline.trainer
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Describe --group driftline.score
@@ -115,6 +121,7 @@ $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --t
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.predictions.v1.dlq
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.feedback.v1.dlq
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.commands.v1.dlq
+$KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.alerts.v1.dlq
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.alerts.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Write --topic driftline.lifecycle.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Write --topic driftline.summaries.v1

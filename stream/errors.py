@@ -91,6 +91,7 @@ REASONS = frozenset(
         "bad-time",  # event time too far from the record's clock
         "null-value",  # a tombstone where none belongs
         "too-large",
+        "undeliverable",  # an alert that a sink did not take, in all the time it was given
         "unknown-event",  # unknown type or version of it
         "unknown-model",
         "unknown-version",

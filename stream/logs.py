@@ -1,10 +1,12 @@
-"""One form for every log line, ours and the libraries'."""
+"""One form for every log line: ours, the libraries', warnings, and what nobody caught."""
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import MutableMapping
+from types import TracebackType
 from typing import Any
 
 import structlog
@@ -23,6 +25,7 @@ def configure(log_format: str, level: str, **bound: str) -> None:
     shared: list[Any] = [
         add_bound,
         structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: Any = (
@@ -38,13 +41,13 @@ def configure(log_format: str, level: str, **bound: str) -> None:
     structlog.configure(
         processors=[*shared, *traceback, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=_Named,
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *traceback,
@@ -57,3 +60,29 @@ def configure(log_format: str, level: str, **bound: str) -> None:
     root.setLevel(level.upper())
     for name in LIBRARIES:  # their INFO tells a rebalance in forty lines
         logging.getLogger(name).setLevel("DEBUG" if level == "debug" else "WARNING")
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+
+
+class _Named(structlog.WriteLogger):
+    """Writes to stderr, and knows the name it was asked for by."""
+
+    def __init__(self, name: str = "driftline") -> None:
+        super().__init__(sys.stderr)
+        self.name = name
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    told = (kind, error, trace)
+    structlog.get_logger("driftline").critical("not caught", exc_info=told)
+
+
+def _uncaught_in_thread(told: threading.ExceptHookArgs) -> None:
+    if told.exc_value is not None:
+        name = told.thread.name if told.thread is not None else ""
+        error = (told.exc_type, told.exc_value, told.exc_traceback)
+        structlog.get_logger("driftline").critical("not caught", thread=name, exc_info=error)

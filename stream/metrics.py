@@ -71,7 +71,18 @@ TRAINER_METRICS: Final = (
     Told("driftline_trainer_outbox_age_seconds", (), "for how long there have been some"),
     Told("driftline_trainer_relayed_total", (), "changes published on lifecycle"),
 )
-METRICS: Final = {told.name: told for told in (*STAGE_METRICS, *TRAINER_METRICS)}
+#: Of the service that sends alerts on. Sinks are named in its configuration, and 50 at most.
+ALERTS_METRICS: Final = (
+    Told("driftline_alerts_ready", (), "1 when /readyz says so"),
+    Told("driftline_alerts_delivered_total", ("sink",), "alerts that the sink took"),
+    Told("driftline_alerts_retried_total", ("sink",), "attempts after the first"),
+    Told("driftline_alerts_failed_total", ("sink", "why"), "attempts that came to nothing"),
+    Told("driftline_alerts_dead_lettered_total", ("sink",), "alerts laid down as dead letters"),
+    Told("driftline_alerts_skipped_total", ("sink", "why"), "filtered out, known already, none"),
+    Told("driftline_alerts_waiting", ("sink",), "alerts that wait for their delivery"),
+    Told("driftline_alerts_waiting_seconds", ("sink",), "for how long the oldest has"),
+)
+METRICS: Final = {told.name: told for told in (*STAGE_METRICS, *TRAINER_METRICS, *ALERTS_METRICS)}
 #: A processor's counter `<name>:<label>` is the metric `driftline_<name>_total` with this label.
 _LABELLED: Final = {
     "refused": "reason",

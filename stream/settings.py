@@ -114,6 +114,10 @@ class Settings(Connection, BaseSettings):
     learner_modules: tuple[str, ...] = Field(
         default=(), description="packages that specs may name learners of (a JSON list)"
     )
+    # Alerts
+    alert_sinks: str = Field(
+        default="alerts.toml", description="the file that says where `driftline alerts` sends them"
+    )
     # Doors
     metrics_port: int | None = Field(
         default=None, ge=0, le=65535, description="of /livez, /readyz, /metrics; none by default"

@@ -1,4 +1,4 @@
-"""Several stages, one child process each, started again when they fail."""
+"""Several stages, one child process each, started again when they fail; others beside them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import structlog
 
@@ -29,7 +30,8 @@ USAGE = 2
 
 @dataclass
 class Child:
-    stage: Stage
+    name: str
+    command: Sequence[str]
     environment: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
@@ -37,10 +39,9 @@ class Child:
     due: float = field(default_factory=time.monotonic)
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "stream.worker", self.stage]
-        self.process = subprocess.Popen(command, env=self.environment)  # noqa: S603
+        self.process = subprocess.Popen(self.command, env=self.environment)  # noqa: S603
         self.started = time.monotonic()
-        log.info("started", child=self.stage, pid=self.process.pid)
+        log.info("started", child=self.name, pid=self.process.pid)
 
     def ended(self) -> int | None:
         """The exit code of a child that has just ended."""
@@ -56,8 +57,15 @@ class Child:
         return code
 
 
-def supervise(stages: Sequence[Stage], settings: Settings) -> int:
+def supervise(
+    stages: Sequence[Stage],
+    settings: Settings,
+    beside: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> int:
     """Run each stage in a child process until SIGTERM or SIGINT.
+
+    Args:
+        beside: name -> command line of further children.
 
     Returns:
         0 when all drained, 1 when one did not, 2 when a child says that a setting is wrong.
@@ -66,8 +74,12 @@ def supervise(stages: Sequence[Stage], settings: Settings) -> int:
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: stopping.append(number))
+    commands: dict[str, Sequence[str]] = {
+        stage: [sys.executable, "-m", "stream.worker", stage] for stage in stages
+    }
     children = [
-        Child(stage, environment(settings, position)) for position, stage in enumerate(stages)
+        Child(name, command, environment(settings, position))
+        for position, (name, command) in enumerate((commands | dict(beside)).items())
     ]
     while not stopping:
         for child in children:
@@ -76,7 +88,7 @@ def supervise(stages: Sequence[Stage], settings: Settings) -> int:
                 _stop(children, settings.drain_seconds)
                 return USAGE
             if code is not None:
-                log.warning("ended", child=child.stage, code=code, again_in=child.backoff_seconds)
+                log.warning("ended", child=child.name, code=code, again_in=child.backoff_seconds)
             if child.process is None and time.monotonic() >= child.due:
                 child.start()
         time.sleep(POLL_SECONDS)
@@ -110,3 +122,9 @@ def environment(settings: Settings, position: int) -> dict[str, str]:
         if value is not None
     }
     return {**os.environ, **given, SUPERVISOR: str(os.getpid())}
+
+
+def orphaned() -> bool:
+    """Whether the supervisor that started this process is gone."""
+    supervisor = int(os.environ.get(SUPERVISOR, "0"))
+    return supervisor not in (0, os.getppid())

@@ -52,6 +52,7 @@ TOPICS: Final = (
     Topic("predictions.dlq", key="the original key"),
     Topic("feedback.dlq", key="the original key"),
     Topic("commands.dlq", key="the original key"),
+    Topic("alerts.dlq", key="the original key"),
 )
 BY_ENTITY: Final = {topic.entity: topic for topic in TOPICS}
 
@@ -86,6 +87,7 @@ HEADER_TIMESTAMP: Final = "dl_timestamp_ms"
 HEADER_STAGE: Final = "dl_stage"
 
 TRAINER_GROUP: Final = "trainer"
+SINK_GROUPS: Final = "alerts."  # and the sink's name: each sink has its own progress
 TAIL_GROUP: Final = "tail"  # carried, never joined, by what follows lifecycle
 READER_GROUP: Final = "reader"  # carried, never joined, by what reads spans
 RELAY: Final = (

@@ -79,7 +79,7 @@ def test_help_imports_nothing_heavy() -> None:
     [
         ("driftline mod", ["models"]),
         ("driftline models pr", ["promote"]),
-        ("driftline tail al", ["alerts"]),
+        ("driftline tail al", ["alerts", "alerts.dlq"]),
         ("driftline models show ch", ["churn"]),
         ("driftline status --ch", ["--check"]),
     ],

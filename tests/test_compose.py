@@ -24,7 +24,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text().splitlines()
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 ONE_SHOT = {"topics", "migrate"}
-PINNED = re.compile(r"[\w./-]+:\d+\.\d+(\.\d+)?(-[\w-]+)?")
+PINNED = re.compile(r"[\w./-]+:v?\d+\.\d+(\.\d+)?(-[\w-]+)?")
 
 
 def parse(arguments: list[str]) -> dict[str, Any]:
@@ -117,13 +117,23 @@ def test_comes_back_after_a_crash(name: str) -> None:
     assert SERVICES[name]["restart"] == expected
 
 
-@pytest.mark.parametrize("name", ["kafka", "postgres", "trainer", *STAGES])
+def test_sends_alerts_on_only_if_asked_to() -> None:
+    """Its file is the user's to write, so it is behind a profile, and read where it is put."""
+    alerts = OURS["alerts"]
+
+    assert alerts["profiles"] == ["alerts"]
+    assert [name for name in OURS if "profiles" in OURS[name]] == ["alerts"]
+    place = alerts["environment"]["DRIFTLINE_ALERT_SINKS"]
+    assert alerts["volumes"] == [f"./alerts.toml:{place}:ro"]
+
+
+@pytest.mark.parametrize("name", ["kafka", "postgres", "trainer", "alerts", *STAGES])
 def test_tells_its_health(name: str) -> None:
     """Servers, stages and the trainer have a health check."""
     assert SERVICES[name]["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
 
 
-@pytest.mark.parametrize("name", ["trainer", *STAGES])
+@pytest.mark.parametrize("name", ["trainer", "alerts", *STAGES])
 def test_asks_for_health_where_the_doors_are(name: str) -> None:
     """The health check knocks at the port that the setting opens, and asks whether it is ready."""
     port = OURS[name]["environment"]["DRIFTLINE_METRICS_PORT"]
@@ -157,6 +167,7 @@ def test_declares_its_volumes() -> None:
         volume.split(":")[0]
         for service in SERVICES.values()
         for volume in service.get("volumes", ())
+        if not volume.startswith("./")  # the user's own files
     }
 
     assert used == COMPOSE["volumes"].keys()

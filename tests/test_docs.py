@@ -85,7 +85,7 @@ def test_architecture_names_every_module() -> None:
     page = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
     folders = (
         *("models", "stream", "stream/core"),
-        *("consumers", "consumers/demo", "consumers/console"),
+        *("consumers", "consumers/demo", "consumers/console", "consumers/sinks"),
     )
     modules = {path.stem for folder in folders for path in (ROOT / folder).glob("*.py")}
 
@@ -95,3 +95,21 @@ def test_architecture_names_every_module() -> None:
         if f"`{name}`" not in page
     )
     assert not absent, absent
+
+
+def test_the_page_of_alerts_shows_sinks_as_they_are(tmp_path: Path) -> None:
+    """Its example is a file that can be read, of every kind, and its tables name every key."""
+    from consumers.sinks.configured import BaseSink, HttpSink, Sinks, load
+
+    page = (ROOT / "docs" / "ALERTS.md").read_text()
+    [example] = re.findall(r"```toml\n(.*?)```", page, re.S)
+    (tmp_path / "alerts.toml").write_text(example)
+    sinks = load(tmp_path / "alerts.toml").sinks.values()
+    assert {sink.kind for sink in sinks} == {"webhook", "slack", "pagerduty", "email", "command"}
+    assert Sinks.model_fields.keys() == {"console_url", "sinks"}
+    for name in (*BaseSink.model_fields, *HttpSink.model_fields):
+        assert f"`{name}" in page, name
+    rows = {line.split("|")[1].strip(" `"): line for line in page.splitlines() if "|" in line}
+    for sink in sinks:
+        own = type(sink).model_fields.keys() - HttpSink.model_fields.keys() - {"kind"}
+        assert all(f"`{name}`" in rows[sink.kind] for name in own), sink.kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +12,17 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from consumers.sinks.standing import Standing as Alerting
 from consumers.standing import Standing
 from stream.ends import End
 from stream.inputs import Input, Measures
-from stream.metrics import METRICS, STAGE_METRICS, TRAINER_METRICS, StageCollector
+from stream.metrics import (
+    ALERTS_METRICS,
+    METRICS,
+    STAGE_METRICS,
+    TRAINER_METRICS,
+    StageCollector,
+)
 from stream.settings import Settings
 from tests.test_partitions import Log, piece, restored
 
@@ -83,6 +91,23 @@ def test_the_trainer_exports_its_whole_table_and_no_more() -> None:
     standing.serves(trainer, publishing)
     samples = exported(standing)
     assert {name for name, _ in samples} == {told.name for told in TRAINER_METRICS}
+
+
+def test_the_alerts_service_exports_its_whole_table_and_no_more() -> None:
+    counts = {"delivered": 2, "retried": 1, "dead-lettered": 1}
+    counts |= {"failed:timeout": 1, "skipped:filtered": 3}
+    courier: Any = SimpleNamespace(
+        counts=counts,
+        waiting=4,
+        waiting_seconds=5.0,
+        turned=time.monotonic(),
+        sender=SimpleNamespace(sink=SimpleNamespace(timeout_seconds=10.0)),
+    )
+    standing = Alerting(Settings(bootstrap_servers="127.0.0.1:1"))
+    standing.couriers = {"ops": courier}
+    samples = exported(standing)
+    assert {name for name, _ in samples} == {told.name for told in ALERTS_METRICS}
+    assert samples["driftline_alerts_waiting", frozenset({("sink", "ops")})] == 4
 
 
 def test_the_page_shows_every_metric_and_no_other() -> None:

@@ -1,7 +1,4 @@
-"""`driftline alerts`: what is wrong, and who sees to it.
-
-`driftline alerts` without a subcommand is kept free for the service that sends alerts on.
-"""
+"""`driftline alerts`: the service that sends alerts on; what is wrong, and who sees to it."""
 
 from __future__ import annotations
 
@@ -14,6 +11,8 @@ from consumers.commands.common import (
     FAILURE,
     USAGE,
     Json,
+    Yes,
+    confirm,
     group,
     load_settings,
     print_fields,
@@ -27,13 +26,103 @@ from consumers.commands.common import (
 if TYPE_CHECKING:
     from stream.events import Alert
 
-app = group("See what is wrong, and say who sees to it.")
+app = group(
+    "Send alerts on until SIGTERM: to webhooks, Slack, PagerDuty, by email, to a command; each at "
+    "least once. The sinks are in the file that DRIFTLINE_ALERT_SINKS names (alerts.toml).\n\n"
+    "With a subcommand: see what is wrong, say who sees to it, look after the sinks.\n\n"
+    "Example: driftline alerts",
+    alone=True,
+)
 
 AlertId = Annotated[str, typer.Argument(help="An alert's id, or how it begins.")]
 Note = Annotated[str, typer.Option("--note", help="What others should know.")]
 Wait = Annotated[
     float, typer.Option(help="Seconds to wait until evaluate has done it; 0: do not wait.")
 ]
+SinkName = Annotated[str, typer.Argument(help="A sink of the file.", show_default=False)]
+
+
+@app.callback(invoke_without_command=True)
+def serve(context: typer.Context) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    from consumers.sinks.service import run
+
+    raise typer.Exit(run(load_settings()))
+
+
+@app.command()
+def sinks(*, json: Json = False) -> None:
+    """List the sinks, what each takes, and whether its secrets are where the file says.
+
+    Example: driftline alerts sinks
+    """
+    from consumers.sinks.trying import listing
+
+    found = listing(load_settings())
+    if json:
+        print_json(found)
+    else:
+        print_table(
+            ("SINK", "KIND", "EVENTS", "SEVERITIES", "PROBLEMS", "MODELS", "WRONG"),
+            [tuple(" ".join(x) if isinstance(x, tuple) else x for x in row) for row in found],
+        )
+    if any(row.wrong for row in found):
+        raise typer.Exit(USAGE)
+
+
+@app.command("test")
+def try_sink(
+    sink: SinkName,
+    *,
+    over: Annotated[
+        bool, typer.Option("--resolve", help="Send that the test alert is over.")
+    ] = False,
+) -> None:
+    """Send one test alert to one sink, now and once, whatever its filters say.
+
+    Example: driftline alerts test pager
+    """
+    from consumers.sinks.trying import try_out
+
+    try_out(load_settings(), sink, resolved=over)
+    say(f"{sink} took it")
+
+
+@app.command()
+def retry(
+    sink: SinkName,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Only what was laid down in the last 12h, 2d, ...", show_default=False),
+    ] = None,
+    *,
+    yes: Yes = False,
+) -> None:
+    """Send a sink the alerts that it did not take: of each, the newest of its dead letters.
+
+    Example: driftline alerts retry pager --since 12h --yes
+    """
+    from consumers.alerting import seconds_of
+    from consumers.sinks.trying import send_again, undelivered
+
+    settings = load_settings()
+    try:
+        seconds = None if since is None else seconds_of(since)
+    except ValueError as error:
+        say(f"error: --since {since}: {error}")
+        raise typer.Exit(USAGE) from None
+    letters = undelivered(settings, sink, seconds)
+    if not letters:
+        say("no such dead letters")
+        return
+    confirm(f"Send {len(letters)} alerts to {sink}?", yes=yes)
+    taken, failed = send_again(settings, sink, letters)
+    say(f"{sink} took {taken} of {len(letters)}")
+    for reason in failed:
+        say(f"error: {reason}")
+    if failed:
+        raise typer.Exit(FAILURE)
 
 
 @app.command("list")

@@ -38,7 +38,8 @@ def list_letters(
     entity: Annotated[
         str | None,
         typer.Argument(
-            help="requests, predictions, feedback or commands; all by default.", show_default=False
+            help="requests, predictions, feedback, commands or alerts; all by default.",
+            show_default=False,
         ),
     ] = None,
     reason: WhichReason = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -50,6 +51,10 @@ def worker(
             help="Which of the stages to run, comma separated; shadow: for models served elsewhere."
         ),
     ] = "score,monitor,evaluate",
+    *,
+    alerts: Annotated[
+        bool, typer.Option("--alerts", help="Send alerts on as well, as `driftline alerts` does.")
+    ] = False,
 ) -> None:
     """Run stream stages until SIGTERM, one process for each.
 
@@ -66,9 +71,10 @@ def worker(
     if not chosen or set(wanted) - set(EVERY_STAGE):
         say(f"error: --stages {stages}: name some of {', '.join(EVERY_STAGE)}")
         raise typer.Exit(USAGE)
-    if len(chosen) == 1:
+    if len(chosen) == 1 and not alerts:
         raise typer.Exit(workers.main(chosen[0], settings))
-    raise typer.Exit(workers.supervise(chosen, settings))
+    beside = {"alerts": [sys.executable, "-m", "consumers", "alerts"]} if alerts else {}
+    raise typer.Exit(workers.supervise(chosen, settings, beside))
 
 
 def trainer() -> None:

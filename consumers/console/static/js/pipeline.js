@@ -46,7 +46,7 @@ export function Pipeline() {
     <//>
     <${Panel} id="dead" title="Dead letters" note="Refused, with the reason and the original bytes." data=${data} loading=${loading}>
       <table><thead><tr><th scope="col">Topic</th><th scope="col" class="n">Records</th><th scope="col"><span class="hidden">Look</span></th></tr></thead>
-      <tbody>${dead.map(([entity, n]) => html`<tr><th scope="row">${entity}</th><td class="n">${n ? html`<b>${count(n)}</b>` : "0"}</td><td class="act">${n > 0 && entity !== "commands.dlq" ? html`<a href=${`/events?entity=${entity}`}>look</a>` : n > 0 && html`<code>driftline dlq list commands</code>`}</td></tr>`)}</tbody></table>
+      <tbody>${dead.map(([entity, n]) => html`<tr><th scope="row">${entity}</th><td class="n">${n ? html`<b>${count(n)}</b>` : "0"}</td><td class="act">${n > 0 && !["commands.dlq", "alerts.dlq"].includes(entity) ? html`<a href=${`/events?entity=${entity}`}>look</a>` : n > 0 && html`<code>driftline dlq list ${entity.slice(0, -4)}</code>`}</td></tr>`)}</tbody></table>
     <//>
     <${Delays} delays=${data?.delays} />`;
 }
