@@ -9,7 +9,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --custom-compile-command "make lock" pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check-pins demo test test-faults test-quick lint format lock bench clean
+.PHONY: help venv check-pins demo test test-faults test-quick lint format lock docs bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -47,6 +47,10 @@ lint: venv  ## style, types and the direction of imports
 format: venv  ## lay the code out
 	$(BIN)/ruff check --fix-only $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+docs: venv  ## the documents of the API, and the site into .cache/site; a wrong link fails
+	$(BIN)/python -m consumers.manual
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: venv  ## the tables of the README; every figure is made on this machine
 	$(BIN)/python -m benchmarks.throughput

@@ -18,7 +18,7 @@ import numpy as np
 from consumers import files
 from consumers.dataset import Reader
 from consumers.first_version import TrainingFailed
-from consumers.places import Place, Span
+from consumers.places import Span
 from consumers.publishing import Columns, output_of
 from models import profile
 from models.artefacts import nothing_of, open_store
@@ -32,7 +32,7 @@ from models.runs import DataRange, OffsetRange
 from models.spec import ModelSpec
 from stream.envelope import open_record, read
 from stream.errors import Refused
-from stream.events import ExampleLabelled, PredictionMade
+from stream.events import FeedbackReceived, PredictionMade
 from stream.settings import Settings
 
 
@@ -83,13 +83,13 @@ def read_period(
     ends = {span.partition: span.start for span in reader.since("predictions", period_ms[1])}
     spans = [span._replace(end=ends[span.partition]) for span in starts]
     made = _predictions(reader, spec, spans, settings.max_event_bytes)
-    versions = {one.version for one, _, _ in made.values()}
+    versions = {one.version for one, _, _ in made}
     wanted = max(versions, default=1) if version is None else version
-    labels = _labels(reader, spec, reader.since("examples", period_ms[0]), settings)
+    labels = _labels(reader, spec, reader.since("feedback", period_ms[0]), settings)
     said = []
-    for place, (one, time_ms, row) in made.items():
+    for one, time_ms, row in made:
         if one.version == wanted and erasure_of(spec.name, one.prediction_id) not in erased:
-            label, weight = labels.get(place, (None, 1.0))
+            label, weight = labels.get(one.prediction_id, (None, 1.0))
             with contextlib.suppress(ValueError):  # monitor has refused it as well
                 output = check_output(spec, one.output)
                 said.append(Said(time_ms, one.prediction_id, row, output, label, weight))
@@ -182,34 +182,37 @@ def make_reference(
 
 def _predictions(
     reader: PeriodReader, spec: ModelSpec, spans: Sequence[Span], max_bytes: int
-) -> dict[Place, tuple[PredictionMade, int, Row]]:
-    found = {}
-    for place, record in reader.read("predictions", spans):
+) -> list[tuple[PredictionMade, int, Row]]:
+    found = []
+    for _, record in reader.read("predictions", spans):
         with contextlib.suppress(Refused, ValueError):
             opened = open_record("predictions", record, max_bytes=max_bytes)
             made = read(opened, PredictionMade)
             if made.model == spec.name:
-                found[place] = (made, opened.time_ms, check_row(spec, made.features))
+                found.append((made, opened.time_ms, check_row(spec, made.features)))
     return found
 
 
 def _labels(
     reader: PeriodReader, spec: ModelSpec, spans: Sequence[Span], settings: Settings
-) -> Mapping[tuple[int, int], tuple[float, float]]:
-    """The last word on each prediction: its encoded label and weight, by where it lies."""
-    latest: dict[tuple[int, int], ExampleLabelled] = {}
-    for _, record in reader.read("examples", spans):
+) -> Mapping[str, tuple[float, float]]:
+    """The last word on each prediction, by its id: the encoded label and its weight.
+
+    From `feedback` itself: monitor joins nothing for a version that it does not know yet.
+    """
+    latest: dict[str, tuple[int, FeedbackReceived]] = {}
+    for _, record in reader.read("feedback", spans):
         with contextlib.suppress(Refused):
-            opened = open_record("examples", record, max_bytes=settings.max_event_bytes)
-            example = read(opened, ExampleLabelled)
-            place = (example.partition, example.offset)
-            known = latest.get(place)
-            if example.model == spec.name and (known is None or known.revision < example.revision):
-                latest[place] = example
-    return {
-        place: (encode_label(spec, example.label), example.weight)
-        for place, example in latest.items()
-    }
+            opened = open_record("feedback", record, max_bytes=settings.max_event_bytes)
+            told = read(opened, FeedbackReceived)
+            known = latest.get(told.prediction_id)
+            if told.model == spec.name and (known is None or known[0] <= opened.time_ms):
+                latest[told.prediction_id] = (opened.time_ms, told)
+    labels = {}
+    for prediction_id, (_, told) in latest.items():
+        with contextlib.suppress(ValueError):  # no label of this task
+            labels[prediction_id] = (encode_label(spec, told.label), told.weight)
+    return labels
 
 
 def _ordered(spec: ModelSpec, said: list[Said], facts: DataRange) -> tuple[list[Said], DataRange]:

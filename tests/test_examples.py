@@ -94,7 +94,7 @@ def run(*command: object, folder: Path) -> None:
 def test_the_serving_example_reports_its_predictions_and_outcomes(kafka: Settings) -> None:
     """A scikit-learn model behind FastAPI; what it says fits the spec beside it."""
     served = runpy.run_path(str(EXAMPLES / "python" / "serving.py"))
-    spec = read_spec((EXAMPLES / "python" / "churn.toml").read_text(), toml=True)
+    spec = read_spec((EXAMPLES / "python" / "loyalty.toml").read_text(), toml=True)
     with TestClient(served["app"]) as client:
         answer = client.post("/predict", json={"age": 70, "visits": 3}).json()
         told = {"prediction_id": answer["prediction_id"], "label": "leaves"}

@@ -23,12 +23,12 @@ from models.references import Observed, check_output, reference
 from models.registry import Registry, RegistryMisuse
 from models.spec import Feature, ModelSpec
 from stream.envelope import write
-from stream.events import PredictionMade
+from stream.events import FeedbackReceived, PredictionMade
 from stream.settings import Settings
 from tests.commands import run, settle_in
 from tests.registries import register
 from tests.streams import HOUR_MS, examples, spec
-from tests.test_dataset import FakeLog, labelled
+from tests.test_dataset import FakeLog
 
 FRAUD = ModelSpec(
     name="fraud",
@@ -41,6 +41,10 @@ FRAUD = ModelSpec(
 
 class DatedLog(FakeLog):
     """A log whose records are stamped with their offset, in seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records["feedback"], self.first["feedback"] = [], 0
 
     def since(self, entity: str, time_ms: int) -> list[Span]:
         end = len(self.records[entity])
@@ -64,9 +68,15 @@ class DatedLog(FakeLog):
         )
         self.add("predictions", value)
 
-    def met(self, number: int, label: str, **more: object) -> None:
-        told = labelled(number, number, 1.0, model="fraud", label=label, **more)
-        self.add("examples", told)
+    def met(self, number: int, label: str, time_ms: int = 2_000_000, model: str = "fraud") -> None:
+        told = FeedbackReceived(prediction_id=f"p{number}", model=model, label=label)
+        value = write(
+            *("driftline.feedback.received.v1", told),
+            id=f"f{number}",
+            source="test",
+            time_ms=time_ms,
+        )
+        self.add("feedback", value)
 
 
 @pytest.fixture
@@ -131,8 +141,11 @@ def test_what_is_erased_or_no_output_of_the_task_is_left_out(log: DatedLog) -> N
 
 
 def test_the_newest_correction_of_a_label_counts(log: DatedLog) -> None:
-    log.met(1, "fraud", revision=2)
-    log.met(1, "honest", revision=1)
+    log.met(1, "fraud", 4_000_000)
+    log.met(1, "honest", 3_000_000)
+    log.met(1, "honest", 5_000_000, model="other")
+    log.met(1, "neither", 1_000_000)
+    log.add("feedback", b"no json")
     [one] = [one for one in read(log).said if one.prediction_id == "p1"]
 
     assert one.label == 1.0

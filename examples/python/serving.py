@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 from consumers.reporter import Reporter
 
-reporter = Reporter("churn", version=1)
+reporter = Reporter("loyalty", version=1)
 
 
 @asynccontextmanager
