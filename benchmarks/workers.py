@@ -20,7 +20,11 @@ POLL_SECONDS = 0.05
 
 
 class Workers:
-    """Processes that are started together; SIGTERM and, if need be, SIGKILL at the end."""
+    """Processes that are started together; SIGTERM and, if need be, SIGKILL at the end.
+
+    Attributes:
+        processes: those that were started.
+    """
 
     def __init__(
         self, commands: Sequence[Sequence[str]], environment: Mapping[str, str], log: Path
@@ -30,13 +34,13 @@ class Workers:
         self._environment = {**os.environ, **threads, **environment}
         self._commands = commands
         self._log = log
-        self._processes: list[psutil.Popen] = []
+        self.processes: list[psutil.Popen] = []
 
     def __enter__(self) -> Self:
         with self._log.open("ab") as log:
             for command in self._commands:
                 process = psutil.Popen(list(command), env=self._environment, stdout=log, stderr=log)
-                self._processes.append(process)
+                self.processes.append(process)
         return self
 
     def __exit__(
@@ -45,10 +49,10 @@ class Workers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for process in self._processes:
+        for process in self.processes:
             if process.poll() is None:
                 process.terminate()
-        for process in self._processes:
+        for process in self.processes:
             try:
                 process.wait(15)
             except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
@@ -57,7 +61,7 @@ class Workers:
 
     def kill(self) -> None:
         """End all of them at once, as a power cut would."""
-        for process in self._processes:
+        for process in self.processes:
             process.kill()
             process.wait(15)
 
@@ -65,7 +69,7 @@ class Workers:
         """User and system time of all of them and of their children, so far."""
         return sum(
             sum(one.cpu_times()[:2])
-            for process in self._processes
+            for process in self.processes
             for one in (process, *process.children(recursive=True))
         )
 
@@ -73,7 +77,7 @@ class Workers:
         """Raises:
         RuntimeError: one has ended by itself; the message holds the end of the log.
         """
-        if any(process.poll() is not None for process in self._processes):
+        if any(process.poll() is not None for process in self.processes):
             raise RuntimeError(f"a worker ended:\n{self._log.read_text(errors='replace')[-3000:]}")
 
 

@@ -88,7 +88,7 @@ def announce(
     """Say on `lifecycle` what is live; the champion's number is the generation, too."""
     store = artefacts.open_store(settings.artefact_url)
     named = (champion, *challengers)
-    cards = [_card(store, number, fitted[number - 1]) for number in named]
+    cards = [card(store, number, fitted[number - 1]) for number in named]
     now_ms = time.time_ns() // 1_000_000
     changed = LifecycleChanged(
         model=SPEC.name,
@@ -139,7 +139,8 @@ def _version(seed: int) -> Version:
     return Version(trained.artefact, encode(trained.profile))
 
 
-def _card(store: artefacts.Store, number: int, version: Version) -> VersionCard:
+def card(store: artefacts.Store, number: int, version: Version) -> VersionCard:
+    """Put a version's bytes in a store; where they lie."""
     artefact, profile = store.put(version.artefact), store.put(version.profile)
     return VersionCard(
         version=number,
