@@ -30,6 +30,8 @@ Sum = int  # micro; squared errors of a regression need more than 64 bits: see M
 Time = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # ms, or a number of ticks
 Partition = Annotated[int, Meta(ge=0, le=2**20)]
 Offset = Annotated[int, Meta(ge=0, le=2**62)]
+#: W3C `traceparent`s, a few that stand for many: `stream.core.traces`
+Traces = Annotated[list[Annotated[str, Meta(max_length=55)]], Meta(max_length=8)]
 MICRO: Final = 1_000_000
 LOSS_BINS: Final = 20
 MAX_SUM: Final = 10**100  # squares of the largest values that are taken, and room to add them up
@@ -179,6 +181,7 @@ class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: "refused:<entity>:<reason>" in `counters`: dead letters that name the model, in the tick of
     #: their record's timestamp. Score says so of requests, and where they lie, in `offsets`.
     offsets: dict[str, tuple[Offset, Offset]] = {}  # "<entity>/<partition>" -> first, end
+    traces: Traces = []  # traceparents of a few of the predictions and labels
 
     def __post_init__(self) -> None:
         _check_sums((*self.sums.values(), *self.squares.values()))

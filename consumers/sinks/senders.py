@@ -6,8 +6,11 @@ import asyncio
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
+
+from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from consumers.sinks import mailing, posting, running, shapes
 from consumers.sinks.configured import (
@@ -26,6 +29,7 @@ from consumers.sinks.outcomes import NotTaken
 from consumers.sinks.shapes import Request
 from consumers.sinks.wording import filled, json_text
 from models.masking import HIDDEN
+from stream import tracing
 from stream.errors import ConfigurationError
 
 Deliver = Callable[[Note], Awaitable[None]]
@@ -56,15 +60,34 @@ class Sender(NamedTuple):
         Raises:
             NotTaken: the sink did not take it, and says why without a secret.
         """
-        try:
-            asyncio.run(_within(self.deliver(note), self.sink.timeout_seconds, ending))
-        except NotTaken as failed:
-            raise NotTaken(
-                failed.why,
-                self._shown(failed.detail),
-                for_good=failed.for_good,
-                after_seconds=failed.after_seconds,
-            ) from None
+        with self._span(note) as span:
+            try:
+                asyncio.run(_within(self.deliver(note), self.sink.timeout_seconds, ending))
+            except NotTaken as failed:
+                detail = self._shown(failed.detail)
+                span.set_attribute("error.type", failed.why)
+                span.set_status(StatusCode.ERROR, detail)
+                raise NotTaken(
+                    failed.why, detail, for_good=failed.for_good, after_seconds=failed.after_seconds
+                ) from None
+
+    def _span(self, note: Note) -> AbstractContextManager[Span]:
+        """The attempt as a span, linked to a few traces of what the alert counted."""
+        traces = note.alert.evidence.get("traces")
+        return tracing.tracer().start_as_current_span(
+            f"send alert {note.event}",
+            kind=SpanKind.CLIENT,
+            links=tracing.links(traces if isinstance(traces, list) else ()),
+            attributes={
+                "driftline.sink": self.name,
+                "driftline.model": note.alert.model,
+                "driftline.problem": note.alert.problem,
+                "driftline.alert.id": note.alert.alert_id,
+                "driftline.alert.event.id": note.id,
+            },
+            record_exception=False,
+            set_status_on_exception=False,
+        )
 
     def _shown(self, detail: str) -> str:
         for secret in self.secrets:
@@ -133,7 +156,8 @@ def _webhook(sink: Webhook) -> Deliver:
     headers = {name.lower(): revealed(given) for name, given in sink.headers.items()}
 
     def request(note: Note) -> Request:
-        return shapes.webhook(note, url, sink.body, headers, keys, int(time.time()))
+        carried = headers | tracing.carried()
+        return shapes.webhook(note, url, sink.body, carried, keys, int(time.time()))
 
     return _poster(sink, request)
 

@@ -20,7 +20,7 @@ from consumers.sinks.configured import Sinks, load
 from consumers.sinks.courier import Courier
 from consumers.sinks.senders import Sender, build
 from consumers.sinks.standing import Standing
-from stream import logs
+from stream import logs, tracing
 from stream.core.processor import Output
 from stream.doors import open_doors
 from stream.errors import explained
@@ -44,6 +44,7 @@ def run(settings: Settings) -> int:
         ConfigurationError: the file of sinks, a secret or the topic is not there.
     """
     logs.configure(settings.log_format, settings.log_level, service="alerts")
+    send_spans = tracing.configure("driftline-alerts")
     configured = load(settings.alert_sinks)
     senders = [build(name, sink) for name, sink in configured.sinks.items()]
     stop = Stop(settings.drain_seconds)
@@ -55,6 +56,7 @@ def run(settings: Settings) -> int:
     try:
         return Service(settings, configured, senders, stop, standing).serve()
     finally:
+        send_spans()
         if doors is not None:
             doors.close()
 

@@ -42,6 +42,7 @@ class Delta(Struct, omit_defaults=True):
     pairs: dict[str, Pairs] = {}
     delays: dict[str, int] = {}
     counters: dict[str, int] = {}
+    traces: list[str] = []
 
     def add_signal(self, name: str, index: int, size: int, count: int) -> None:
         """Add a count to one of a signal's `size` bins."""

@@ -64,7 +64,7 @@ def harm(watch: Watch, kit: Kit) -> Finding:
         **_test(kit, signal, sighting),
         "drifting": sorted(watch.open("feature")),
         **_advice(watch, kit),
-        "offsets": _offsets(watch, [sighting]),
+        **_places(watch, [sighting]),
     }
 
 
@@ -125,7 +125,7 @@ def expected(watch: Watch, kit: Kit) -> Finding:
         **_sighted(sighting),
         **_test(kit, EXPECTED, sighting),
         "drifting": sorted(watch.open("feature")),
-        "offsets": _offsets(watch, [sighting]),
+        **_places(watch, [sighting]),
     }
 
 
@@ -155,7 +155,7 @@ def broken(watch: Watch, kit: Kit) -> Finding:
         **kinds,
         "signals": signals,
         **({"refused": refused} if refused else {}),
-        "offsets": _offsets(watch, every),
+        **_places(watch, every),
     }
 
 
@@ -172,8 +172,8 @@ def changed(watch: Watch, kit: Kit, kind: Kind) -> Finding:
             f"since {since} inputs differ from what version {watch.version} was trained on: "
             f"{_named(ranked)}"
         )
-    offsets = _offsets(watch, list(opened.values()))
-    return sentence, {"ranked": ranked, "signals": signals, "offsets": offsets}
+    places = _places(watch, list(opened.values()))
+    return sentence, {"ranked": ranked, "signals": signals, **places}
 
 
 def probation(version: int, judgement: Judgement) -> Finding:
@@ -245,15 +245,18 @@ def _advice(watch: Watch, kit: Kit) -> dict[str, Any]:
     return {"detectors": msgspec.to_builtins(found)} if found else {}
 
 
-def _offsets(watch: Watch, sightings: list[Sighting]) -> dict[str, list[int]]:
-    """Where the records lie that were counted, by "<entity>/<partition>": first, end.
+def _places(watch: Watch, sightings: list[Sighting]) -> dict[str, Any]:
+    """Where the records lie that were counted, and the traces of a few of them, if they have any.
 
-    Of labels their predictions lie before the end, and up to the label horizon before the first.
+    Offsets are by "<entity>/<partition>": first, end. Of labels their predictions lie before the
+    end, and up to the label horizon before the first.
     """
     since_ms = min(sighting.since_ms for sighting in sightings)
     until_ms = max(sighting.opened_ms or watch.until_ms for sighting in sightings)
     found = watch.trail.between(since_ms, until_ms)
-    return {place: list(found[place]) for place in sorted(found)}
+    traces = watch.trail.traces(since_ms, until_ms)
+    offsets = {place: list(found[place]) for place in sorted(found)}
+    return {"offsets": offsets, **({"traces": traces} if traces else {})}
 
 
 def _sighted(sighting: Sighting) -> dict[str, Any]:

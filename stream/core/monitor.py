@@ -9,8 +9,8 @@ Checkpoint parts: `state`, `deltas`, `join.*`, `early.*`, `parked.*`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import chain, compress
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, compress, repeat
 from typing import Final
 
 import msgspec
@@ -34,6 +34,7 @@ from stream.core.reporting import examples, progress, summaries
 from stream.core.rerouting import misplaced, sent_on
 from stream.core.shadowed import Shadowed, told_apart
 from stream.core.sources import Sources
+from stream.core.traces import few, is_trace
 from stream.errors import Refused
 from stream.events import ProgressReported
 from stream.topics import INPUTS
@@ -181,6 +182,7 @@ class MonitorProcessor:
         counted = map(Made, events.times_ms, codes, events.rows, events.values)
         for line, one in compress(zip(of, counted, strict=True), taken):
             line.made.append(one)
+        self._trace(events, taken)
 
     def _shadow(self, shadowed: Sequence[Shadowed]) -> list[Output]:
         """What shadows would have said of predictions that lie before it in this partition."""
@@ -215,6 +217,19 @@ class MonitorProcessor:
                 [one.weight for one in events.data],
             )
         )
+        self._trace(events, repeat(True))
+
+    def _trace(self, events: Events, taken: Iterable[object]) -> None:
+        """Keep a few of the traces that led here, where what they led to is counted."""
+        if not any(events.traceparents):
+            return
+        for trace, data, time_ms in compress(
+            zip(events.traceparents, events.data, events.times_ms, strict=True), taken
+        ):
+            if trace is not None and is_trace(trace):
+                version = getattr(data, "version", None)
+                delta = self._deltas.at(self._sources.place(data.model, version, time_ms))
+                delta.traces = few(delta.traces, [trace])
 
     def _times(self, events: Events) -> tuple[Ints, Ints]:
         """The times of events, and their floors; those that are late are noted."""

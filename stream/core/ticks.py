@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
+from stream.core.traces import few
 from stream.core.trails import Offsets, hull
 from stream.events import Outcomes, Pairs, SummaryComputed
 
@@ -31,6 +32,7 @@ class Tick(Struct, omit_defaults=True):
     offsets: Offsets = {}  # where all this came from
     segments: dict[str, Tick] = {}  # predictions, bets and pairs of each
     latencies: dict[str, dict[str, int]] = {}  # as in `SummaryComputed`
+    traces: list[str] = []  # as in `SummaryComputed`
 
     @property
     def labels(self) -> int:
@@ -62,6 +64,8 @@ class Tick(Struct, omit_defaults=True):
         add_counts(self.refused, refused_in(more))
         if more.offsets:
             self.offsets = hull(self.offsets, more.offsets)
+        if more.traces:
+            self.traces = few(self.traces, more.traces)
 
 
 class Group(NamedTuple):

@@ -6,9 +6,11 @@ holds every record that was counted, and may hold more: which ones count, their 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
+
+from stream.core.traces import few
 
 MARKS: int = 4  # of each size that are told apart
 
@@ -17,12 +19,13 @@ Offsets = dict[str, tuple[int, int]]
 
 
 class Mark(Struct, array_like=True):
-    """Groups of ticks from `start_ms` to before `end_ms`, `size` of them, and their offsets."""
+    """Groups of ticks from `start_ms` to before `end_ms`, `size` of them: offsets, a few traces."""
 
     start_ms: int
     end_ms: int
     size: int
     offsets: Offsets
+    traces: list[str] = []
 
 
 class Trail(Struct, array_like=True):
@@ -30,14 +33,20 @@ class Trail(Struct, array_like=True):
 
     marks: list[Mark] = []
 
-    def add(self, start_ms: int, end_ms: int, offsets: Offsets) -> None:
+    def add(self, start_ms: int, end_ms: int, offsets: Offsets, traces: Sequence[str] = ()) -> None:
         """Note where the counts of the next group came from."""
-        self.marks.append(Mark(start_ms, end_ms, 1, dict(offsets)))
+        self.marks.append(Mark(start_ms, end_ms, 1, dict(offsets), list(traces)))
         size = 1
         while sum(mark.size == size for mark in self.marks) > MARKS:
             at = next(i for i, mark in enumerate(self.marks) if mark.size == size)
             one, other = self.marks[at : at + 2]
-            joined = Mark(one.start_ms, other.end_ms, 2 * size, hull(one.offsets, other.offsets))
+            joined = Mark(
+                one.start_ms,
+                other.end_ms,
+                2 * size,
+                hull(one.offsets, other.offsets),
+                few(one.traces, other.traces),
+            )
             self.marks[at : at + 2] = [joined]
             size *= 2
 
@@ -51,10 +60,18 @@ class Trail(Struct, array_like=True):
         {'predictions/0': (7, 12), 'feedback/0': (0, 3)}
         """
         found: Offsets = {}
+        for mark in self._of(since_ms, until_ms):
+            found = hull(found, mark.offsets)
+        return found
+
+    def traces(self, since_ms: int, until_ms: int) -> list[str]:
+        """A few traces of what was counted from one time to before another."""
+        return few(*(mark.traces for mark in self._of(since_ms, until_ms)))
+
+    def _of(self, since_ms: int, until_ms: int) -> Iterator[Mark]:
         for mark in self.marks:
             if mark.end_ms > since_ms and mark.start_ms < until_ms:
-                found = hull(found, mark.offsets)
-        return found
+                yield mark
 
 
 def hull(one: Mapping[str, tuple[int, int]], other: Mapping[str, tuple[int, int]]) -> Offsets:

@@ -259,7 +259,7 @@ def observe(watch: Watch, kit: Kit, group: Group) -> None:
     growth = kit.periods(group, watch.until_ms or group.start_ms)
     watch.until_ms = group.end_ms
     kit.advisors.take(watch.memory, group.counts.bets, group.end_ms)
-    watch.trail.add(group.start_ms, group.end_ms, group.counts.offsets)
+    watch.trail.add(group.start_ms, group.end_ms, group.counts.offsets, group.counts.traces)
     kit.bank.restore(watch.bank)
     cells, seen = kit.turn(group.start_ms), kit.counts(group)
     for signal, counts in seen.items():
