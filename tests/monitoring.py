@@ -56,7 +56,12 @@ class Live:
     """A live model whose versions are known, and predict nothing."""
 
     def __init__(
-        self, spec: ModelSpec = SPEC, *, generation: int = 1, versions: Sequence[int] = (1,)
+        self,
+        spec: ModelSpec = SPEC,
+        *,
+        generation: int = 1,
+        versions: Sequence[int] = (1,),
+        known: ReferenceProfile | None = None,
     ) -> None:
         self.lifecycle = LifecycleChanged(
             model=spec.name,
@@ -66,7 +71,7 @@ class Live:
             champion=1,
             changed_ms=0,
         )
-        self._profiles = dict.fromkeys(versions, reference(spec))
+        self._profiles = dict.fromkeys(versions, known or reference(spec))
 
     def predict(self, version: int, rows: Sequence[Sequence[object]]) -> NDArray[np.float64]:
         raise NotImplementedError

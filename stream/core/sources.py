@@ -83,7 +83,7 @@ class Source:
             age; None where labels are judged as they come.
         scorecard: None where there is no binner, or the profile has no estimator.
         labels: the signal of what turned out; None where the profile has none.
-        judged: names of the segments whose inputs are judged apart.
+        judged: names of the segments that are judged apart.
     """
 
     def __init__(self, kind: Kind, spec: ModelSpec, profile: ReferenceProfile | None) -> None:
@@ -112,6 +112,11 @@ class Source:
             return ""
         names = self.segments[which >> 8].names
         return names.get(which & 255, names[OTHER])
+
+    def apart(self, codes: bytes) -> list[str]:
+        """The segments that a prediction with these codes lies in, of those judged apart."""
+        names = (self.segment_name(place << 8 | code) for place, code in enumerate(codes))
+        return [name for name in names if name in self.judged]
 
     def bins(self, row: Row, output: Sequence[float]) -> list[int]:
         """As `Binner.codes`, for one event."""

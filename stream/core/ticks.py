@@ -68,13 +68,18 @@ class Group(NamedTuple):
     """Whole closed ticks that the tests see as one: at least `ticks.minimum_events` events.
 
     Attributes:
-        weights: of labels that are judged at an age, by strata; None where they are not known.
+        weights: of labels that are judged at an age, by segment ("" is all), then by strata; left
+            out where they are not known.
     """
 
     start_ms: int
     end_ms: int
     counts: Tick
-    weights: Mapping[str, float] | None = None
+    weights: Mapping[str, Mapping[str, float]] = {}
+
+    def part(self, segment: str) -> Tick:
+        """What a segment holds; "" is all."""
+        return self.counts.segments.get(segment, Tick()) if segment else self.counts
 
 
 class Pending(Struct, omit_defaults=True):

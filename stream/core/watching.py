@@ -371,8 +371,7 @@ def places(spec: ModelSpec, profile: ReferenceProfile) -> dict[Signal, Place]:
         else:
             found.append(Place("prediction", reference.name, None, reference))
     for segment in profile.segments:
-        if spec.labels.judged_after_seconds is None:  # else labels are weighted, of all together
-            found.append(Place("harm", LOSS, segment))
+        found.append(Place("harm", LOSS, segment))
         found += [
             Place(
                 "feature" if signal.name in features else "prediction", signal.name, segment, signal
