@@ -344,6 +344,8 @@ class AlertHandled(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     acknowledge: someone sees to it. snooze: be quiet about it for `seconds`. resolve: it is over;
     should it not be, it comes back. reopen: forget what was said.
+
+    Alerts of workers and the trainer are not known to evaluate: `alert` is what the person saw.
     """
 
     model: Model
@@ -353,8 +355,9 @@ class AlertHandled(Struct, frozen=True, kw_only=True, omit_defaults=True):
     note: Annotated[str, Meta(max_length=2000)] = ""
     handled_ms: Time
     seconds: Annotated[float, Meta(ge=0, le=10**9)] | None = (
-        None  # event time, from when it is read
+        None  # event time, from when it is read; of `alert` from `handled_ms`
     )
+    alert: Alert | None = None
 
 
 class Command(Struct, frozen=True, kw_only=True, omit_defaults=True):
