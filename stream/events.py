@@ -144,7 +144,7 @@ class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `signals`, `predicted` and `estimates` belong to the tick of the prediction's event time; so do
     `labelled`, `sums`, `squares` and `outcomes`, which corrections restate (deltas may be
     negative). `arrivals` belong there too, but count first labels and are never restated. `bets`,
-    `pairs` and `delays` belong to the tick in which the label arrived (max of both event times) and
+    `slices`, `pairs` and `delays` belong to the tick in which the label arrived (max of both event times) and
     are never restated; nor is `judged`, which belongs to the tick in which the prediction has the
     judging age.
 
@@ -168,6 +168,9 @@ class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     latest: Time | None = None  # tick in which the last of the labels here arrived; not a sum
     bets: list[Count] = []  # labels by bounded-loss bin, LOSS_BINS of them
     judged: dict[str, list[Count]] = {}  # the same of those that came by the judging age, by strata
+    # Labels, the sums of their bounded losses and of their squares (micro), by cell of the profile's
+    # slices: of first labels, in the tick in which they came.
+    slices: dict[str, list[Sum]] = {}
     pairs: dict[str, Pairs] = {}  # shadow version -> outcomes
     #: version -> how long the batch took in which it predicted: floor(4 log2(us + 1)) -> requests.
     #: Score says so where versions are compared, in the tick of the request's timestamp.

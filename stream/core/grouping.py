@@ -70,14 +70,14 @@ def group(sources: Sequence[Source], times_ms: Ints, codes: Sequence[bytes]) -> 
 
     Args:
         times_ms: shape (n,), of the sources' events.
-        codes: of the values of each event's segments.
+        codes: of each event; those of its segments come first.
     """
     index = {source: i for i, source in enumerate(dict.fromkeys(sources))}
     known = list(index)
     of_source = np.fromiter(map(index.__getitem__, sources), np.int64, len(sources))
     lengths_ms = np.array([source.tick_ms for source in known], dtype=np.int64)
     ticks, of_tick = np.unique(times_ms // lengths_ms[of_source], return_inverse=True)
-    which, who = _segments(codes)
+    which, who = _segments([s.in_segments(c) for s, c in zip(sources, codes, strict=True)])
     width = int(which.max()) + 2
     cells = ((of_source * len(ticks) + of_tick)[who]) * width + which + 1
     found, of = np.unique(cells, return_inverse=True)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from models.facets import Coder, Grid
 from models.features import Row
 from models.losses import LOG_LOSS_SCALE
 from models.profile import ReferenceProfile, SignalProfile
@@ -84,6 +85,7 @@ class Source:
         scorecard: None where there is no binner, or the profile has no estimator.
         labels: the signal of what turned out; None where the profile has none.
         judged: names of the segments that are judged apart.
+        grid: of the slices that are searched; None where none are.
     """
 
     def __init__(self, kind: Kind, spec: ModelSpec, profile: ReferenceProfile | None) -> None:
@@ -101,10 +103,17 @@ class Source:
         self.labels = profile.signal(LABELS) if profile and self.binner else None
         self.judged = frozenset(part.name for part in profile.segments) if profile else frozenset()
         self._starts = [0, *accumulate(ruler.size for ruler in self._rulers)]
+        self.grid = _grid(kind, spec, profile)
+        self._coder = Coder(self.grid.facets if self.grid else (), spec.feature_names)
 
     def codes(self, row: Row) -> bytes:
-        """The codes of a prediction's segments."""
-        return bytes([segment.code(row[segment.place]) for segment in self.segments])
+        """The codes of a prediction's segments, then its groups of the facets."""
+        codes = bytes([segment.code(row[segment.place]) for segment in self.segments])
+        return codes + self._coder.code(row) if self.grid else codes
+
+    def in_segments(self, codes: bytes) -> bytes:
+        """The codes of the segments alone."""
+        return codes[: len(self.segments)]
 
     def segment_name(self, which: int) -> str:
         """`which`: place of the segment * 256 + code of the value; -1 is all."""
@@ -115,7 +124,8 @@ class Source:
 
     def apart(self, codes: bytes) -> list[str]:
         """The segments that a prediction with these codes lies in, of those judged apart."""
-        names = (self.segment_name(place << 8 | code) for place, code in enumerate(codes))
+        places = enumerate(self.in_segments(codes))
+        names = (self.segment_name(place << 8 | code) for place, code in places)
         return [name for name in names if name in self.judged]
 
     def bins(self, row: Row, output: Sequence[float]) -> list[int]:
@@ -155,7 +165,9 @@ class Sources:
         live = self._fleet[model]
         spec, profile = live.lifecycle.spec, live.profile(version)
         scale = profile.validation.loss_scale if profile else LOG_LOSS_SCALE
-        return Source(kind_of(spec, version, tuple(map(int, shadows)), scale), spec, profile)
+        facets = facets_of(spec, profile)
+        kind = kind_of(spec, version, tuple(map(int, shadows)), scale, facets)
+        return Source(kind, spec, profile)
 
     def again(self, kind: Kind) -> Source:
         """The source of a prediction that came earlier; what has been forgotten is left out."""
@@ -184,6 +196,22 @@ def _binner(spec: ModelSpec, profile: ReferenceProfile | None) -> Binner | None:
         return Binner(profile, spec)
     except KeyError:  # the spec has gained a feature that this version never saw
         return None
+
+
+def facets_of(spec: ModelSpec, profile: ReferenceProfile | None) -> int:
+    """How many features of a version are searched: none where labels are judged at an age."""
+    if profile is None or profile.slices is None or spec.labels.judged_after_seconds is not None:
+        return 0
+    facets = profile.slices.facets
+    return len(facets) if {f.feature for f in facets} <= set(spec.feature_names) else 0
+
+
+def _grid(kind: Kind, spec: ModelSpec, profile: ReferenceProfile | None) -> Grid | None:
+    if not kind.facets or facets_of(spec, profile) != kind.facets:
+        return None
+    assert profile is not None
+    assert profile.slices is not None
+    return Grid(profile.slices.facets)
 
 
 def _scorecard(binner: Binner | None, profile: ReferenceProfile | None) -> Scorecard | None:

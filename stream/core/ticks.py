@@ -25,6 +25,7 @@ class Tick(Struct, omit_defaults=True):
     signals: dict[str, list[int]] = {}
     bets: list[int] = []  # labels by bin of the bounded loss
     pairs: dict[str, Pairs] = {}  # by shadow version
+    slices: dict[str, list[int]] = {}  # labels, losses and squares, by cell of the profile's slices
     judged: dict[str, list[int]] = {}  # as bets, of what is judged at its age, by strata
     estimates: list[int] = []  # predictions by bin of the estimator; last: outside
     refused: dict[str, int] = {}  # dead letters by "<entity>:<reason>"
@@ -55,6 +56,7 @@ class Tick(Struct, omit_defaults=True):
         """What counts in the tick in which it comes."""
         self.bets = added(self.bets, more.bets)
         add_up(self.judged, more.judged)
+        add_cells(self.slices, more.slices)
         for version, pairs in more.pairs.items():
             self.pairs[version] = added_pairs(self.pairs.get(version, Pairs()), pairs)
         for version, counts in more.latencies.items():
@@ -188,6 +190,16 @@ def add_up(into: dict[str, list[int]], more: Mapping[str, Sequence[int]]) -> Non
     """Add counts by name."""
     for name, counts in more.items():
         into[name] = added(into.get(name, []), counts)
+
+
+def add_cells(into: dict[str, list[int]], more: Mapping[str, Sequence[int]]) -> None:
+    """As `add_up` of (n, sum, squares), of which there are many."""
+    for name, (n, total, squares) in more.items():
+        known = into.get(name)
+        if known is None:
+            into[name] = [n, total, squares]
+        else:
+            into[name] = [known[0] + n, known[1] + total, known[2] + squares]
 
 
 def added_pairs(one: Pairs, other: Pairs) -> Pairs:

@@ -32,7 +32,7 @@ from stream.core.guards import guarded
 from stream.core.intervals import REFERENCE_RISK
 from stream.core.promises import allowance, promise
 from stream.core.risks import Counts, Risk
-from stream.core.ticks import Group, Tick, add_counts, added
+from stream.core.ticks import Group, Tick, add_cells, add_counts, added
 from stream.core.trails import Trail
 
 Kind = Literal["harm", "estimate", "broken", "schema", "prediction", "feature"]
@@ -77,6 +77,7 @@ class Sighting(Struct, omit_defaults=True):
     cells: dict[int, int] = {}  # of the counts, by cell of the signal's season
     reached: float = 0.0  # share of its own threshold at the alarm; below 1 if a group alarmed
     refused: dict[str, int] = {}  # of the signal of records: dead letters by "<entity>:<reason>"
+    slices: dict[str, list[int]] = {}  # of the signal of harm: see `SummaryComputed.slices`
 
 
 class Watch(Struct, omit_defaults=True):
@@ -266,6 +267,8 @@ def observe(watch: Watch, kit: Kit, group: Group) -> None:
         sighting = _see(watch, kit, signal, counts, group, cells.get(signal))
         if signal.kind == "schema" and sighting is not None:
             add_counts(sighting.refused, group.counts.refused)
+        if signal == HARM and sighting is not None:
+            add_cells(sighting.slices, group.counts.slices)
     alarmed = kit.bank.update({signal.key: counts for signal, counts in seen.items()}, growth)
     for key, level in kit.bank.levels().items():
         sighting = watch.sightings.get(key)
