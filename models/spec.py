@@ -181,6 +181,9 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     promote: bool = True
     rollback: bool = True
     cooldown_seconds: NotNegative = DAY_SECONDS  # between two retrain commands
+    # A challenger by the clock (event time), also beside a champion that does well: it is promoted
+    # like any other, if it is proven better. None: only harm asks for one.
+    retrain_every_seconds: Positive | None = None
     rollback_cooloff_seconds: NotNegative = DAY_SECONDS
     estimated_harm: Literal["inform", "page"] = "inform"  # it never commands
 

@@ -84,7 +84,8 @@ class Watch(Struct, omit_defaults=True):
     """State of the detectors of one champion's reign: plain data, tables come from its profile."""
 
     version: int
-    until_ms: int = 0  # end of the last group seen
+    began_ms: int = 0  # start of the first group seen
+    until_ms: int = 0  # end of the last
     bank: dict[str, bytes | list[float] | None] = {}
     sightings: dict[str, Sighting] = {}
     trail: Trail = field(default_factory=Trail)
@@ -258,6 +259,7 @@ class Kit:
 def observe(watch: Watch, kit: Kit, group: Group) -> None:
     """Take one group in: signals of the watch open and recover."""
     growth = kit.periods(group, watch.until_ms or group.start_ms)
+    watch.began_ms = watch.began_ms or group.start_ms
     watch.until_ms = group.end_ms
     kit.advisors.take(watch.memory, group.counts.bets, group.end_ms)
     watch.trail.add(group.start_ms, group.end_ms, group.counts.offsets)
