@@ -7,11 +7,10 @@ searched when harm is found, and have their losses alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
-from msgspec import structs
 from numpy.typing import NDArray
 
 from models.examples import Examples
@@ -19,9 +18,9 @@ from models.facets import GROUPS, Coder, Facet, Grid, Slices
 from models.features import Row
 from models.joint import NAME as JOINT
 from models.losses import LOSS_BINS, loss_bin, measures
-from models.profile import ReferenceProfile, SegmentProfile, SignalProfile, Validation
-from models.profiling import Binner
-from models.rhythms import deflation
+from models.profile import ReferenceProfile, SegmentProfile, Validation
+from models.profiling import Binner, scores_of
+from models.rhythms import deflation, part
 from models.spec import ModelSpec
 
 Floats = NDArray[np.float64]
@@ -41,7 +40,7 @@ def sliced(
     """
     seen = (held_out.rows, outputs, held_out.labels)
     return {
-        "segments": segment_profiles(spec, profile, *seen),
+        "segments": segment_profiles(spec, profile, *seen, held_out.times_ms),
         "slices": slices(spec, profile, *seen),
     }
 
@@ -52,16 +51,18 @@ def segment_profiles(
     rows: Sequence[Row],
     outputs: Floats,
     labels: Floats,
+    times_ms: NDArray[np.int64] | None = None,
 ) -> tuple[SegmentProfile, ...]:
     """References of the segments that the spec declares, named as their counts are.
 
     Args:
         rows, outputs, labels: of the events that the version was not fitted on, in time order.
+        times_ms: of these; without them a segment has no season.
     """
     scale = profile.validation.loss_scale
     values = measures(spec, outputs, labels, scale)
     bins = loss_bin(values["loss"], [str(i) for i in range(len(labels))])
-    binner, found = Binner(profile, spec), []
+    columns, found = Binner(profile, spec).bins(rows, outputs), []
     for feature, value, here in _segments(spec, profile, rows):
         losses = values["loss"][here]
         validation = Validation(
@@ -71,11 +72,11 @@ def segment_profiles(
             metrics={metric: float(column[here].mean()) for metric, column in values.items()},
             deflation=deflation(losses),
         )
-        inside = [row for row, is_inside in zip(rows, here.tolist(), strict=True) if is_inside]
-        counts = binner.counts(inside, outputs[here])
-        for nothing_new in (feature, JOINT):
-            counts.pop(nothing_new, None)
-        signals = tuple(_within(profile, counts))
+        signals = tuple(
+            part(spec, signal, bins, scores_of(signal, bins), here, times_ms)
+            for name, bins in columns.items()
+            if name not in (feature, JOINT) and (signal := profile.signal(name)) is not None
+        )
         name = f"{feature}={value}"
         found.append(SegmentProfile(name=name, signals=signals, validation=validation))
     return tuple(found)
@@ -138,13 +139,3 @@ def _segments(
             here = column == value
             if here.sum() >= FEWEST_ROWS:
                 yield feature, value, here
-
-
-def _within(
-    profile: ReferenceProfile, counts: Mapping[str, NDArray[np.int64]]
-) -> Iterator[SignalProfile]:
-    """Inputs and predictions of a segment, on the bins of the whole and with its dependence."""
-    for name, here in counts.items():
-        signal = profile.signal(name)
-        if signal is not None:
-            yield structs.replace(signal, counts=tuple(here.tolist()), season="", cells=())

@@ -61,7 +61,7 @@ SHORT = (
     + [_day(gap=30)]
     + [_day()] * 4
 )
-BLOCK = 100  # orders in one test, so that all processes of a test run get some
+BLOCK = 50  # orders in one test, so that all processes of a test run get some
 
 
 def logs(story: Sequence[dict[str, Any]], seed: int, partitions: int) -> list[Events]:
@@ -177,7 +177,7 @@ def _one_end(orders: Iterable[int]) -> None:
     assert len(ends) == 1
 
 
-def test_a_hundred_orders_of_one_log_end_in_the_same_verdicts_and_windows() -> None:
+def test_fifty_orders_of_one_log_end_in_the_same_verdicts_and_windows() -> None:
     _one_end(range(BLOCK))
 
 
