@@ -64,7 +64,7 @@ def named(law: Law, labels: int, draw: np.random.Generator) -> str:
     calm = cells(lambda g: np.full(len(g), 0.1), REFERENCE_ROWS, draw)
     n, sums, squares = (tuple(row.tolist()) for row in calm)
     now = cells(law, labels, draw)
-    live = {str(cell): now[:, cell].tolist() for cell in np.flatnonzero(now[0])}
+    live = {int(cell): now[:, cell].tolist() for cell in np.flatnonzero(now[0])}
     found = search(Slices(facets=FACETS, n=n, sums=sums, squares=squares), live)["found"]
     return str(found[0]["slice"]) if found else ""
 
@@ -118,7 +118,8 @@ def _batch(entity: Any, data: list[dict[str, Any]], at: int) -> Batch:
 def main() -> None:
     options = parser(__doc__ or "").parse_args()
     alerts, repeats = (40, 1) if options.quick else (400, 5)
-    rows, figures = [], {}
+    rows: list[list[str]] = []
+    figures: dict[str, object] = {}
     for harm, (law, right) in LAWS.items():
         row = [harm]
         for labels in LABELS:

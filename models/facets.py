@@ -17,6 +17,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Groups = NDArray[np.int64] | NDArray[np.uint8]
 
 GROUPS: Final = 4  # of a feature, and one for whatever else comes
 
@@ -136,7 +137,7 @@ class Grid:
         self.starts = np.concatenate([[0], np.cumsum(sizes)])
         self.size = int(self.starts[-1])
 
-    def cells(self, groups: Ints) -> Ints:
+    def cells(self, groups: Groups) -> Ints:
         """The cells that events lie in, one a column: shape (n, lines) of groups (n, facets)."""
         return cells_of([self] * len(groups), groups)
 
@@ -149,7 +150,7 @@ class Grid:
         return name if right == len(self.facets) else f"{name} and {self.facets[right].name(other)}"
 
 
-def cells_of(grids: Sequence[Grid], groups: Ints) -> Ints:
+def cells_of(grids: Sequence[Grid], groups: Groups) -> Ints:
     """As `Grid.cells`, each event by a grid of its own; all have as many facets."""
     known = {grid: number for number, grid in enumerate(dict.fromkeys(grids))}
     one = next(iter(known))

@@ -278,7 +278,8 @@ def scores_of(signal: SignalProfile, bins: Ints) -> Floats:
     """What is likely to move of a signal, for its dependence; shape (m, columns) of bins (m,)."""
     if signal.kind == "numeric":
         return _rank_scores(bins, np.bincount(bins, minlength=len(signal.counts)))
-    return (bins[:, None] == np.arange(min(len(signal.categories), BINS))).astype(np.float64)
+    indicators: Floats = (bins[:, None] == np.arange(min(len(signal.categories), BINS))) * 1.0
+    return indicators
 
 
 def _rank_scores(bins: Ints, counts: Ints) -> Floats:

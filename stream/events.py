@@ -27,6 +27,7 @@ Output = float | list[float]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Signed = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # a count that corrections lower
 Sum = int  # micro; squared errors of a regression need more than 64 bits: see MAX_SUM
+Cell = Annotated[int, Meta(ge=0, le=2**16)]
 Time = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # ms, or a number of ticks
 Partition = Annotated[int, Meta(ge=0, le=2**20)]
 Offset = Annotated[int, Meta(ge=0, le=2**62)]
@@ -144,9 +145,9 @@ class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `signals`, `predicted` and `estimates` belong to the tick of the prediction's event time; so do
     `labelled`, `sums`, `squares` and `outcomes`, which corrections restate (deltas may be
     negative). `arrivals` belong there too, but count first labels and are never restated. `bets`,
-    `slices`, `pairs` and `delays` belong to the tick in which the label arrived (max of both event times) and
-    are never restated; nor is `judged`, which belongs to the tick in which the prediction has the
-    judging age.
+    `slices`, `pairs` and `delays` belong to the tick in which the label arrived (max of both event
+    times) and are never restated; nor is `judged`, which belongs to the tick in which the
+    prediction has the judging age.
 
     A stratum is that of `models.strata`: "1" of a prediction, "1/0" of a prediction and its label.
     """
@@ -168,9 +169,9 @@ class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     latest: Time | None = None  # tick in which the last of the labels here arrived; not a sum
     bets: list[Count] = []  # labels by bounded-loss bin, LOSS_BINS of them
     judged: dict[str, list[Count]] = {}  # the same of those that came by the judging age, by strata
-    # Labels, the sums of their bounded losses and of their squares (micro), by cell of the profile's
-    # slices: of first labels, in the tick in which they came.
-    slices: dict[str, list[Sum]] = {}
+    # Labels, the sums of their bounded losses and of the squares of these (micro), by cell of the
+    # profile's slices (`models.facets`).
+    slices: dict[Cell, tuple[Count, Count, Count]] = {}
     pairs: dict[str, Pairs] = {}  # shadow version -> outcomes
     #: version -> how long the batch took in which it predicted: floor(4 log2(us + 1)) -> requests.
     #: Score says so where versions are compared, in the tick of the request's timestamp.

@@ -151,7 +151,9 @@ def test_what_workers_and_the_trainer_raised_is_handled_too_also_of_a_model_neve
         assert (alert.state, alert.revision) == (state, seen.revision + 1)
         assert alert.revision < seen.revision + RAISED_STEP  # of its raiser's next word
         assert (alert.alert_id, alert.sentence) == (seen.alert_id, seen.sentence)
-        assert (alert.note, alert.handled_by) == (("on it", "ann") if kind != "reopen" else ("", ""))
+        assert (alert.note, alert.handled_by) == (
+            ("on it", "ann") if kind != "reopen" else ("", "")
+        )
 
 
 def test_a_snooze_of_what_was_raised_elsewhere_is_over_by_the_clock() -> None:

@@ -126,7 +126,9 @@ def test_harm_judged_at_an_age_is_found_and_resolves() -> None:
     assert 37 < resolved <= 50
 
 
-def in_parts(days: list[tuple[tuple[float, float], tuple[float, float]]]) -> list[tuple[int, Alert]]:
+def in_parts(
+    days: list[tuple[tuple[float, float], tuple[float, float]]],
+) -> list[tuple[int, Alert]]:
     """What is said of harm of a model in two halves, whose labels are late in opposite ways."""
     draw, reported = np.random.default_rng(1), []
     for tick, bad in enumerate(days, 1):

@@ -33,8 +33,8 @@ from tests.monitoring import (
     merged,
     monitor,
     prediction,
-    reference,
     progress_of,
+    reference,
     summaries_of,
 )
 

@@ -14,8 +14,8 @@ from models.features import Row
 from models.profile import ReferenceProfile, Validation
 from models.profiling import build_profile, numeric_bins
 from models.rhythms import LEAST_STRENGTH, strength
-from models.slicing import segment_profiles
 from models.seasons import DAY_MS, HOUR_MS, Calendar
+from models.slicing import segment_profiles
 from models.spec import Budget, Feature, ModelSpec, Ticks, Tolerances
 from stream.core.ticks import Group, Pending, Tick
 from stream.core.watching import Kit, Watch, expected_after, observe

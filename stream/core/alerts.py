@@ -240,7 +240,12 @@ def as_of(alert: Alert, now_ms: int) -> Alert:
     """An alert as it stands now: a snooze that evaluate will not end, for it did not raise the
     alert, is over by the clock."""
     until_ms = alert.snoozed_until_ms
-    if alert.problem in MEANING or alert.state != "snoozed" or until_ms is None or until_ms > now_ms:
+    if (
+        alert.problem in MEANING
+        or alert.state != "snoozed"
+        or until_ms is None
+        or until_ms > now_ms
+    ):
         return alert
     return msgspec.structs.replace(alert, state="open")
 

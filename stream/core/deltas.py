@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
 from stream.core.processor import Parts
-from stream.core.ticks import added, added_outcomes, added_pairs
+from stream.core.ticks import added_outcomes, added_pairs
 from stream.events import Outcomes, Pairs, SummaryComputed
 
 PART: Final = "deltas"
@@ -39,7 +39,7 @@ class Delta(Struct, omit_defaults=True):
     latest: int | None = None
     bets: list[int] = []
     judged: dict[str, list[int]] = {}
-    slices: dict[str, list[int]] = {}
+    slices: dict[int, tuple[int, int, int]] = {}
     pairs: dict[str, Pairs] = {}
     delays: dict[str, int] = {}
     counters: dict[str, int] = {}
@@ -56,10 +56,6 @@ class Delta(Struct, omit_defaults=True):
         if not self.estimates:
             self.estimates = [0] * (size + 1)
         self.estimates[index] += count
-
-    def add_slice(self, cell: int, counts: Sequence[int]) -> None:
-        """Add labels, losses and squares to one of the cells that are searched."""
-        self.slices[str(cell)] = added(self.slices.get(str(cell), []), counts)
 
     def arrived_in(self, tick: int) -> None:
         """A label of this place arrived in a tick."""

@@ -189,7 +189,9 @@ class ModelState(Struct, omit_defaults=True):
                 self.closed, tick_ms=self.tick_ms, minimum_events=least, cell=kit.cell
             ):
                 case = Case(self.verdicts, watch, kit, lifecycle, group.end_ms)
-                yield from judging.judge(case, group._replace(weights=self._weights(lifecycle, kit)))
+                yield from judging.judge(
+                    case, group._replace(weights=self._weights(lifecycle, kit))
+                )
                 for shadow, trial in sorted(self.verdicts.trials.items()):
                     if trial.ended_ms == group.end_ms:  # else it was told of before
                         yield from measuring.paired(lifecycle.spec, number, shadow, trial)

@@ -23,6 +23,7 @@ from stream.core.joining import Joined
 from stream.core.outcomes import count_arrivals, count_judged, count_outcomes, strata_of
 from stream.core.packing import Packer
 from stream.core.sources import Source
+from stream.core.ticks import add_cells
 from stream.events import LOSS_BINS, Pairs
 
 FEW = 8  # predictions of one source that are faster counted one by one
@@ -106,7 +107,10 @@ def _count_one(source: Source, made: Made, deltas: Deltas) -> None:
     cells, features = source.bins(made.row, made.output), len(source.spec.features)
     stratum, card = source.strata.of_output(made.output), source.scorecard
     score, outside = card.bin(cells, stratum) if card else (0, False)
-    which = [-1, *(segment << 8 | code for segment, code in enumerate(source.in_segments(made.codes)))]
+    which = [
+        -1,
+        *(segment << 8 | code for segment, code in enumerate(source.in_segments(made.codes))),
+    ]
     for number, segment in enumerate(which):
         delta = deltas.at(Place(kind.model, kind.version, source.segment_name(segment), tick))
         delta.predictions += 1
@@ -228,20 +232,21 @@ def _slice(first: Sequence[Labelled], bounded: Floats, groups: Groups, deltas: D
         grids = [grid for i in who if (grid := first[i].source.grid) is not None]
         codes = b"".join(first[i].joined.codes[-facets:] for i in who)
         cells = cells_of(grids, np.frombuffer(codes, dtype=np.uint8).reshape(-1, facets))
-        size = max(grid.size for grid in grids)
+        size = max(grid.size for grid in set(grids))
         keys = (groups.whole[who][:, None] * size + cells).ravel()
         found, of = np.arange(len(groups.places) * size), keys
         if len(found) > len(keys):  # many models with few labels each
             found, of = np.unique(keys, return_inverse=True)
-        lost = bounded[who]
         columns = [
             sums_by(of, np.repeat(column, cells.shape[1]), len(found))
-            for column in (np.ones(len(lost)), micro(lost), micro(lost**2))
+            for column in (np.ones(len(who)), micro(bounded[who]), micro(bounded[who] ** 2))
         ]
-        for key, *counts in zip(found.tolist(), *columns, strict=True):
-            if counts[0]:
-                place, cell = divmod(key, size)
-                deltas.at(groups.places[place]).add_slice(cell, counts)
+        by_place: dict[int, dict[int, tuple[int, int, int]]] = {}
+        for key, n, lost, squares in zip(found.tolist(), *columns, strict=True):
+            if n:
+                by_place.setdefault(key // size, {})[key % size] = (n, lost, squares)
+        for place, counts in by_place.items():
+            add_cells(deltas.at(groups.places[place]).slices, counts)
 
 
 def _count_labels(

@@ -1,8 +1,8 @@
 """What to do about what was found: commands to the trainer, or the reason why there is none.
 
 Only a harm alert asks for a retrain, or the clock where the policy says how often, and only a
-paired trial for a promotion, a rejection or a rollback; drift never does. A person's pin stops all of
-it. A command is good for one lifecycle
+paired trial for a promotion, a rejection or a rollback; drift never does. A person's pin stops all
+of it. A command is good for one lifecycle
 generation: it is not repeated until that has changed, or the trainer had ample time.
 """
 

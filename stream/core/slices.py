@@ -1,4 +1,4 @@
-"""Where harm is worst: a search through slices that nobody declared, as explanation, never a verdict.
+"""Where harm is worst: a search through slices that nobody declared, to explain, never to decide.
 
 Of every slice that has enough labels it is asked whether its loss rose more than that of all the
 rest, against the reference, by Welch's test (1947). So many slices are looked at that some would
@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 
 def search(
-    slices: Slices, live: Mapping[str, Sequence[int]], deflation: float = 1.0
+    slices: Slices, live: Mapping[int, Sequence[int]], deflation: float = 1.0
 ) -> dict[str, Any]:
     """Slices whose loss rose most above the rest's, the surest first.
 
@@ -93,8 +93,9 @@ def _moments(table: Floats) -> tuple[Floats, Floats]:
     return mean, variance
 
 
-def _table(live: Mapping[str, Sequence[int]], size: int) -> Floats:
+def _table(live: Mapping[int, Sequence[int]], size: int) -> Floats:
     table = np.zeros((3, size))
     for cell, counts in live.items():
-        table[:, int(cell)] = counts
+        if cell < size:
+            table[:, cell] = counts
     return table

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.facets import Coder, Grid
+from models.facets import Coder, Facet, Grid
 from models.features import Row
 from models.losses import LOG_LOSS_SCALE
 from models.profile import ReferenceProfile, SignalProfile
@@ -86,6 +86,7 @@ class Source:
         labels: the signal of what turned out; None where the profile has none.
         judged: names of the segments that are judged apart.
         grid: of the slices that are searched; None where none are.
+        is_coded: whether a prediction has any codes.
     """
 
     def __init__(self, kind: Kind, spec: ModelSpec, profile: ReferenceProfile | None) -> None:
@@ -104,6 +105,7 @@ class Source:
         self.judged = frozenset(part.name for part in profile.segments) if profile else frozenset()
         self._starts = [0, *accumulate(ruler.size for ruler in self._rulers)]
         self.grid = _grid(kind, spec, profile)
+        self.is_coded = kind.codes > 0
         self._coder = Coder(self.grid.facets if self.grid else (), spec.feature_names)
 
     def codes(self, row: Row) -> bytes:
@@ -165,7 +167,7 @@ class Sources:
         live = self._fleet[model]
         spec, profile = live.lifecycle.spec, live.profile(version)
         scale = profile.validation.loss_scale if profile else LOG_LOSS_SCALE
-        facets = facets_of(spec, profile)
+        facets = len(facets_of(spec, profile))
         kind = kind_of(spec, version, tuple(map(int, shadows)), scale, facets)
         return Source(kind, spec, profile)
 
@@ -198,20 +200,18 @@ def _binner(spec: ModelSpec, profile: ReferenceProfile | None) -> Binner | None:
         return None
 
 
-def facets_of(spec: ModelSpec, profile: ReferenceProfile | None) -> int:
-    """How many features of a version are searched: none where labels are judged at an age."""
+def facets_of(spec: ModelSpec, profile: ReferenceProfile | None) -> tuple[Facet, ...]:
+    """The features of a version that are searched: none where labels are judged at an age."""
     if profile is None or profile.slices is None or spec.labels.judged_after_seconds is not None:
-        return 0
+        return ()
     facets = profile.slices.facets
-    return len(facets) if {f.feature for f in facets} <= set(spec.feature_names) else 0
+    return facets if {facet.feature for facet in facets} <= set(spec.feature_names) else ()
 
 
 def _grid(kind: Kind, spec: ModelSpec, profile: ReferenceProfile | None) -> Grid | None:
-    if not kind.facets or facets_of(spec, profile) != kind.facets:
-        return None
-    assert profile is not None
-    assert profile.slices is not None
-    return Grid(profile.slices.facets)
+    """None also for predictions that were made before there were slices."""
+    facets = facets_of(spec, profile)
+    return Grid(facets) if facets and len(facets) == kind.facets else None
 
 
 def _scorecard(binner: Binner | None, profile: ReferenceProfile | None) -> Scorecard | None:

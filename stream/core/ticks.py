@@ -25,7 +25,9 @@ class Tick(Struct, omit_defaults=True):
     signals: dict[str, list[int]] = {}
     bets: list[int] = []  # labels by bin of the bounded loss
     pairs: dict[str, Pairs] = {}  # by shadow version
-    slices: dict[str, list[int]] = {}  # labels, losses and squares, by cell of the profile's slices
+    slices: dict[
+        int, tuple[int, int, int]
+    ] = {}  # labels, losses and squares, by cell of the profile's slices
     judged: dict[str, list[int]] = {}  # as bets, of what is judged at its age, by strata
     estimates: list[int] = []  # predictions by bin of the estimator; last: outside
     refused: dict[str, int] = {}  # dead letters by "<entity>:<reason>"
@@ -192,14 +194,13 @@ def add_up(into: dict[str, list[int]], more: Mapping[str, Sequence[int]]) -> Non
         into[name] = added(into.get(name, []), counts)
 
 
-def add_cells(into: dict[str, list[int]], more: Mapping[str, Sequence[int]]) -> None:
-    """As `add_up` of (n, sum, squares), of which there are many."""
-    for name, (n, total, squares) in more.items():
-        known = into.get(name)
-        if known is None:
-            into[name] = [n, total, squares]
-        else:
-            into[name] = [known[0] + n, known[1] + total, known[2] + squares]
+def add_cells(
+    into: dict[int, tuple[int, int, int]], more: Mapping[int, tuple[int, int, int]]
+) -> None:
+    """Add labels, losses and squares by cell; there are many."""
+    for cell, (n, losses, squares) in more.items():
+        known = into.get(cell, (0, 0, 0))
+        into[cell] = (known[0] + n, known[1] + losses, known[2] + squares)
 
 
 def added_pairs(one: Pairs, other: Pairs) -> Pairs:
