@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from stream.core.advisors import readings
+from stream.core.bets import HarmBound
 from stream.core.distances import compare
 from stream.core.intervals import Interval, mean_interval, wilson
 from stream.core.risks import bounded_loss
@@ -44,7 +45,7 @@ def harm(watch: Watch, kit: Kit) -> Finding:
     sentence = (
         f"version {watch.version} does worse{name.removeprefix(LOSS)} than when it was validated: "
         f"bounded loss {loss:.3f} on {_labels(sighting, age)} since "
-        f"{_day(sighting.since_ms)}, validated {bound.mean:.3f} (at most {bound.upper:.3f})"
+        f"{_day(sighting.since_ms)}, validated {bound.mean:.3f} ({_limit(bound)})"
     )
     if name == LOSS and slices and slices[0]["certainty"] >= CERTAIN:
         worst = slices[0]
@@ -62,6 +63,7 @@ def harm(watch: Watch, kit: Kit) -> Finding:
         "loss_high": interval.high,
         "validated": bound.mean,
         "bound": bound.upper,
+        "bound_by": "ignorance" if bound.by_ignorance else "validation",
         "loss_scale": validation.loss_scale,
         "before": list(validation.loss_bins),
         "slices": slices[:MAX_SLICES],
@@ -72,6 +74,11 @@ def harm(watch: Watch, kit: Kit) -> Finding:
         **_advice(watch, kit),
         "offsets": _offsets(watch, [sighting]),
     }
+
+
+def _limit(bound: HarmBound) -> str:
+    said = ", as by knowing nothing" if bound.by_ignorance else ""
+    return f"at most {bound.upper:.3f}{said}"
 
 
 def _searched(watch: Watch, kit: Kit) -> dict[str, Any] | None:

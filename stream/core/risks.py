@@ -6,6 +6,7 @@ the way back: bets against "it is still as bad as at the alarm".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -158,6 +159,7 @@ def against(spec: ModelSpec) -> dict[str, Any]:
         "tolerance": spec.tolerances.loss,
         "delta": spec.tolerances.delta,
         "objective": spec.tolerances.loss_objective,
+        "ignorance": math.log(len(spec.classes)) if spec.classes else None,
     }
 
 
