@@ -64,7 +64,7 @@ def named(law: Law, labels: int, draw: np.random.Generator) -> str:
     calm = cells(lambda g: np.full(len(g), 0.1), REFERENCE_ROWS, draw)
     n, sums, squares = (tuple(row.tolist()) for row in calm)
     now = cells(law, labels, draw)
-    live = {int(cell): now[:, cell].tolist() for cell in np.flatnonzero(now[0])}
+    live = {str(cell): now[:, cell].tolist() for cell in np.flatnonzero(now[0])}
     found = search(Slices(facets=FACETS, n=n, sums=sums, squares=squares), live)["found"]
     return str(found[0]["slice"]) if found else ""
 

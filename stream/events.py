@@ -27,7 +27,7 @@ Output = float | list[float]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Signed = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # a count that corrections lower
 Sum = int  # micro; squared errors of a regression need more than 64 bits: see MAX_SUM
-Cell = Annotated[int, Meta(ge=0, le=2**16)]
+Cell = Annotated[str, Meta(pattern="^[0-9]{1,6}$")]  # its number
 Time = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # ms, or a number of ticks
 Partition = Annotated[int, Meta(ge=0, le=2**20)]
 Offset = Annotated[int, Meta(ge=0, le=2**62)]

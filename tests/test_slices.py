@@ -51,7 +51,7 @@ def found(before: Law, now: Law, rows: int, labels: int, seed: int) -> dict[str,
     draw = np.random.default_rng(seed)
     n, sums, squares = (tuple(row.tolist()) for row in cells(before, rows, draw))
     live = cells(now, labels, draw)
-    seen = {int(cell): live[:, cell].tolist() for cell in np.flatnonzero(live[0])}
+    seen = {str(cell): live[:, cell].tolist() for cell in np.flatnonzero(live[0])}
     return search(Slices(facets=FACETS, n=n, sums=sums, squares=squares), seen)
 
 
@@ -153,7 +153,7 @@ def test_a_spec_says_what_is_searched() -> None:
 def test_labels_are_summed_by_the_cells_of_their_predictions(models: int) -> None:
     """One model with many labels, and many with few each, whose grids differ."""
     sources, labelled = [], []
-    expected: dict[tuple[str, int], tuple[int, int]] = {}
+    expected: dict[tuple[str, str], tuple[int, int]] = {}
     draw = np.random.default_rng(5)
     for number in range(models):
         spec, whole, rows, outputs, labels = made(name=f"m{number}", searched=("plan", "age"))
@@ -172,7 +172,7 @@ def test_labels_are_summed_by_the_cells_of_their_predictions(models: int) -> Non
         lost = round(1e6 * min(1.0, -np.log(0.1 if bad else 0.9) / 4.0))
         groups = np.array([[*Coder(source.grid.facets, source.spec.feature_names).code(row)]])
         for cell in source.grid.cells(groups)[0].tolist():
-            key = (source.kind.model, cell)
+            key = (source.kind.model, str(cell))
             n, total = expected.get(key, (0, 0))
             expected[key] = (n + 1, total + lost)
     deltas = Deltas()
@@ -223,8 +223,8 @@ def test_an_alert_on_harm_names_the_slice_and_says_how_many_were_looked_at() -> 
     bets[GOOD], bets[BAD] = 60, 40
     low, high = GOOD / 19, BAD / 19
     lost = {
-        0: (50, round(1e6 * 50 * low), round(1e6 * 50 * low**2)),
-        1: (
+        "0": (50, round(1e6 * 50 * low), round(1e6 * 50 * low**2)),
+        "1": (
             50,
             round(1e6 * (10 * low + 40 * high)),
             round(1e6 * (10 * low**2 + 40 * high**2)),

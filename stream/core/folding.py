@@ -241,10 +241,10 @@ def _slice(first: Sequence[Labelled], bounded: Floats, groups: Groups, deltas: D
             sums_by(of, np.repeat(column, cells.shape[1]), len(found))
             for column in (np.ones(len(who)), micro(bounded[who]), micro(bounded[who] ** 2))
         ]
-        by_place: dict[int, dict[int, tuple[int, int, int]]] = {}
+        by_place: dict[int, dict[str, tuple[int, int, int]]] = {}
         for key, n, lost, squares in zip(found.tolist(), *columns, strict=True):
             if n:
-                by_place.setdefault(key // size, {})[key % size] = (n, lost, squares)
+                by_place.setdefault(key // size, {})[str(key % size)] = (n, lost, squares)
         for place, counts in by_place.items():
             add_cells(deltas.at(groups.places[place]).slices, counts)
 

@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 
 def search(
-    slices: Slices, live: Mapping[int, Sequence[int]], deflation: float = 1.0
+    slices: Slices, live: Mapping[str, Sequence[int]], deflation: float = 1.0
 ) -> dict[str, Any]:
     """Slices whose loss rose most above the rest's, the surest first.
 
@@ -93,9 +93,9 @@ def _moments(table: Floats) -> tuple[Floats, Floats]:
     return mean, variance
 
 
-def _table(live: Mapping[int, Sequence[int]], size: int) -> Floats:
+def _table(live: Mapping[str, Sequence[int]], size: int) -> Floats:
     table = np.zeros((3, size))
     for cell, counts in live.items():
-        if cell < size:
-            table[:, cell] = counts
+        if int(cell) < size:
+            table[:, int(cell)] = counts
     return table

@@ -25,9 +25,8 @@ class Tick(Struct, omit_defaults=True):
     signals: dict[str, list[int]] = {}
     bets: list[int] = []  # labels by bin of the bounded loss
     pairs: dict[str, Pairs] = {}  # by shadow version
-    slices: dict[
-        int, tuple[int, int, int]
-    ] = {}  # labels, losses and squares, by cell of the profile's slices
+    # Labels, losses and squares, by cell of the profile's slices.
+    slices: dict[str, tuple[int, int, int]] = {}
     judged: dict[str, list[int]] = {}  # as bets, of what is judged at its age, by strata
     estimates: list[int] = []  # predictions by bin of the estimator; last: outside
     refused: dict[str, int] = {}  # dead letters by "<entity>:<reason>"
@@ -195,7 +194,7 @@ def add_up(into: dict[str, list[int]], more: Mapping[str, Sequence[int]]) -> Non
 
 
 def add_cells(
-    into: dict[int, tuple[int, int, int]], more: Mapping[int, tuple[int, int, int]]
+    into: dict[str, tuple[int, int, int]], more: Mapping[str, tuple[int, int, int]]
 ) -> None:
     """Add labels, losses and squares by cell; there are many."""
     for cell, (n, losses, squares) in more.items():

@@ -77,9 +77,8 @@ class Sighting(Struct, omit_defaults=True):
     cells: dict[int, int] = {}  # of the counts, by cell of the signal's season
     reached: float = 0.0  # share of its own threshold at the alarm; below 1 if a group alarmed
     refused: dict[str, int] = {}  # of the signal of records: dead letters by "<entity>:<reason>"
-    slices: dict[
-        int, tuple[int, int, int]
-    ] = {}  # of the signal of harm: see `SummaryComputed.slices`
+    # Of the signal of harm: see `SummaryComputed.slices`.
+    slices: dict[str, tuple[int, int, int]] = {}
 
 
 class Watch(Struct, omit_defaults=True):
