@@ -146,11 +146,14 @@ class _World:
         match command.kind:
             case "retrain":
                 version = self._fits.until(end)
-                if version is not None:
-                    number = max(self._versions) + 1
-                    self._versions[number] = version
-                    self._change(now_ms, challengers=[number])
-                return version is not None
+                if version is None:
+                    # Asked for again in an hour or a hundred ticks; but a tick is of 100 rows here.
+                    self._verdicts.issued.pop("retrain")
+                    return False
+                number = max(self._versions) + 1
+                self._versions[number] = version
+                self._change(now_ms, challengers=[number])
+                return True
             case "promote":
                 self._change(
                     now_ms,

@@ -2,7 +2,8 @@
 
 Evaluate alone writes the alerts it raises, so that each has one history. What a person says goes to
 `summaries`, which evaluate reads, in the partition of the model: it is applied once, in one order
-with the counts, and is part of what a replay reads.
+with the counts, and is part of what a replay reads. So does what they say of alerts of workers and
+the trainer, with the alert as they saw it.
 """
 
 from __future__ import annotations
@@ -36,17 +37,6 @@ def newest(settings: Settings) -> list[Alert]:
     return sorted(found, key=lambda alert: (SEVERITY.index(alert.severity), alert.opened_ms))
 
 
-def refusal(alert: Alert) -> str | None:
-    """Why nothing can be said about an alert; None if something can."""
-    if alert.state == "resolved":
-        return f"alert {alert.alert_id} is resolved"
-    if alert.problem not in MEANING:  # not evaluate's
-        return (
-            f"alert {alert.alert_id} ({alert.problem}) resolves by itself, when its cause is gone"
-        )
-    return None
-
-
 def handle(
     settings: Settings,
     alert: Alert,
@@ -57,7 +47,7 @@ def handle(
     seconds: float | None,
     wait_seconds: float,
 ) -> Alert | None:
-    """Say something about an alert of evaluate's; signed where lifecycle is.
+    """Say something about an alert; signed where lifecycle is.
 
     Args:
         seconds: of a snooze, in event time.
@@ -78,6 +68,7 @@ def handle(
         note=note,
         handled_ms=now_ms,
         seconds=seconds,
+        alert=None if alert.problem in MEANING else alert,
     )
     value = write(
         HANDLED,

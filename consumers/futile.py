@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from models.runs import Run
+from stream.core.alerts import RAISED_STEP
 from stream.envelope import derived_id
 from stream.events import Alert
 
@@ -43,7 +44,7 @@ def alert_after(run: Run, runs: Sequence[Run]) -> Alert | None:
         opened_ms=first.finished_ms or first.started_ms,
         updated_ms=ended_ms,
         resolved_ms=ended_ms if over else None,
-        revision=len(futile) if over else len(futile) - 1,
+        revision=RAISED_STEP * (len(futile) if over else len(futile) - 1),
         evidence={
             "run": run.run_id,
             "verdict": run.verdict,

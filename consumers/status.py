@@ -12,6 +12,7 @@ from msgspec import Struct
 from consumers.deadletters import ENTITIES
 from consumers.loop import RangeReader, open_consumer
 from models.registry import LiveState, Registry
+from stream.core.alerts import as_of
 from stream.envelope import open_record, read
 from stream.errors import Refused
 from stream.events import AccuracyMeasured, Alert, LifecycleChanged, ProgressReported
@@ -131,7 +132,8 @@ def newest_alerts(reader: RangeReader, settings: Settings) -> list[Alert]:
         known = newest.get(alert.alert_id)
         if known is None or alert.revision >= known.revision:
             newest[alert.alert_id] = alert
-    return list(newest.values())
+    now_ms = int(time.time() * 1000)
+    return [as_of(alert, now_ms) for alert in newest.values()]
 
 
 def _newest_accuracy(

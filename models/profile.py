@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from models.facets import Slices
 from models.joint import Joint
 from models.seasons import Season
 
@@ -104,6 +105,7 @@ class ReferenceProfile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     estimator: Estimator | None = None  # None: too few rows, or made before there were any
     joint: Joint | None = None  # of the signal `models.joint.NAME`
     segments: tuple[SegmentProfile, ...] = ()  # that have enough rows to be judged apart
+    slices: Slices | None = None  # searched for the worst, where harm is found
 
     def signal(self, name: str) -> SignalProfile | None:
         return next((signal for signal in self.signals if signal.name == name), None)

@@ -133,6 +133,11 @@ class Binner:
         codes += self._starts[:-1]
         return codes
 
+    def bins(self, rows: Sequence[Row], outputs: Floats) -> dict[str, Ints]:
+        """By signal, the bin of each event's value; arguments as of `codes`."""
+        codes = self.codes(rows, outputs) - np.array(self._starts[:-1])
+        return dict(zip(self.names, codes.T, strict=True))
+
     def joint_bins(self, bins: Ints) -> Ints:
         """Of the signal `joint.NAME`, by the bins of the features, shape (n, features)."""
         if self._distance is None:
@@ -263,17 +268,18 @@ def _categorical(name: str, column: Sequence[object], rhythm: Rhythm) -> SignalP
     places: dict[object, int] = {category: i for i, category in enumerate(categories)}
     bins = category_bins(places | {None: len(categories) + 1}, column)
     counts = np.bincount(bins, minlength=len(categories) + 2)
-    indicators = (bins[:, None] == np.arange(min(len(categories), BINS))).astype(np.float64)
-    return rhythm.found(
-        SignalProfile(
-            name=name,
-            kind="categorical",
-            categories=categories,
-            counts=tuple(counts.tolist()),
-        ),
-        bins,
-        indicators,
+    signal = SignalProfile(
+        name=name, kind="categorical", categories=categories, counts=tuple(counts.tolist())
     )
+    return rhythm.found(signal, bins, scores_of(signal, bins))
+
+
+def scores_of(signal: SignalProfile, bins: Ints) -> Floats:
+    """What is likely to move of a signal, for its dependence; shape (m, columns) of bins (m,)."""
+    if signal.kind == "numeric":
+        return _rank_scores(bins, np.bincount(bins, minlength=len(signal.counts)))
+    indicators: Floats = (bins[:, None] == np.arange(min(len(signal.categories), BINS))) * 1.0
+    return indicators
 
 
 def _rank_scores(bins: Ints, counts: Ints) -> Floats:

@@ -20,6 +20,7 @@ from models.features import Row
 from models.profile import ReferenceProfile
 from models.profiling import build_profile
 from models.runs import Candidate
+from models.slicing import sliced
 from models.spec import ModelSpec
 from models.training import loss_scale
 from models.validation import constant, kept, validate
@@ -72,7 +73,7 @@ def reference(spec: ModelSpec, observed: Observed) -> tuple[ReferenceProfile, Ca
     profile = build_profile(spec, observed.rows, observed.outputs, validation, observed.times_ms)
     estimator = fit_estimator(spec, profile, seen.rows, outputs, seen.labels)
     candidate = Candidate(name="as it was served", chosen=True, **found._asdict())
-    return replace(profile, estimator=estimator), candidate
+    return replace(profile, estimator=estimator, **sliced(spec, profile, seen, outputs)), candidate
 
 
 def check_output(spec: ModelSpec, output: float | list[float]) -> tuple[float, ...]:

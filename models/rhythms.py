@@ -86,6 +86,42 @@ class Rhythm:
         return next(season for season, value in strengths.items() if value >= NEARLY * best)
 
 
+def part(
+    spec: ModelSpec,
+    signal: SignalProfile,
+    bins: Ints,
+    scores: Floats,
+    inside: NDArray[np.bool_],
+    times_ms: Ints | None,
+) -> SignalProfile:
+    """A signal of some of its rows, in its season where they are enough for every cell.
+
+    Without its season the cycle is dependence like any other, and divided out: by the deflation of
+    all rows, which lie closer together than those of a part.
+
+    Args:
+        signal: of the whole, on whose bins the part is.
+        bins, scores: of all rows, shapes (m,) and (m, columns), in time order.
+        inside: which rows the part has, shape (m,).
+        times_ms: of all rows; None if they are not known.
+    """
+    width = len(signal.counts)
+    counts = np.bincount(bins[inside], minlength=width)
+    pooled = structs.replace(signal, counts=tuple(counts.tolist()), season="", cells=())
+    if not signal.season:
+        return pooled
+    if times_ms is not None:
+        number = SEASONS[signal.season].cells
+        calendar = Calendar(spec.time_zone, spec.tick_ms)
+        cells = calendar.cells(signal.season, times_ms[inside])
+        rows = np.bincount(cells, minlength=number)
+        if rows.min() >= FEWEST_ROWS / 2 * signal.deflation:
+            both = np.bincount(cells * width + bins[inside], minlength=number * width)
+            table = both.reshape(number, width).tolist()
+            return structs.replace(pooled, season=signal.season, cells=tuple(map(tuple, table)))
+    return structs.replace(pooled, deflation=max(signal.deflation, deflation(scores)))
+
+
 def strength(scores: Floats, cells: Ints, halves: Ints, number: int) -> float:
     """Variance between cells in variances of the score, of the column that has most; 0 if unsure.
 

@@ -20,6 +20,8 @@ Probability = Annotated[float, Meta(gt=0, lt=1)]
 Task = Literal["binary", "multiclass", "regression"]
 
 DAY_SECONDS = 86_400.0
+FACETS: Final = 6  # features that are searched for the worst slice, where the spec names none
+MOST_FACETS: Final = 12
 #: What every run tries beside the candidates, for comparison: what always says the same.
 BASELINE = "constant"
 
@@ -179,6 +181,9 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     promote: bool = True
     rollback: bool = True
     cooldown_seconds: NotNegative = DAY_SECONDS  # between two retrain commands
+    # A challenger by the clock (event time), also beside a champion that does well: it is promoted
+    # like any other, if it is proven better. None: only harm asks for one.
+    retrain_every_seconds: Positive | None = None
     rollback_cooloff_seconds: NotNegative = DAY_SECONDS
     estimated_harm: Literal["inform", "page"] = "inform"  # it never commands
 
@@ -200,6 +205,9 @@ class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ()  # binary: (negative, positive); multiclass: in the order of probabilities
     time_zone: str = "UTC"  # whose hours and weekdays inputs may follow, such as "Europe/Berlin"
     segments: tuple[str, ...] = ()  # names of categorical features whose values are judged apart
+    # Features whose values, and pairs of values, are searched for the slice that harm is worst in;
+    # None: the first six, (): none.
+    searched: tuple[str, ...] | None = None
     windows: tuple[Window, ...] = (Window(seconds=DAY_SECONDS), Window(labels=1000))
     labels: Labels = Labels()
     ticks: Ticks = Ticks()
@@ -222,6 +230,11 @@ class ModelSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def feature_names(self) -> tuple[str, ...]:
         return tuple(feature.name for feature in self.features)
+
+    @property
+    def facets(self) -> tuple[str, ...]:
+        """Features that are searched for the slice that harm is worst in."""
+        return self.feature_names[:FACETS] if self.searched is None else self.searched
 
     @property
     def tick_ms(self) -> int:
@@ -266,6 +279,10 @@ def check(spec: ModelSpec) -> ModelSpec:
         "windows: name at least one": not spec.windows,
         "ticks: seconds must be at least 0.001": spec.tick_ms < 1,
         "budget: the four shares add up to 1": not 0.999 < _shares(spec.budget) < 1.001,
+        f"searched: at most {MOST_FACETS} different features": (
+            not set(spec.searched or ()) <= set(names)
+            or not len(set(spec.searched or ())) == len(spec.searched or ()) <= MOST_FACETS
+        ),
         f"detectors: choose from {', '.join(sorted(DETECTORS))}": (
             not set(spec.detectors) <= DETECTORS
         ),

@@ -26,7 +26,7 @@ from models.profile import ReferenceProfile, Validation
 from models.profiling import build_profile
 from models.runs import Candidate, Figure
 from models.serving import ServingModel
-from models.slicing import segment_profiles
+from models.slicing import sliced
 from models.spec import BASELINE, CandidateSpec, ModelSpec
 from models.threads import one_thread
 from models.validation import constant, judged_by, kept, validate
@@ -192,8 +192,7 @@ def _profile(
         spec, examples.rows, outputs, validation, examples.times_ms, examples.labels
     )
     estimator = fit_estimator(spec, profile, newest.rows, outputs, newest.labels)
-    segments = segment_profiles(spec, profile, newest.rows, outputs, newest.labels)
-    return replace(profile, estimator=estimator, segments=segments)
+    return replace(profile, estimator=estimator, **sliced(spec, profile, newest, outputs))
 
 
 def _record(tried: _Fit | Candidate, *, chosen: bool) -> Candidate:

@@ -27,6 +27,7 @@ Output = float | list[float]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Signed = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # a count that corrections lower
 Sum = int  # micro; squared errors of a regression need more than 64 bits: see MAX_SUM
+Cell = Annotated[str, Meta(pattern="^[0-9]{1,6}$")]  # its number
 Time = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # ms, or a number of ticks
 Partition = Annotated[int, Meta(ge=0, le=2**20)]
 Offset = Annotated[int, Meta(ge=0, le=2**62)]
@@ -146,9 +147,9 @@ class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `signals`, `predicted` and `estimates` belong to the tick of the prediction's event time; so do
     `labelled`, `sums`, `squares` and `outcomes`, which corrections restate (deltas may be
     negative). `arrivals` belong there too, but count first labels and are never restated. `bets`,
-    `pairs` and `delays` belong to the tick in which the label arrived (max of both event times) and
-    are never restated; nor is `judged`, which belongs to the tick in which the prediction has the
-    judging age.
+    `slices`, `pairs` and `delays` belong to the tick in which the label arrived (max of both event
+    times) and are never restated; nor is `judged`, which belongs to the tick in which the
+    prediction has the judging age.
 
     A stratum is that of `models.strata`: "1" of a prediction, "1/0" of a prediction and its label.
     """
@@ -170,6 +171,9 @@ class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     latest: Time | None = None  # tick in which the last of the labels here arrived; not a sum
     bets: list[Count] = []  # labels by bounded-loss bin, LOSS_BINS of them
     judged: dict[str, list[Count]] = {}  # the same of those that came by the judging age, by strata
+    # Labels, the sums of their bounded losses and of the squares of these (micro), by cell of the
+    # profile's slices (`models.facets`).
+    slices: dict[Cell, tuple[Count, Count, Count]] = {}
     pairs: dict[str, Pairs] = {}  # shadow version -> outcomes
     #: version -> how long the batch took in which it predicted: floor(4 log2(us + 1)) -> requests.
     #: Score says so where versions are compared, in the tick of the request's timestamp.
@@ -347,6 +351,8 @@ class AlertHandled(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     acknowledge: someone sees to it. snooze: be quiet about it for `seconds`. resolve: it is over;
     should it not be, it comes back. reopen: forget what was said.
+
+    Alerts of workers and the trainer are not known to evaluate: `alert` is what the person saw.
     """
 
     model: Model
@@ -356,8 +362,9 @@ class AlertHandled(Struct, frozen=True, kw_only=True, omit_defaults=True):
     note: Annotated[str, Meta(max_length=2000)] = ""
     handled_ms: Time
     seconds: Annotated[float, Meta(ge=0, le=10**9)] | None = (
-        None  # event time, from when it is read
+        None  # event time, from when it is read; of `alert` from `handled_ms`
     )
+    alert: Alert | None = None
 
 
 class Command(Struct, frozen=True, kw_only=True, omit_defaults=True):

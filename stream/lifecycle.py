@@ -24,6 +24,7 @@ from models.artefacts import digest_of, nothing_of
 from models.profile import ReferenceProfile
 from models.spec import ModelSpec
 from stream import envelope
+from stream.core.alerts import RAISED_STEP
 from stream.core.processor import Fleet, Record
 from stream.errors import Refused
 from stream.events import Alert, LifecycleChanged, VersionCard
@@ -329,7 +330,11 @@ class Lifecycle:
             now_ms = int(time.time() * 1000)
             alert = self._alerts.pop(place)
             resolved = msgspec.structs.replace(
-                alert, state="resolved", resolved_ms=now_ms, updated_ms=now_ms, revision=1
+                alert,
+                state="resolved",
+                resolved_ms=now_ms,
+                updated_ms=now_ms,
+                revision=RAISED_STEP,
             )
             self._tell(resolved)
 

@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from stream.core.alerts import RAISED_STEP
 from stream.core.processor import Record
 from stream.envelope import derived_id
 from stream.errors import Refused
@@ -59,7 +60,11 @@ class Suspects:
                 now_ms = int(now * 1000)
                 self._tell(
                     msgspec.structs.replace(
-                        alert, state="resolved", resolved_ms=now_ms, updated_ms=now_ms, revision=1
+                        alert,
+                        state="resolved",
+                        resolved_ms=now_ms,
+                        updated_ms=now_ms,
+                        revision=RAISED_STEP,
                     )
                 )
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from models.estimating import fit_estimator
 from models.profile import ReferenceProfile, Validation
 from models.profiling import build_profile
+from models.slicing import slices
 from models.spec import Feature, Labels, ModelSpec, Ticks, check
 from stream.core.monitor import MonitorProcessor
 from stream.core.partitioning import partition_of
@@ -49,14 +50,23 @@ def reference(spec: ModelSpec = SPEC) -> ReferenceProfile:
     validation = Validation(n=200, loss_bins=(10,) * 20, loss_scale=4.0, metrics={})
     labels = (np.arange(200) % 3 == 0).astype(float)
     profile = build_profile(spec, rows, outputs, validation, labels=labels)
-    return replace(profile, estimator=fit_estimator(spec, profile, rows, outputs, labels))
+    return replace(
+        profile,
+        estimator=fit_estimator(spec, profile, rows, outputs, labels),
+        slices=slices(spec, profile, rows, outputs, labels),
+    )
 
 
 class Live:
     """A live model whose versions are known, and predict nothing."""
 
     def __init__(
-        self, spec: ModelSpec = SPEC, *, generation: int = 1, versions: Sequence[int] = (1,)
+        self,
+        spec: ModelSpec = SPEC,
+        *,
+        generation: int = 1,
+        versions: Sequence[int] = (1,),
+        known: ReferenceProfile | None = None,
     ) -> None:
         self.lifecycle = LifecycleChanged(
             model=spec.name,
@@ -66,7 +76,7 @@ class Live:
             champion=1,
             changed_ms=0,
         )
-        self._profiles = dict.fromkeys(versions, reference(spec))
+        self._profiles = dict.fromkeys(versions, known or reference(spec))
 
     def predict(self, version: int, rows: Sequence[Sequence[object]]) -> NDArray[np.float64]:
         raise NotImplementedError
@@ -186,6 +196,8 @@ def _added(one: Any, other: Any) -> Any:
         return dict(one or {}) | {k: _added((one or {}).get(k), v) for k, v in other.items()}
     if isinstance(other, list):
         return [a + b for a, b in zip(one or [0] * len(other), other, strict=True)]
+    if isinstance(other, tuple) and len(other) == 3:  # of a slice: labels, losses and squares
+        return tuple(a + b for a, b in zip(one or (0, 0, 0), other, strict=True))
     if isinstance(other, tuple):  # where records lie: first and end
         first, end = one or other
         return min(first, other[0]), max(end, other[1])

@@ -12,6 +12,7 @@ import pytest
 from consumers.keymaking import make
 from models.spec import Alerts, Policy
 from stream.app import factory
+from stream.core.alerts import RAISED_STEP, as_of, refusal
 from stream.core.processor import Record
 from stream.envelope import open_record, read
 from stream.errors import Refused
@@ -24,9 +25,9 @@ from tests.test_evaluate import World
 QUIET = Policy(retrain=False)
 
 
-def said(alert: Alert, kind: Any, **more: Any) -> AlertHandled:
+def said(of: Alert, kind: Any, **more: Any) -> AlertHandled:
     return AlertHandled(
-        model=alert.model, alert_id=alert.alert_id, kind=kind, who="ann", handled_ms=7, **more
+        model=of.model, alert_id=of.alert_id, kind=kind, who="ann", handled_ms=7, **more
     )
 
 
@@ -120,6 +121,74 @@ def test_a_snooze_or_a_word_changes_no_command() -> None:
     for world in (told, untold):
         world.days(20, bad=0.9)
     assert told.commands == untold.commands != []
+
+
+def raised(problem: str = "forged-command", **more: Any) -> Alert:
+    """As a worker or the trainer writes one, past evaluate."""
+    fields: dict[str, Any] = {
+        "alert_id": "elsewhere",
+        "model": SPEC.name,
+        "problem": problem,
+        "verdict": "operation failed",
+        "state": "open",
+        "severity": "critical",
+        "sentence": "Refused a command.",
+        "opened_ms": 1,
+        "updated_ms": 1,
+    }
+    return Alert(**{**fields, **more})
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"), [("acknowledge", "acknowledged"), ("snooze", "snoozed"), ("reopen", "open")]
+)
+def test_what_workers_and_the_trainer_raised_is_handled_too_also_of_a_model_never_heard_of(
+    kind: str, state: str
+) -> None:
+    world = World()
+    for seen in (raised(), raised(model="unheard-of"), raised("retrain", revision=RAISED_STEP)):
+        (alert,) = tell(world, said(seen, kind, note="on it", seconds=1.0, alert=seen))
+        assert (alert.state, alert.revision) == (state, seen.revision + 1)
+        assert alert.revision < seen.revision + RAISED_STEP  # of its raiser's next word
+        assert (alert.alert_id, alert.sentence) == (seen.alert_id, seen.sentence)
+        assert (alert.note, alert.handled_by) == (
+            ("on it", "ann") if kind != "reopen" else ("", "")
+        )
+
+
+def test_a_snooze_of_what_was_raised_elsewhere_is_over_by_the_clock() -> None:
+    seen = raised()
+    (alert,) = tell(World(), said(seen, "snooze", seconds=2.0, alert=seen))
+    assert alert.snoozed_until_ms == 2_007
+    assert as_of(alert, 2_006).state == "snoozed"
+    assert as_of(alert, 2_007).state == "open"
+    own = harmed()
+    (harm,) = tell(own, said(own.newest("harm"), "snooze", seconds=2.0))
+    assert as_of(harm, 10**15).state == "snoozed"  # evaluate ends that one, by event time
+
+
+def test_what_its_raiser_does_not_tell_again_is_not_resolved_by_hand() -> None:
+    """Somebody who forges on would not be heard of any more; a retrain that fails again is."""
+    world = World()
+    for problem in ("forged-command", "forged-lifecycle", "bad-artefact:3"):
+        seen = raised(problem)
+        assert "acknowledge or snooze it" in (refusal(seen, "resolve") or "")
+        assert tell(world, said(seen, "resolve", alert=seen)) == []
+    seen = raised("retrain")
+    (alert,) = tell(world, said(seen, "resolve", note="seen", alert=seen))
+    assert (alert.state, alert.resolved_ms) == ("resolved", 7)
+
+
+def test_nobody_speaks_of_an_alert_of_evaluate_s_by_showing_one() -> None:
+    world = World()
+    for seen, shown in (
+        (raised("harm"), raised("harm")),
+        (raised(), raised(alert_id="other")),
+        (raised(), raised(model="other")),
+        (raised(), raised(state="resolved")),
+    ):
+        assert tell(world, said(seen, "acknowledge", alert=shown)) == []
+    assert world.core.counters["unhandled"] == 4
 
 
 def test_an_alert_that_is_not_open_is_left_alone() -> None:

@@ -24,6 +24,8 @@ from stream.core.bets import (
     recovery_table,
     signal_recovery_table,
 )
+from stream.core.detector import Detector
+from stream.events import LOSS_BINS
 
 Array = NDArray[np.float64]
 DELTA = 0.01
@@ -286,3 +288,30 @@ def test_a_signal_that_alarmed_without_a_visible_change_may_not_recover_by_noise
     signal = categorical(500, 500, 0, 0)
     table = signal_recovery_table(signal, np.zeros(4))
     assert (worth(table, np.array([0.5, 0.5, 0, 0])) <= 1 + 1e-9).all()
+
+
+def test_what_does_worse_than_knowing_nothing_is_harmed_however_little_its_validation_says() -> (
+    None
+):
+    """Deflated, its own bound would allow anything; what knowing nothing loses needs no rows."""
+    hopeless = validation(500, 0.8, deflation=20.0)
+    arguments: dict[str, Any] = {"tolerance": 0.0, "delta": 0.005}
+    own = harm_bound(hopeless, **arguments)
+    assert own.upper > 0.9
+    arguments["ignorance"] = 0.45 * hopeless.loss_scale
+    bound = harm_bound(hopeless, **arguments)
+    assert (bound.upper, bound.by_ignorance, bound.smallest_harm) == (0.45, True, 0.0)
+    detector = Detector(loss_table(hopeless, **arguments))
+    tick = [20, *[0] * (LOSS_BINS - 2), 80]
+    assert max(detector.update(tick, 1.0) for _ in range(60)) > 1_000
+    recovery = recovery_table(hopeless, 0.8, **arguments)
+    still, mended = np.zeros(LOSS_BINS), np.zeros(LOSS_BINS)
+    still[[0, -1]], mended[[0, -1]] = (0.2, 0.8), (0.7, 0.3)
+    assert (np.exp(recovery.log_bets) @ still <= 1 + 1e-9).all()
+    assert (recovery.log_bets @ mended > 0).any()
+
+
+def test_a_version_that_knows_something_has_the_bound_of_its_validation() -> None:
+    arguments: dict[str, Any] = {"tolerance": 0.0, "delta": 0.005}
+    good = validation(2000, 0.1)
+    assert harm_bound(good, ignorance=0.45 * 4, **arguments) == harm_bound(good, **arguments)

@@ -192,6 +192,38 @@ def test_missing_inputs_are_broken_data_and_no_reason_to_retrain() -> None:
     assert world.commands == []
 
 
+BY_THE_CLOCK = Policy(retrain_every_seconds=30 * 86_400, cooldown_seconds=0)
+
+
+def test_by_the_clock_a_healthy_champion_is_challenged_and_stays_unless_proven_worse() -> None:
+    world = World(policy=BY_THE_CLOCK)
+    world.days(100)
+    retrains = [f for f in world.log if isinstance(f, Command) and f.kind == "retrain"]
+    apart = [b.issued_ms - a.issued_ms for a, b in pairwise(retrains)]
+    assert len(retrains) >= 2
+    assert min(apart) >= 30 * DAY_MS
+    assert retrains[0].issued_ms == (100 + 30) * DAY_MS
+    assert set(world.commands) == {"retrain", "reject"}
+    assert not [fact for fact in world.log if isinstance(fact, Alert)]
+    world.days(40, v1=0.3, v5=0.05)
+    assert "promote" in world.commands
+
+
+def test_by_the_clock_nothing_is_asked_for_that_harm_or_a_person_already_decides() -> None:
+    """Beside harm there is one retrain, not two; a pinned version is left alone."""
+    world = World(policy=BY_THE_CLOCK, obedient=False)
+    world.days(28)
+    world.days(6, bad=0.6)
+    assert world.commands.count("retrain") == 1
+    assert world.newest("harm").alert_id == next(
+        fact.alert_id for fact in world.log if isinstance(fact, Command)
+    )
+    pinned = World(policy=BY_THE_CLOCK)
+    pinned.trainer.change(pinned=True)
+    pinned.days(60)
+    assert pinned.commands == []
+
+
 def test_missing_labels_command_nothing_and_show_as_coverage() -> None:
     world = World()
     world.days(20)

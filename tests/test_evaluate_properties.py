@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -49,6 +50,18 @@ EVENTFUL = (
     + [_day(gap=30)]
     + [_day()] * 20
 )
+
+
+# The same in fewer days, for a thousand orders of one log.
+SHORT = (
+    [_day()] * 3
+    + [_day(bad=0.9, shift=4)] * 10
+    + [_day()] * 8
+    + [_day(refused=30)] * 3
+    + [_day(gap=30)]
+    + [_day()] * 4
+)
+BLOCK = 50  # orders in one test, so that all processes of a test run get some
 
 
 def logs(story: Sequence[dict[str, Any]], seed: int, partitions: int) -> list[Events]:
@@ -126,10 +139,11 @@ def final_windows(outputs: list[Output]) -> dict[tuple[Any, ...], bytes]:
     return last
 
 
-def test_the_eventful_story_is_eventful() -> None:
+@pytest.mark.parametrize("story", [EVENTFUL, SHORT], ids=["eventful", "short"])
+def test_the_eventful_stories_are_eventful(story: list[dict[str, Any]]) -> None:
     """Otherwise the properties below might hold of silence alone."""
     core = processor()
-    found = verdicts(core.apply(batch(interleaved(logs(EVENTFUL, 1, 2), choices(2))), fleet()))
+    found = verdicts(core.apply(batch(interleaved(logs(story, 1, 2), choices(2))), fleet()))
     told = {f.kind if isinstance(f, Command) else f"{f.problem} {f.state}" for f in found}
     problems = ("harm", "drift", "data", "stale")
     assert told == {"promote", *(f"{p} {s}" for p in problems for s in ("open", "resolved"))}
@@ -149,6 +163,29 @@ def test_r2_verdicts_and_final_windows_are_the_same_for_every_order_and_partitio
             outputs += core.apply(part, fleet())
         told.append((verdicts(outputs), final_windows(outputs)))
     assert told[0] == told[1] == told[2]
+
+
+def _one_end(orders: Iterable[int]) -> None:
+    """Every order of one log of three partitions, cut into batches anywhere, ends alike."""
+    parts, live = logs(SHORT, 1, 3), fleet()
+    ends = set()
+    for order in orders:
+        core, outputs = processor(), []
+        for part in split(interleaved(parts, choices(order)), choices(order + 1)):
+            outputs += core.apply(part, live)
+        ends.add(msgspec.json.encode([verdicts(outputs), sorted(final_windows(outputs).items())]))
+    assert len(ends) == 1
+
+
+def test_fifty_orders_of_one_log_end_in_the_same_verdicts_and_windows() -> None:
+    _one_end(range(BLOCK))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("first", range(0, 1_000, BLOCK))
+def test_a_thousand_orders_of_one_log_end_in_the_same_verdicts_and_windows(first: int) -> None:
+    """Those of each block, and with them the first of all."""
+    _one_end([0, *range(first, first + BLOCK)])
 
 
 @settings(max_examples=20, deadline=None)

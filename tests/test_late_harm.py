@@ -10,10 +10,24 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
+from models.profile import SegmentProfile
 from models.spec import Labels, ModelSpec, Policy
 from stream.core.lateness import judged_on, judging_bin, lateness_bin
+from stream.core.processor import Fleet
 from stream.events import LOSS_BINS, Alert, Command, ProgressReported, SummaryComputed
-from tests.summaries import BAD, DAY_MS, GOOD, SPEC, Monitor, Trainer, batch, processor, verdicts
+from tests.summaries import (
+    BAD,
+    DAY_MS,
+    GOOD,
+    SPEC,
+    Live,
+    Monitor,
+    Trainer,
+    batch,
+    processor,
+    profile,
+    verdicts,
+)
 
 DAY_SECONDS = 86_400.0
 LATE = replace(
@@ -28,11 +42,16 @@ SOON = (0.2, 0.9)  # share labelled after a day where negative and positive, the
 CALM, HARMED = (0.01, 0.15), (0.10, 0.40)  # share of bad predictions of each
 
 
-def day(tick: int, bad: tuple[float, float], draw: np.random.Generator) -> list[SummaryComputed]:
+def day(
+    tick: int,
+    bad: tuple[float, float],
+    draw: np.random.Generator,
+    soon: tuple[float, float] = SOON,
+) -> list[SummaryComputed]:
     """A day's 3,000 predictions and all that their labels will say, in the ticks of which it is."""
     true = (draw.random(3_000) < 0.2).astype(int)
     wrong = draw.random(3_000) < np.array(bad)[true]
-    delay = np.where(draw.random(3_000) < np.array(SOON)[true], 1, 3)
+    delay = np.where(draw.random(3_000) < np.array(soon)[true], 1, 3)
     found = [delta(tick, tick, predictions=3_000, predicted={"0": 2_400, "1": 600})]
     for late in (1, 3):
         came = delay == late
@@ -65,20 +84,23 @@ def delta(seen: int, tick: int, **fields: Any) -> SummaryComputed:
 
 def told(spec: ModelSpec, days: list[tuple[float, float]]) -> list[tuple[int, str]]:
     """What is said of harm, and on which day."""
-    draw, core = np.random.default_rng(1), processor()
+    draw = np.random.default_rng(1)
     reported = [one for tick, bad in enumerate(days, 1) for one in day(tick, bad, draw)]
-    found = []
-    for tick in range(1, len(days) + 1):
+    alerts = harm_alerts(reported, len(days), Trainer(spec).fleet)
+    return [(tick, alert.state) for tick, alert in alerts]
+
+
+def harm_alerts(
+    reported: list[SummaryComputed], days: int, fleet: Fleet
+) -> list[tuple[int, Alert]]:
+    core, found = processor(), []
+    for tick in range(1, days + 1):
         events: list[msgspec.Struct] = [
             replace(one, partition=0) for one in reported if one.partition == tick
         ]
-        outputs = core.apply(batch([*events, progress(tick + 1)]), Trainer(spec).fleet)
+        outputs = core.apply(batch([*events, progress(tick + 1)]), fleet)
         found += [(tick, fact) for fact in verdicts(outputs)]
-    return [
-        (tick, fact.state)
-        for tick, fact in found
-        if isinstance(fact, Alert) and fact.problem == "harm"
-    ]
+    return [(t, one) for t, one in found if isinstance(one, Alert) and one.problem == "harm"]
 
 
 def progress(tick: int) -> ProgressReported:
@@ -102,6 +124,35 @@ def test_harm_judged_at_an_age_is_found_and_resolves() -> None:
     assert (first, last) == ("open", "resolved")
     assert 21 < opened <= 30
     assert 37 < resolved <= 50
+
+
+def in_parts(
+    days: list[tuple[tuple[float, float], tuple[float, float]]],
+) -> list[tuple[int, Alert]]:
+    """What is said of harm of a model in two halves, whose labels are late in opposite ways."""
+    draw, reported = np.random.default_rng(1), []
+    for tick, bad in enumerate(days, 1):
+        for value, here, soon in zip("ab", bad, (SOON[::-1], SOON), strict=True):
+            for one in day(tick, here, draw, soon):
+                reported += [one, replace(one, segment=f"c={value}")]
+    whole, spec = profile(), replace(LATE, segments=("c",))
+    parts = tuple(
+        SegmentProfile(name=f"c={value}", signals=(), validation=whole.validation) for value in "ab"
+    )
+    live = Live(Trainer(spec).lifecycle, replace(whole, segments=parts))
+    return harm_alerts(reported, len(days), {spec.name: live})
+
+
+def test_a_segment_judged_at_an_age_is_weighed_by_delays_of_its_own() -> None:
+    """By those of all, half of which are the other way round, either half would look harmed."""
+    assert in_parts([(CALM, CALM)] * 30) == []
+
+
+def test_harm_in_one_segment_is_found_where_labels_are_judged_at_an_age() -> None:
+    """The other half gains, so that the whole stays within its bound."""
+    (_, alert), *_ = in_parts([(CALM, CALM)] * 15 + [((0.0, 0.0), HARMED)] * 15)
+    assert "does worse in c=b" in alert.sentence
+    assert alert.evidence["judged_after_seconds"] == DAY_SECONDS
 
 
 def story(spec: ModelSpec, unsure: list[float], **more: Any) -> list[Alert | Command]:

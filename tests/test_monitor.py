@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from models.profile import SegmentProfile
 from models.spec import Feature, Labels, ModelSpec, Ticks, check
 from stream.core.joining import Join
 from stream.core.monitor import MonitorProcessor
@@ -33,6 +34,7 @@ from tests.monitoring import (
     monitor,
     prediction,
     progress_of,
+    reference,
     summaries_of,
 )
 
@@ -379,7 +381,10 @@ def test_a_pending_prediction_takes_at_most_160_bytes_beside_its_id() -> None:
 def test_a_label_is_judged_when_its_prediction_has_the_judging_age_if_it_came_by_then() -> None:
     """What comes later is in the windows, not in the test; corrections change no judgement."""
     labels = msgspec.structs.replace(SPEC.labels, judged_after_seconds=3.0)
-    fleet: Fleet = {"churn": Live(msgspec.structs.replace(SPEC, labels=labels))}
+    spec = msgspec.structs.replace(SPEC, labels=labels)
+    whole = reference(spec)
+    part = SegmentProfile(name="plan=a", signals=(), validation=whole.validation)
+    fleet: Fleet = {"churn": Live(spec, known=msgspec.structs.replace(whole, segments=(part,)))}
     processor = monitor()
     feed(
         processor,
@@ -392,7 +397,7 @@ def test_a_label_is_judged_when_its_prediction_has_the_judging_age_if_it_came_by
     told = merged(summaries_of(processor.advance(T0 + 10**5, True, fleet)))
     judged = {place: total["judged"] for place, total in told.items() if "judged" in total}
     first_of_age = T0 // 1_000 + 3
-    assert list(judged) == [("churn", 1, "", first_of_age)]
+    assert list(judged) == [("churn", 1, "", first_of_age), ("churn", 1, "plan=a", first_of_age)]
     assert {stratum: sum(row) for stratum, row in judged[next(iter(judged))].items()} == {"1/1": 1}
     outcomes = told["churn", 1, "", T0 // 1_000]["outcomes"]
     assert {name: one["n"] for name, one in outcomes.items()} == {"1/0": 1, "1/1": 1}

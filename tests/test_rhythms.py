@@ -10,10 +10,12 @@ import pytest
 from msgspec import structs
 from numpy.typing import NDArray
 
+from models.features import Row
 from models.profile import ReferenceProfile, Validation
 from models.profiling import build_profile, numeric_bins
 from models.rhythms import LEAST_STRENGTH, strength
 from models.seasons import DAY_MS, HOUR_MS, Calendar
+from models.slicing import segment_profiles
 from models.spec import Budget, Feature, ModelSpec, Ticks, Tolerances
 from stream.core.ticks import Group, Pending, Tick
 from stream.core.watching import Kit, Watch, expected_after, observe
@@ -188,6 +190,36 @@ def test_the_remedies_that_are_chosen_keep_a_stable_stream_within_its_budget(law
         stream = groups(profile, law, rng, times(10.0, MONDAY_MS + 4 * DAY_MS))
         found += len(alarms(Kit(spec(), profile), stream))
     assert found <= 1.2 + 3 * 1.2**0.5
+
+
+def in_segments(share: float, rng: np.random.Generator) -> tuple[ModelSpec, ReferenceProfile]:
+    """A reference of an input with a daily cycle, and of a share of its rows."""
+    features = (Feature(name="x"), Feature(name="c", type="categorical"))
+    model, at_ms = spec(features=features, segments=("c",)), times(2.5)
+    values = cycle(0.5)(rng, at_ms).tolist()
+    rows: list[Row] = [(x, "ab"[rng.random() < share]) for x in values]
+    outputs, labels = np.full((len(rows), 1), 0.5), np.zeros(len(rows))
+    whole = build_profile(model, rows, outputs, VALIDATION, at_ms)
+    parts = segment_profiles(model, whole, rows, outputs, labels, at_ms)
+    return model, structs.replace(whole, segments=parts)
+
+
+@pytest.mark.parametrize(("share", "season"), [(0.5, "hour of day"), (0.2, "")])
+def test_a_segment_has_the_season_of_the_whole_or_its_cycle_divided_out(
+    share: float, season: str
+) -> None:
+    """A fifth has too few rows of each hour; either way a stable stream is quiet."""
+    rng = np.random.default_rng(11)
+    model, profile = in_segments(share, rng)
+    part = next(part for part in profile.segments if part.name == "c=b")
+    inside = next(signal for signal in part.signals if signal.name == "x")
+    assert profile.signals[0].season == "hour of day"
+    assert inside.season == season
+    assert season or inside.deflation > 5
+    kit, watch = Kit(model, profile), Watch(version=1)
+    for group in groups(profile, cycle(0.5), rng, times(8.0)):
+        observe(watch, kit, group._replace(counts=Tick(segments={"c=b": group.counts})))
+    assert not watch.open("feature")
 
 
 def test_without_the_season_a_daily_cycle_alarms_every_day() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import get_args
+
 import msgspec
 import numpy as np
 import pytest
 
+from models.profile import SegmentProfile
+from models.spec import Labels, ModelSpec, Ticks
 from stream.core.risks import bounded_loss
 from stream.core.ticks import Group, Tick
-from stream.core.watching import LOW, Kit, Watch, observe
+from stream.core.watching import LOW, Kind, Kit, Watch, observe
 from stream.events import LOSS_BINS
 from tests.summaries import BAD, DAY_MS, GOOD, SPEC, profile
 
@@ -145,3 +150,80 @@ def test_healthy_years_stay_within_the_budget() -> None:
             observe(watch, KIT, group)
         alarms += len(alarmed(watch))
     assert alarms <= 1
+
+
+HOUR_MS = 3_600_000
+WHOLE, CELL = profile(rows=24_000), (0, *[100] * 10, 0, 0)
+SEASONAL = msgspec.structs.replace(
+    WHOLE.signals[0], season="hour of day", cells=(CELL,) * 24, counts=(0, *[2_400] * 10, 0, 0)
+)
+SURENESS = (95, 5)  # of predictions: that are as good as sure, that are a guess
+EVERYTHING = msgspec.structs.replace(
+    WHOLE,
+    signals=(SEASONAL, *WHOLE.signals[1:]),
+    segments=(
+        SegmentProfile(
+            name="c=a",
+            signals=(SEASONAL, WHOLE.signals[2]),
+            validation=profile(rows=12_000).validation,
+        ),
+    ),
+)
+
+
+def stable(spec: ModelSpec, ticks: int, events: int) -> Iterator[Group]:
+    """Hours that are exactly as the reference, of every signal that there is."""
+    draw = np.random.default_rng(15)
+
+    def counts(reference: Sequence[int], n: int) -> list[list[int]]:
+        law = np.array(reference, dtype=float)
+        found: list[list[int]] = draw.multinomial(n, law / law.sum(), ticks).tolist()
+        return found
+
+    aged, parts = spec.labels.judged_after_seconds is not None, []
+    for n, validation in (
+        (events, EVERYTHING.validation),
+        (events // 2, EVERYTHING.segments[0].validation),
+    ):
+        signals = {s.name: counts(s.counts, n) for s in EVERYTHING.signals}
+        lost, expected = counts(validation.loss_bins, n), counts(SURENESS, n)
+        parts.append(
+            [
+                Tick(
+                    predictions=n,
+                    signals={name: rows[t] for name, rows in signals.items()},
+                    bets=[] if aged else lost[t],
+                    judged={"0/0": lost[t]} if aged else {},
+                    estimates=[*expected[t], 0],
+                )
+                for t in range(ticks)
+            ]
+        )
+    weights = {"": {"0/0": 1.0}, "c=a": {"0/0": 1.0}} if aged else {}
+    for t, (whole, part) in enumerate(zip(*parts, strict=True), start=24):
+        whole.segments["c=a"] = part
+        yield Group(t * HOUR_MS, (t + 1) * HOUR_MS, whole, weights)
+
+
+@pytest.mark.parametrize("age", [None, 86_400.0], ids=["as they come", "at an age"])
+def test_on_a_million_stable_events_no_signal_s_evidence_grows_with_time(
+    age: float | None,
+) -> None:
+    """Of every kind: harm (of segments, too), expected harm, broken data, schema, inputs with a
+    season and without, predictions. A bet that stood still would grow by as much every hour."""
+    spec = msgspec.structs.replace(
+        SPEC,
+        segments=("c",),
+        ticks=Ticks(seconds=3_600.0, minimum_events=1),
+        labels=Labels(judged_after_seconds=age),
+    )
+    kit, watch, levels = Kit(spec, EVERYTHING), Watch(version=1), []
+    assert {signal.kind for signal in kit.signals} == set(get_args(Kind))
+    for group in stable(spec, ticks=4_000, events=250):
+        observe(watch, kit, group)
+        levels.append(kit.bank.levels())
+    assert not [key for key, sighting in watch.sightings.items() if sighting.opened_ms]
+    for signal in kit.signals:
+        course = np.array([level[signal.key] for level in levels])
+        early, late = np.median(course[100:1_100]), np.median(course[-1_000:])
+        assert 0 < late < 2 * early, (signal.key, early, late)

@@ -263,10 +263,11 @@ def _handle(
     *,
     json: bool,
 ) -> None:
-    from consumers.alerting import handle, refusal
+    from consumers.alerting import handle
+    from stream.core.alerts import refusal
 
     alert = _one(alert_id)
-    reason = refusal(alert)
+    reason = refusal(alert, kind)
     if reason:
         say(f"error: {reason}")
         raise typer.Exit(FAILURE)

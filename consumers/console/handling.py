@@ -11,6 +11,7 @@ from consumers.console.access import Access, Deed, Visitor
 from consumers.console.actions import Done, Unknown
 from consumers.console.history import History
 from models.database import RegistryError
+from stream.core.alerts import refusal
 from stream.errors import DriftlineError
 from stream.settings import Settings
 
@@ -56,11 +57,11 @@ class Handling:
         if alert is None:
             self._access.conclude(audit_id, "refused", f"no alert {alert_id[:100]!r}")
             raise Unknown(f"no alert {alert_id[:100]!r} was heard of")
-        refusal = None if visitor.operates else f"{visitor.name} may read, not operate"
-        refusal = refusal or alerting.refusal(alert)
-        if refusal:
-            self._access.conclude(audit_id, "refused", refusal)
-            return Done(applied=False, generation=0, sentence=refusal)
+        why_not = None if visitor.operates else f"{visitor.name} may read, not operate"
+        why_not = why_not or refusal(alert, said.kind)
+        if why_not:
+            self._access.conclude(audit_id, "refused", why_not)
+            return Done(applied=False, generation=0, sentence=why_not)
         try:
             alerting.handle(
                 self._settings,

@@ -6,6 +6,7 @@ so a console may be killed at any moment.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
@@ -17,6 +18,7 @@ from sqlalchemy import Connection, Table, delete, func, select
 from consumers.console import tables as t
 from consumers.console.store import upsert
 from models.database import Database
+from stream.core.alerts import as_of
 from stream.events import AccuracyMeasured, Alert, Command, DriftMeasured, LifecycleChanged
 
 SIGNAL_POINTS: Final = 200  # of each drift signal and window
@@ -178,7 +180,7 @@ class History:
 
     def alert(self, alert_id: str) -> Alert | None:
         rows = select(t.alerts.c.body).where(t.alerts.c.alert_id == alert_id)
-        found = self._bodies(rows, Alert)
+        found = self._alerts(rows)
         return found[0] if found else None
 
     def alerts(
@@ -193,7 +195,11 @@ class History:
             rows = rows.where(c.state != "resolved")
         elif state is not None:
             rows = rows.where(c.state == state)
-        return self._bodies(rows, Alert)
+        return self._alerts(rows)
+
+    def _alerts(self, rows: Any) -> list[Alert]:
+        now_ms = int(time.time() * 1000)
+        return [as_of(alert, now_ms) for alert in self._bodies(rows, Alert)]
 
     def commands(self, model: str, limit: int = MANY) -> list[Command]:
         """The newest first."""

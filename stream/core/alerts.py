@@ -20,6 +20,12 @@ Problem = Literal[
 ]
 Evidence = dict[str, Any]
 
+#: Alerts that workers and the trainer raise and resolve go this many revisions at a time: those in
+#: between are for what people say of them, so that a raiser's next word is always newer.
+RAISED_STEP: Final = 1000
+#: Those whose raiser tells every further occurrence, so that resolving one by hand hides nothing.
+TOLD_AGAIN: Final = frozenset({"retrain"})
+
 # problem -> (verdict, severity). Only harm and broken data page or command; drift explains, and
 # what is missing is neither healthy nor harm.
 MEANING: Final[dict[str, tuple[Any, Any]]] = {
@@ -183,6 +189,65 @@ class Book(Struct, omit_defaults=True):
             note=handling.note,
             snoozed_until_ms=handling.until_ms,
         )
+
+
+def answered(said: AlertHandled) -> Alert | None:
+    """What a person says of an alert that a worker or the trainer raised: its next revision.
+
+    It is made of their word alone, for the raiser's own are not read here. None if it cannot be
+    said: the alert is one of `Book`, is over, or would hide what still goes on.
+    """
+    seen = said.alert
+    if seen is None or (seen.alert_id, seen.model) != (said.alert_id, said.model):
+        return None
+    if refusal(seen, said.kind) or seen.problem in MEANING:
+        return None
+    handled: dict[str, Any] = {
+        "handled_by": said.who,
+        "handled_ms": said.handled_ms,
+        "note": said.note,
+        "snoozed_until_ms": None,
+    }
+    match said.kind:
+        case "acknowledge":
+            handled["state"] = "acknowledged"
+        case "snooze":
+            handled["state"] = "snoozed"
+            handled["snoozed_until_ms"] = said.handled_ms + round((said.seconds or 0.0) * 1000)
+        case "resolve":
+            handled |= {"state": "resolved", "resolved_ms": said.handled_ms}
+            handled["sentence"] = f"resolved by {said.who}: {said.note}"
+        case "reopen":
+            handled |= {"state": "open", "handled_by": "", "handled_ms": None, "note": ""}
+    return msgspec.structs.replace(
+        seen, revision=seen.revision + 1, updated_ms=said.handled_ms, **handled
+    )
+
+
+def refusal(alert: Alert, kind: str) -> str | None:
+    """Why this cannot be said of an alert; None if it can."""
+    if alert.state == "resolved":
+        return f"alert {alert.alert_id} is resolved"
+    if kind == "resolve" and alert.problem not in MEANING and alert.problem not in TOLD_AGAIN:
+        return (
+            f"alert {alert.alert_id} ({alert.problem}) resolves by itself, when its cause is gone; "
+            "acknowledge or snooze it"
+        )
+    return None
+
+
+def as_of(alert: Alert, now_ms: int) -> Alert:
+    """An alert as it stands now: a snooze that evaluate will not end, for it did not raise the
+    alert, is over by the clock."""
+    until_ms = alert.snoozed_until_ms
+    if (
+        alert.problem in MEANING
+        or alert.state != "snoozed"
+        or until_ms is None
+        or until_ms > now_ms
+    ):
+        return alert
+    return msgspec.structs.replace(alert, state="open")
 
 
 def _is_recent(closed: Alert, version: int | None, now_ms: int, cooldown_ms: int) -> bool:

@@ -168,7 +168,7 @@ class BatchJoin(Join):
             made_ms.tolist(),
             said_ms.tolist(),
             arrived_ms.tolist(),
-            pieces(table["codes"].tobytes(), len(kind.segments), len(table)),
+            pieces(table["codes"].tobytes(), kind.codes, len(table)),
             map(tuple, table["values"].tolist()),
             said,
             weights,

@@ -73,21 +73,29 @@ class HarmBound(NamedTuple):
 
     mean: float  # validated
     upper: float  # the null: the live mean is at most this
+    by_ignorance: bool = False  # it is what knowing nothing would lose
 
     @property
     def smallest_harm(self) -> float:
         """A rise of the loss that no number of labels can certify with this validation set."""
-        return self.upper - self.mean
+        return max(0.0, self.upper - self.mean)
 
 
 def harm_bound(
-    validation: Validation, *, tolerance: float, delta: float, objective: float | None = None
+    validation: Validation,
+    *,
+    tolerance: float,
+    delta: float,
+    objective: float | None = None,
+    ignorance: float | None = None,
 ) -> HarmBound:
     """The validated mean loss, and the most it may be: its upper bound at delta plus the tolerance.
 
     Args:
         objective: a mean loss that was promised, in the unit of the loss; takes the place of the
             bound, and then no sampling error is left.
+        ignorance: what knowing nothing loses, in the same unit: the bound is never more. A version
+            that does worse is harmed however little its validation says.
 
     >>> bins = (400, 60, 20, 10, 6, 4) + (0,) * 14
     >>> v = Validation(n=500, loss_bins=bins, loss_scale=4.0, metrics={})
@@ -103,7 +111,9 @@ def harm_bound(
     if objective is not None:
         return HarmBound(mean, min(1.0, objective / validation.loss_scale))
     upper = mean_upper_bound(LOSS_VALUES, counts / _deflation(validation.deflation), delta)
-    return HarmBound(mean, min(1.0, upper + tolerance))
+    own = min(1.0, upper + tolerance)
+    most = 1.0 if ignorance is None else min(1.0, ignorance / validation.loss_scale)
+    return HarmBound(mean, min(own, most), by_ignorance=most < own)
 
 
 def loss_table(
@@ -112,6 +122,7 @@ def loss_table(
     tolerance: float,
     delta: float,
     objective: float | None = None,
+    ignorance: float | None = None,
     name: str = "harm",
 ) -> BetTable:
     """Bets against "the mean bounded loss is at most the validated one", on LOSS_BINS counts.
@@ -120,7 +131,9 @@ def loss_table(
     have been rounded onto the bins without moving their mean. Without an objective, a rise against
     the validation and the past together is harm as well.
     """
-    bound = harm_bound(validation, tolerance=tolerance, delta=delta, objective=objective)
+    bound = harm_bound(
+        validation, tolerance=tolerance, delta=delta, objective=objective, ignorance=ignorance
+    )
     rows = mean_bets(LOSS_VALUES, bound.upper, LOSS_STAKES / bound.upper)
     past = _past_loss(validation, tolerance) if objective is None else None
     return _table(name, _staked(rows), validation.deflation, past=past)
@@ -128,7 +141,8 @@ def loss_table(
 
 def recovery_edge(bound: HarmBound, level: float) -> float:
     """The mean loss that parts "still as bad" as `level` from "recovered"; see `recovery_table`."""
-    middle, far = (bound.mean + level) / 2, bound.mean + 0.75 * (level - bound.mean)
+    good = min(bound.mean, bound.upper)
+    middle, far = (good + level) / 2, good + 0.75 * (level - good)
     return min(max(middle, min(bound.upper, far), 1e-6), 1 - 1e-6)
 
 
@@ -139,6 +153,7 @@ def recovery_table(
     tolerance: float,
     delta: float,
     objective: float | None = None,
+    ignorance: float | None = None,
     name: str = "harm",
 ) -> BetTable:
     """Bets against "the loss is still nearer to `level` (at the alarm) than to the validated one".
@@ -146,7 +161,9 @@ def recovery_table(
     The edge lies midway between the two, or, up to three quarters of the way, where `loss_table`
     ceases to call harmless.
     """
-    bound = harm_bound(validation, tolerance=tolerance, delta=delta, objective=objective)
+    bound = harm_bound(
+        validation, tolerance=tolerance, delta=delta, objective=objective, ignorance=ignorance
+    )
     edge = recovery_edge(bound, level)
     rows = mean_bets(-LOSS_VALUES, -edge, LOSS_STAKES / (1 - edge))
     return _table(name, _staked(rows), validation.deflation)

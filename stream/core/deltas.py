@@ -39,6 +39,7 @@ class Delta(Struct, omit_defaults=True):
     latest: int | None = None
     bets: list[int] = []
     judged: dict[str, list[int]] = {}
+    slices: dict[str, tuple[int, int, int]] = {}
     pairs: dict[str, Pairs] = {}
     delays: dict[str, int] = {}
     counters: dict[str, int] = {}

@@ -7,9 +7,11 @@ from typing import Any
 import msgspec
 
 from stream.core.advisors import readings
+from stream.core.bets import HarmBound
 from stream.core.distances import compare
 from stream.core.intervals import Interval, mean_interval, wilson
 from stream.core.risks import bounded_loss
+from stream.core.slices import search
 from stream.core.trials import Judgement
 from stream.core.watching import (
     EXPECTED,
@@ -43,11 +45,15 @@ def harm(watch: Watch, kit: Kit) -> Finding:
     sentence = (
         f"version {watch.version} does worse{name.removeprefix(LOSS)} than when it was validated: "
         f"bounded loss {loss:.3f} on {_labels(sighting, age)} since "
-        f"{_day(sighting.since_ms)}, validated {bound.mean:.3f} (at most {bound.upper:.3f})"
+        f"{_day(sighting.since_ms)}, validated {bound.mean:.3f} ({_limit(bound)})"
     )
     if name == LOSS and slices and slices[0]["certainty"] >= CERTAIN:
         worst = slices[0]
         sentence += f"; worst in {worst['segment']}: {worst['loss']:.3f}"
+    searched = _searched(watch, kit)
+    if searched and searched["found"]:
+        found = searched["found"][0]
+        sentence += f"; where {found['slice']} {found['loss']:.3f}, elsewhere {found['rest']:.3f}"
     interval = _loss_interval(sighting.counts) if age is None else Interval(loss, None, None)
     return sentence, {
         "basis": "measured",
@@ -57,15 +63,30 @@ def harm(watch: Watch, kit: Kit) -> Finding:
         "loss_high": interval.high,
         "validated": bound.mean,
         "bound": bound.upper,
+        "bound_by": "ignorance" if bound.by_ignorance else "validation",
         "loss_scale": validation.loss_scale,
         "before": list(validation.loss_bins),
         "slices": slices[:MAX_SLICES],
+        **({"search": searched} if searched else {}),
         **_sighted(sighting),
         **_test(kit, signal, sighting),
         "drifting": sorted(watch.open("feature")),
         **_advice(watch, kit),
         **_places(watch, [sighting]),
     }
+
+
+def _limit(bound: HarmBound) -> str:
+    said = ", as by knowing nothing" if bound.by_ignorance else ""
+    return f"at most {bound.upper:.3f}{said}"
+
+
+def _searched(watch: Watch, kit: Kit) -> dict[str, Any] | None:
+    """Slices that nobody declared; None where none were counted, or the whole did not alarm."""
+    sighting, reference = watch.open("harm").get(LOSS), kit.profile.slices
+    if sighting is None or not sighting.slices or reference is None:
+        return None
+    return search(reference, sighting.slices, kit.profile.validation.deflation)
 
 
 def _slices(watch: Watch, kit: Kit) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 from msgspec import Struct
 
+from stream.core.alerts import answered
 from stream.core.evaluation import ModelState
 from stream.core.judging import Fact
 from stream.core.processor import Batch, Context, Fleet, LiveModel, Output, Parts, Record
@@ -167,10 +168,13 @@ class EvaluateProcessor:
         state = self._models.get(said.model)
         outputs = self._adopt(said.model, fleet) if state else []
         fact = state.handle(said) if state else None
+        if fact is not None:
+            self._dirty.add(MODEL + said.model)
+        else:
+            fact = answered(said)
         if fact is None:
             self._counters["unhandled"] += 1
             return outputs
-        self._dirty.add(MODEL + said.model)
         return outputs + self._published([fact])
 
     def _adopt(self, name: str, fleet: Fleet) -> list[Output]:

@@ -189,17 +189,24 @@ class ModelState(Struct, omit_defaults=True):
                 self.closed, tick_ms=self.tick_ms, minimum_events=least, cell=kit.cell
             ):
                 case = Case(self.verdicts, watch, kit, lifecycle, group.end_ms)
-                yield from judging.judge(case, group._replace(weights=self._weights(lifecycle)))
+                yield from judging.judge(
+                    case, group._replace(weights=self._weights(lifecycle, kit))
+                )
                 for shadow, trial in sorted(self.verdicts.trials.items()):
                     if trial.ended_ms == group.end_ms:  # else it was told of before
                         yield from measuring.paired(lifecycle.spec, number, shadow, trial)
 
-    def _weights(self, lifecycle: LifecycleChanged) -> Weights | None:
-        """Of labels that are judged at an age, as of the ticks that are closed."""
-        seconds, curve = lifecycle.spec.labels.judged_after_seconds, self.delays.get("")
-        if seconds is None or curve is None or self.ages is None:
-            return None
-        return weights(curve.known(self.ages, self.closed), seconds)
+    def _weights(self, lifecycle: LifecycleChanged, kit: Kit) -> dict[str, Weights]:
+        """Of labels that are judged at an age, as of the ticks that are closed; by segment."""
+        seconds, found = lifecycle.spec.labels.judged_after_seconds, {}
+        if seconds is None or self.ages is None:
+            return {}
+        for segment in ("", *(part.name for part in kit.profile.segments)):
+            curve = self.delays.get(segment)
+            known = curve and weights(curve.known(self.ages, self.closed), seconds)
+            if known:
+                found[segment] = known
+        return found
 
     def _publish(self, closed: int, live: LiveModel) -> Iterator[Fact]:
         known: Known = {}

@@ -14,6 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 from models import losses
+from models.facets import cells_of
 from models.features import Row, numbers
 from models.profiling import label_bins
 from stream.core.deltas import Deltas, Place, add_named, add_pairs
@@ -22,6 +23,7 @@ from stream.core.joining import Joined
 from stream.core.outcomes import count_arrivals, count_judged, count_outcomes, strata_of
 from stream.core.packing import Packer
 from stream.core.sources import Source
+from stream.core.ticks import add_cells
 from stream.events import LOSS_BINS, Pairs
 
 FEW = 8  # predictions of one source that are faster counted one by one
@@ -105,7 +107,10 @@ def _count_one(source: Source, made: Made, deltas: Deltas) -> None:
     cells, features = source.bins(made.row, made.output), len(source.spec.features)
     stratum, card = source.strata.of_output(made.output), source.scorecard
     score, outside = card.bin(cells, stratum) if card else (0, False)
-    which = [-1, *(segment << 8 | code for segment, code in enumerate(made.codes))]
+    which = [
+        -1,
+        *(segment << 8 | code for segment, code in enumerate(source.in_segments(made.codes))),
+    ]
     for number, segment in enumerate(which):
         delta = deltas.at(Place(kind.model, kind.version, source.segment_name(segment), tick))
         delta.predictions += 1
@@ -213,7 +218,35 @@ def _bet(first: Sequence[Labelled], judged: _Judged, deltas: Deltas) -> None:
     delays = delay_bin(_ints([j.labelled_ms - j.predicted_ms for j in joined]))
     for place, column, count in groups.cells(delays, 64):
         add_named(deltas.at(place).delays, str(column), count)
+    _slice(first, judged.bounded, groups, deltas)
     _pair(first, judged, groups, deltas)
+
+
+def _slice(first: Sequence[Labelled], bounded: Floats, groups: Groups, deltas: Deltas) -> None:
+    """Losses by the cells of each version's facets, in places that are all."""
+    by_facets: dict[int, list[int]] = {}
+    for i, one in enumerate(first):
+        if one.source.grid is not None:
+            by_facets.setdefault(one.source.kind.facets, []).append(i)
+    for facets, who in by_facets.items():
+        grids = [grid for i in who if (grid := first[i].source.grid) is not None]
+        codes = b"".join(first[i].joined.codes[-facets:] for i in who)
+        cells = cells_of(grids, np.frombuffer(codes, dtype=np.uint8).reshape(-1, facets))
+        size = max(grid.size for grid in set(grids))
+        keys = (groups.whole[who][:, None] * size + cells).ravel()
+        found, of = np.arange(len(groups.places) * size), keys
+        if len(found) > len(keys):  # many models with few labels each
+            found, of = np.unique(keys, return_inverse=True)
+        columns = [
+            sums_by(of, np.repeat(column, cells.shape[1]), len(found))
+            for column in (np.ones(len(who)), micro(bounded[who]), micro(bounded[who] ** 2))
+        ]
+        by_place: dict[int, dict[str, tuple[int, int, int]]] = {}
+        for key, n, lost, squares in zip(found.tolist(), *columns, strict=True):
+            if n:
+                by_place.setdefault(key // size, {})[str(key % size)] = (n, lost, squares)
+        for place, counts in by_place.items():
+            add_cells(deltas.at(groups.places[place]).slices, counts)
 
 
 def _count_labels(

@@ -70,14 +70,14 @@ def group(sources: Sequence[Source], times_ms: Ints, codes: Sequence[bytes]) -> 
 
     Args:
         times_ms: shape (n,), of the sources' events.
-        codes: of the values of each event's segments.
+        codes: of each event; those of its segments come first.
     """
     index = {source: i for i, source in enumerate(dict.fromkeys(sources))}
     known = list(index)
     of_source = np.fromiter(map(index.__getitem__, sources), np.int64, len(sources))
     lengths_ms = np.array([source.tick_ms for source in known], dtype=np.int64)
     ticks, of_tick = np.unique(times_ms // lengths_ms[of_source], return_inverse=True)
-    which, who = _segments(codes)
+    which, who = _segments(_in_segments(known, sources, codes))
     width = int(which.max()) + 2
     cells = ((of_source * len(ticks) + of_tick)[who]) * width + which + 1
     found, of = np.unique(cells, return_inverse=True)
@@ -87,6 +87,19 @@ def group(sources: Sequence[Source], times_ms: Ints, codes: Sequence[bytes]) -> 
         source, tick = divmod(rest, len(ticks))
         places.append(_place(known[source], segment - 1, int(ticks[tick])))
     return Groups(places, of[: len(sources)], of, who)
+
+
+def _in_segments(
+    known: Sequence[Source], sources: Sequence[Source], codes: Sequence[bytes]
+) -> Sequence[bytes]:
+    """Codes without what follows those of the segments; `known`: the distinct sources."""
+    if not any(source.kind.facets for source in known):
+        return codes
+    cuts = {len(source.segments) for source in known}
+    if len(cuts) == 1:
+        cut = cuts.pop()
+        return [code[:cut] for code in codes]
+    return [source.in_segments(code) for source, code in zip(sources, codes, strict=True)]
 
 
 def _segments(codes: Sequence[bytes]) -> tuple[Ints, Ints]:

@@ -133,7 +133,7 @@ def judge(case: Case, group: Group) -> list[Fact]:
     trials.observe(case.verdicts.trials, case.lifecycle, group)
     facts: list[Fact] = []
     alerts: dict[str, Alert] = {}
-    for step in (_report, _judge_probation, _judge_challengers, _judge_harm):
+    for step in (_report, _judge_probation, _judge_challengers, _judge_harm, _keep_fresh):
         for fact in step(case):
             if isinstance(fact, Alert):
                 alerts[fact.alert_id] = fact  # the last word of this group on it
@@ -204,15 +204,28 @@ def _judge_challenger(
 
 def _judge_harm(case: Case) -> Iterator[Fact]:
     """Harm that nothing else mends asks for a retrain; the alert says what is done about it."""
-    book, lifecycle = case.verdicts.book, case.lifecycle
-    alert = book.open.get("harm")
+    alert = case.verdicts.book.open.get("harm")
     if alert is None:
         return
-    previous = case.verdicts.trials.get(lifecycle.previous or 0) if lifecycle.probation else None
-    held = policy.may_retrain(case.situation, data=book.open.get("data"), previous=previous)
+    held = _retrain_held(case)
     if held is None:
         yield case.issue(policy.retrain(case.situation, alert))
     yield from _note(case, "harm", "retrain: commanded" if held is None else f"held: {held}")
+
+
+def _keep_fresh(case: Case) -> Iterator[Fact]:
+    """A challenger by the clock. Beside harm there is one anyhow, or a reason why not."""
+    since_ms = case.watch.began_ms
+    if "harm" in case.verdicts.book.open or not policy.is_due(case.situation, since_ms):
+        return
+    if _retrain_held(case) is None:
+        yield case.issue(policy.refresh(case.situation, since_ms))
+
+
+def _retrain_held(case: Case) -> str | None:
+    lifecycle, data = case.lifecycle, case.verdicts.book.open.get("data")
+    previous = case.verdicts.trials.get(lifecycle.previous or 0) if lifecycle.probation else None
+    return policy.may_retrain(case.situation, data=data, previous=previous)
 
 
 def _act(case: Case, judgement: Judgement, problem: Problem | None) -> Iterator[Fact]:

@@ -167,7 +167,7 @@ class MonitorProcessor:
         lines = {m: self._lines.get(m) or self._line(m) for m in dict.fromkeys(makers)}
         of = list(map(lines.__getitem__, makers))
         codes = [
-            line.source.codes(row) if line.source.segments else b""
+            line.source.codes(row) if line.source.is_coded else b""
             for line, row in zip(of, events.rows, strict=True)
         ]
         made = Predictions(

@@ -102,7 +102,8 @@ def count_arrivals(
 def count_judged(
     strata: Ints, bins: Ints, labelled: Sequence[tuple[Source, Joined]], deltas: Deltas
 ) -> None:
-    """Count first labels that came by the judging age of their model, for all segments together.
+    """Count first labels that came by the judging age of their model, in all and in the segments
+    that are judged apart.
 
     Args:
         strata: from `strata_of`, shape (n,).
@@ -114,7 +115,8 @@ def count_judged(
         by_then = source.judging_bin
         if by_then is not None and late[i] < by_then:
             tick = judged_on(one.predicted_ms, by_then, source.tick_ms)
-            place = Place(source.kind.model, source.kind.version, "", tick)
-            judged = deltas.at(place).judged
-            row = judged.setdefault(name_of(int(strata[i])), [0] * LOSS_BINS)
-            row[int(bins[i])] += 1
+            for segment in ("", *source.apart(one.codes)):
+                place = Place(source.kind.model, source.kind.version, segment, tick)
+                judged = deltas.at(place).judged
+                row = judged.setdefault(name_of(int(strata[i])), [0] * LOSS_BINS)
+                row[int(bins[i])] += 1

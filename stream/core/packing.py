@@ -40,6 +40,7 @@ class Kind(Struct, frozen=True, array_like=True, cache_hash=True):
         segments: categorical features; a row holds the code of the value of each.
         early_ms: how long a label waits for its prediction.
         loss_scale: of the version's bounded loss.
+        facets: how many features are searched for the worst slice; a row holds the group of each.
     """
 
     model: str
@@ -51,9 +52,17 @@ class Kind(Struct, frozen=True, array_like=True, cache_hash=True):
     correction_ms: int
     early_ms: int
     loss_scale: float
+    facets: int = 0
+
+    @property
+    def codes(self) -> int:
+        """Bytes of a row's codes."""
+        return len(self.segments) + self.facets
 
 
-def kind_of(spec: ModelSpec, version: int, shadows: tuple[int, ...], loss_scale: float) -> Kind:
+def kind_of(
+    spec: ModelSpec, version: int, shadows: tuple[int, ...], loss_scale: float, facets: int = 0
+) -> Kind:
     return Kind(
         model=spec.name,
         version=version,
@@ -64,6 +73,7 @@ def kind_of(spec: ModelSpec, version: int, shadows: tuple[int, ...], loss_scale:
         correction_ms=round(spec.labels.correction_horizon_seconds * 1000),
         early_ms=early_ms(spec),
         loss_scale=loss_scale,
+        facets=facets,
     )
 
 
@@ -77,7 +87,7 @@ class Prediction(Struct, frozen=True, gc=False):
 
     Attributes:
         floor_ms: no earlier time may be counted by arrival.
-        codes: of the values of the segments' features.
+        codes: of the values of the segments' features, then of the facets'.
         values: outputs of the version, then those of each shadow.
     """
 
@@ -123,7 +133,7 @@ class Packer:
         self.kind = kind
         self.number = number
         self.forgotten_ms = min(kind.correction_ms, kind.horizon_ms)
-        codes, values = len(kind.segments), kind.outputs * (1 + len(kind.shadows))
+        codes, values = kind.codes, kind.outputs * (1 + len(kind.shadows))
         self._pending = Layout(f"<IQ{codes}s{values}d")
         self._late = Layout(f"<IQ{codes}s{values}dI")
         self._finished = Layout(f"<IIQqdd{codes}s{kind.outputs}d")

@@ -1,7 +1,8 @@
 """What to do about what was found: commands to the trainer, or the reason why there is none.
 
-Only a harm alert asks for a retrain and only a paired trial for a promotion, a rejection or a
-rollback; drift never does. A person's pin stops all of it. A command is good for one lifecycle
+Only a harm alert asks for a retrain, or the clock where the policy says how often, and only a
+paired trial for a promotion, a rejection or a rollback; drift never does. A person's pin stops all
+of it. A command is good for one lifecycle
 generation: it is not repeated until that has changed, or the trainer had ample time.
 """
 
@@ -65,6 +66,17 @@ def may_retrain(now: Situation, *, data: Alert | None, previous: TrialState | No
     return _cooling(now, "retrain", policy.cooldown_seconds)
 
 
+def is_due(now: Situation, champion_since_ms: int) -> bool:
+    """Whether the policy asks for a challenger by the clock: so long after the last retrain, and
+    after the champion's first tick."""
+    every = now.spec.policy.retrain_every_seconds
+    if every is None:
+        return False
+    issued = now.issued.get("retrain")
+    since_ms = max(champion_since_ms, issued.time_ms if issued else champion_since_ms)
+    return now.now_ms - since_ms >= every * 1000
+
+
 def may_act(now: Situation, judgement: Judgement) -> str | None:
     """Why what a trial says is not done now; None if it may be."""
     match judgement.kind:
@@ -98,6 +110,13 @@ def retrain(now: Situation, alert: Alert) -> Command:
     names = ("n", "loss", "validated", "bound", "since_ms")
     evidence: dict[str, object] = {name: alert.evidence.get(name) for name in names}
     return _command(now, "retrain", None, alert.sentence, evidence, alert)
+
+
+def refresh(now: Situation, champion_since_ms: int) -> Command:
+    """The command to fit candidates, because it is time."""
+    every = now.spec.policy.retrain_every_seconds
+    evidence: dict[str, object] = {"every_seconds": every, "champion_since_ms": champion_since_ms}
+    return _command(now, "retrain", None, "by the clock: nothing is wrong", evidence, None)
 
 
 def act(now: Situation, judgement: Judgement, alert: Alert | None) -> Command:

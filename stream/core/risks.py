@@ -6,6 +6,7 @@ the way back: bets against "it is still as bad as at the alarm".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ from stream.core.bets import (
 )
 from stream.core.expected import expected_loss, expected_table, supported
 from stream.core.ticks import Group
-from stream.core.timely import guarded, on_nodes, timely_table, weighed
+from stream.core.timely import Weights, guarded, on_nodes, timely_table, weighed
 from stream.events import LOSS_BINS
 
 Counts = Sequence[int] | Sequence[float]
@@ -63,8 +64,7 @@ class AsTheyCome:
         return self._bets(group)
 
     def _bets(self, group: Group) -> list[int]:
-        tick = group.counts.segments.get(self._segment) if self._segment else group.counts
-        return tick.bets if tick else []
+        return group.part(self._segment).bets
 
     def table(self) -> BetTable:
         return loss_table(self._validation, **self._against)
@@ -84,25 +84,33 @@ class AtOneAge:
 
     Args:
         rho: by what share of itself a weight may be wrong.
+        segment: the only one whose labels count, by weights of its own; "" is all.
     """
 
-    def __init__(self, bound: HarmBound, deflation: float, rho: float) -> None:
+    def __init__(self, bound: HarmBound, deflation: float, rho: float, segment: str = "") -> None:
         self._bound, self._deflation, self._rho = bound, deflation, rho
+        self._segment = segment
         self._edge = guarded(bound.upper, rho)
 
     def counts(self, group: Group) -> Counts:
-        if group.weights is None:
+        if self._segment not in group.weights:
             return []
-        return on_nodes(group.counts.judged, group.weights, self._edge)
+        return self._on_nodes(group, self._edge)
+
+    def _on_nodes(self, group: Group, edge: float) -> list[float]:
+        return on_nodes(group.part(self._segment).judged, self._weights(group), edge)
+
+    def _weights(self, group: Group) -> Weights:
+        return group.weights.get(self._segment, {})
 
     def table(self) -> BetTable:
         return timely_table(self._edge, deflation=self._deflation, name="harm")
 
     def shown(self, group: Group, counts: Counts) -> list[int]:
-        return weighed(group.counts.judged, group.weights or {})
+        return weighed(group.part(self._segment).judged, self._weights(group))
 
     def recovery_counts(self, seen: list[int], group: Group, counts: Counts) -> Counts:
-        return on_nodes(group.counts.judged, group.weights or {}, self._recovery_edge(seen))
+        return self._on_nodes(group, self._recovery_edge(seen))
 
     def recovery_table(self, seen: list[int]) -> BetTable:
         edge = self._recovery_edge(seen)
@@ -151,6 +159,7 @@ def against(spec: ModelSpec) -> dict[str, Any]:
         "tolerance": spec.tolerances.loss,
         "delta": spec.tolerances.delta,
         "objective": spec.tolerances.loss_objective,
+        "ignorance": math.log(len(spec.classes)) if spec.classes else None,
     }
 
 
@@ -158,11 +167,11 @@ def measured(
     spec: ModelSpec, validation: Validation, segment: SegmentProfile | None = None
 ) -> AsTheyCome | AtOneAge:
     """The measured loss of all or of a segment, judged as the spec says."""
-    labels = spec.labels
+    labels, name = spec.labels, segment.name if segment else ""
     if labels.judged_after_seconds is None:
-        return AsTheyCome(validation, against(spec), segment.name if segment else "")
+        return AsTheyCome(validation, against(spec), name)
     bound = harm_bound(validation, **against(spec))
-    return AtOneAge(bound, validation.deflation, labels.delay_error)
+    return AtOneAge(bound, validation.deflation, labels.delay_error, name)
 
 
 def expected(spec: ModelSpec, profile: ReferenceProfile) -> Expected | None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from models.facets import Coder, Facet, Grid
 from models.features import Row
 from models.losses import LOG_LOSS_SCALE
 from models.profile import ReferenceProfile, SignalProfile
@@ -83,7 +84,9 @@ class Source:
             age; None where labels are judged as they come.
         scorecard: None where there is no binner, or the profile has no estimator.
         labels: the signal of what turned out; None where the profile has none.
-        judged: names of the segments whose inputs are judged apart.
+        judged: names of the segments that are judged apart.
+        grid: of the slices that are searched; None where none are.
+        is_coded: whether a prediction has any codes.
     """
 
     def __init__(self, kind: Kind, spec: ModelSpec, profile: ReferenceProfile | None) -> None:
@@ -101,10 +104,18 @@ class Source:
         self.labels = profile.signal(LABELS) if profile and self.binner else None
         self.judged = frozenset(part.name for part in profile.segments) if profile else frozenset()
         self._starts = [0, *accumulate(ruler.size for ruler in self._rulers)]
+        self.grid = _grid(kind, spec, profile)
+        self.is_coded = kind.codes > 0
+        self._coder = Coder(self.grid.facets if self.grid else (), spec.feature_names)
 
     def codes(self, row: Row) -> bytes:
-        """The codes of a prediction's segments."""
-        return bytes([segment.code(row[segment.place]) for segment in self.segments])
+        """The codes of a prediction's segments, then its groups of the facets."""
+        codes = bytes([segment.code(row[segment.place]) for segment in self.segments])
+        return codes + self._coder.code(row) if self.grid else codes
+
+    def in_segments(self, codes: bytes) -> bytes:
+        """The codes of the segments alone."""
+        return codes[: len(self.segments)]
 
     def segment_name(self, which: int) -> str:
         """`which`: place of the segment * 256 + code of the value; -1 is all."""
@@ -112,6 +123,12 @@ class Source:
             return ""
         names = self.segments[which >> 8].names
         return names.get(which & 255, names[OTHER])
+
+    def apart(self, codes: bytes) -> list[str]:
+        """The segments that a prediction with these codes lies in, of those judged apart."""
+        places = enumerate(self.in_segments(codes))
+        names = (self.segment_name(place << 8 | code) for place, code in places)
+        return [name for name in names if name in self.judged]
 
     def bins(self, row: Row, output: Sequence[float]) -> list[int]:
         """As `Binner.codes`, for one event."""
@@ -150,7 +167,9 @@ class Sources:
         live = self._fleet[model]
         spec, profile = live.lifecycle.spec, live.profile(version)
         scale = profile.validation.loss_scale if profile else LOG_LOSS_SCALE
-        return Source(kind_of(spec, version, tuple(map(int, shadows)), scale), spec, profile)
+        facets = len(facets_of(spec, profile))
+        kind = kind_of(spec, version, tuple(map(int, shadows)), scale, facets)
+        return Source(kind, spec, profile)
 
     def again(self, kind: Kind) -> Source:
         """The source of a prediction that came earlier; what has been forgotten is left out."""
@@ -179,6 +198,20 @@ def _binner(spec: ModelSpec, profile: ReferenceProfile | None) -> Binner | None:
         return Binner(profile, spec)
     except KeyError:  # the spec has gained a feature that this version never saw
         return None
+
+
+def facets_of(spec: ModelSpec, profile: ReferenceProfile | None) -> tuple[Facet, ...]:
+    """The features of a version that are searched: none where labels are judged at an age."""
+    if profile is None or profile.slices is None or spec.labels.judged_after_seconds is not None:
+        return ()
+    facets = profile.slices.facets
+    return facets if {facet.feature for facet in facets} <= set(spec.feature_names) else ()
+
+
+def _grid(kind: Kind, spec: ModelSpec, profile: ReferenceProfile | None) -> Grid | None:
+    """None also for predictions that were made before there were slices."""
+    facets = facets_of(spec, profile)
+    return Grid(facets) if facets and len(facets) == kind.facets else None
 
 
 def _scorecard(binner: Binner | None, profile: ReferenceProfile | None) -> Scorecard | None:

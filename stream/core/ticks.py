@@ -26,6 +26,8 @@ class Tick(Struct, omit_defaults=True):
     signals: dict[str, list[int]] = {}
     bets: list[int] = []  # labels by bin of the bounded loss
     pairs: dict[str, Pairs] = {}  # by shadow version
+    # Labels, losses and squares, by cell of the profile's slices.
+    slices: dict[str, tuple[int, int, int]] = {}
     judged: dict[str, list[int]] = {}  # as bets, of what is judged at its age, by strata
     estimates: list[int] = []  # predictions by bin of the estimator; last: outside
     refused: dict[str, int] = {}  # dead letters by "<entity>:<reason>"
@@ -57,6 +59,7 @@ class Tick(Struct, omit_defaults=True):
         """What counts in the tick in which it comes."""
         self.bets = added(self.bets, more.bets)
         add_up(self.judged, more.judged)
+        add_cells(self.slices, more.slices)
         for version, pairs in more.pairs.items():
             self.pairs[version] = added_pairs(self.pairs.get(version, Pairs()), pairs)
         for version, counts in more.latencies.items():
@@ -72,13 +75,18 @@ class Group(NamedTuple):
     """Whole closed ticks that the tests see as one: at least `ticks.minimum_events` events.
 
     Attributes:
-        weights: of labels that are judged at an age, by strata; None where they are not known.
+        weights: of labels that are judged at an age, by segment ("" is all), then by strata; left
+            out where they are not known.
     """
 
     start_ms: int
     end_ms: int
     counts: Tick
-    weights: Mapping[str, float] | None = None
+    weights: Mapping[str, Mapping[str, float]] = {}
+
+    def part(self, segment: str) -> Tick:
+        """What a segment holds; "" is all."""
+        return self.counts.segments.get(segment, Tick()) if segment else self.counts
 
 
 class Pending(Struct, omit_defaults=True):
@@ -187,6 +195,15 @@ def add_up(into: dict[str, list[int]], more: Mapping[str, Sequence[int]]) -> Non
     """Add counts by name."""
     for name, counts in more.items():
         into[name] = added(into.get(name, []), counts)
+
+
+def add_cells(
+    into: dict[str, tuple[int, int, int]], more: Mapping[str, tuple[int, int, int]]
+) -> None:
+    """Add labels, losses and squares by cell; there are many."""
+    for cell, (n, losses, squares) in more.items():
+        known = into.get(cell, (0, 0, 0))
+        into[cell] = (known[0] + n, known[1] + losses, known[2] + squares)
 
 
 def added_pairs(one: Pairs, other: Pairs) -> Pairs:

@@ -32,7 +32,7 @@ from stream.core.guards import guarded
 from stream.core.intervals import REFERENCE_RISK
 from stream.core.promises import allowance, promise
 from stream.core.risks import Counts, Risk
-from stream.core.ticks import Group, Tick, add_counts, added
+from stream.core.ticks import Group, Tick, add_cells, add_counts, added
 from stream.core.trails import Trail
 
 Kind = Literal["harm", "estimate", "broken", "schema", "prediction", "feature"]
@@ -77,13 +77,16 @@ class Sighting(Struct, omit_defaults=True):
     cells: dict[int, int] = {}  # of the counts, by cell of the signal's season
     reached: float = 0.0  # share of its own threshold at the alarm; below 1 if a group alarmed
     refused: dict[str, int] = {}  # of the signal of records: dead letters by "<entity>:<reason>"
+    # Of the signal of harm: see `SummaryComputed.slices`.
+    slices: dict[str, tuple[int, int, int]] = {}
 
 
 class Watch(Struct, omit_defaults=True):
     """State of the detectors of one champion's reign: plain data, tables come from its profile."""
 
     version: int
-    until_ms: int = 0  # end of the last group seen
+    began_ms: int = 0  # start of the first group seen
+    until_ms: int = 0  # end of the last
     bank: dict[str, bytes | list[float] | None] = {}
     sightings: dict[str, Sighting] = {}
     trail: Trail = field(default_factory=Trail)
@@ -257,6 +260,7 @@ class Kit:
 def observe(watch: Watch, kit: Kit, group: Group) -> None:
     """Take one group in: signals of the watch open and recover."""
     growth = kit.periods(group, watch.until_ms or group.start_ms)
+    watch.began_ms = watch.began_ms or group.start_ms
     watch.until_ms = group.end_ms
     kit.advisors.take(watch.memory, group.counts.bets, group.end_ms)
     watch.trail.add(group.start_ms, group.end_ms, group.counts.offsets, group.counts.traces)
@@ -266,6 +270,8 @@ def observe(watch: Watch, kit: Kit, group: Group) -> None:
         sighting = _see(watch, kit, signal, counts, group, cells.get(signal))
         if signal.kind == "schema" and sighting is not None:
             add_counts(sighting.refused, group.counts.refused)
+        if signal == HARM and sighting is not None:
+            add_cells(sighting.slices, group.counts.slices)
     alarmed = kit.bank.update({signal.key: counts for signal, counts in seen.items()}, growth)
     for key, level in kit.bank.levels().items():
         sighting = watch.sightings.get(key)
@@ -371,8 +377,7 @@ def places(spec: ModelSpec, profile: ReferenceProfile) -> dict[Signal, Place]:
         else:
             found.append(Place("prediction", reference.name, None, reference))
     for segment in profile.segments:
-        if spec.labels.judged_after_seconds is None:  # else labels are weighted, of all together
-            found.append(Place("harm", LOSS, segment))
+        found.append(Place("harm", LOSS, segment))
         found += [
             Place(
                 "feature" if signal.name in features else "prediction", signal.name, segment, signal
