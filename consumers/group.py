@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
 
 from consumers.loop import BATCH, delivered, is_record, log, open_consumer, partitions_of, some
 from consumers.places import Acknowledged, Delivered, Place
 from stream.settings import Settings
 
+TIMEOUT_SECONDS = 10.0
 REBALANCED = (
     KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError.ILLEGAL_GENERATION,
@@ -117,13 +124,14 @@ def begin(settings: Settings, role: str, entity: str, at: Literal["now", "beginn
 
     Raises:
         ConfigurationError: the topic does not exist.
-        KafkaException: the broker does not answer.
+        BrokerError: whoever asks may not read the topic.
+        KafkaException, TimeoutError: the broker does not answer, or refuses.
     """
     consumer = open_consumer(settings, **{"group.id": settings.names.group(role)})
     try:
         topic = settings.names.topic(entity)
         wanted = [TopicPartition(topic, p) for p in partitions_of(consumer, topic)]
-        new = [one for one in consumer.committed(wanted, timeout=10) if one.offset < 0]
+        new = [one for one in _committed(settings, role, wanted) if one.offset < 0]
         for one in new:
             first, end = consumer.get_watermark_offsets(one, timeout=10)
             one.offset = end if at == "now" else first
@@ -134,3 +142,12 @@ def begin(settings: Settings, role: str, entity: str, at: Literal["now", "beginn
             raise
     finally:
         consumer.close()
+
+
+def _committed(settings: Settings, role: str, wanted: list[TopicPartition]) -> list[TopicPartition]:
+    """By an admin client: a consumer that may not ask is not told so, but waits."""
+    admin = AdminClient(settings.client(), logger=log)
+    asked = ConsumerGroupTopicPartitions(settings.names.group(role), wanted)
+    [answer] = admin.list_consumer_group_offsets([asked], request_timeout=TIMEOUT_SECONDS).values()
+    places: list[TopicPartition] = answer.result(timeout=TIMEOUT_SECONDS).topic_partitions
+    return places
