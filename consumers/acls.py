@@ -202,7 +202,7 @@ def lacking(settings: Settings, service: str) -> list[Lack]:
         names = [name]
         if resource == "transactional-id":
             continue
-        if prefixed:
+        if prefixed and resource == "topic":
             names = [settings.names.topic(topic.entity) for topic in TOPICS]
         for one in names:
             allowed = _allowed(admin, resource, one)

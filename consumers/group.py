@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
 
 from consumers.loop import BATCH, delivered, is_record, log, open_consumer, partitions_of, some
 from consumers.places import Acknowledged, Delivered, Place
 from stream.settings import Settings
 
+TIMEOUT_SECONDS = 10.0
 REBALANCED = (
     KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError.ILLEGAL_GENERATION,
@@ -117,20 +124,29 @@ def begin(settings: Settings, role: str, entity: str, at: Literal["now", "beginn
 
     Raises:
         ConfigurationError: the topic does not exist.
-        KafkaException: the broker does not answer.
+        BrokerError: whoever asks may not read the topic.
+        KafkaException, TimeoutError: the broker does not answer, or refuses.
     """
-    consumer = open_consumer(settings, **{"group.id": settings.names.group(role)})
+    group, topic = settings.names.group(role), settings.names.topic(entity)
+    # By an admin client: a consumer that finds no coordinator, or may not ask, waits for ever.
+    admin = AdminClient(settings.client(), logger=log)
+    consumer = open_consumer(settings, **{"group.id": group})
     try:
-        topic = settings.names.topic(entity)
         wanted = [TopicPartition(topic, p) for p in partitions_of(consumer, topic)]
-        new = [one for one in consumer.committed(wanted, timeout=10) if one.offset < 0]
+        [asked] = admin.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(group, wanted)], request_timeout=TIMEOUT_SECONDS
+        ).values()
+        new = [one for one in asked.result(TIMEOUT_SECONDS).topic_partitions if one.offset < 0]
         for one in new:
-            first, end = consumer.get_watermark_offsets(one, timeout=10)
+            first, end = consumer.get_watermark_offsets(one, timeout=TIMEOUT_SECONDS)
             one.offset = end if at == "now" else first
         if new:
-            consumer.commit(offsets=new, asynchronous=False)
+            [done] = admin.alter_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(group, new)], request_timeout=TIMEOUT_SECONDS
+            ).values()
+            done.result(TIMEOUT_SECONDS)
     except KafkaException as error:
-        if error.args[0].code() not in REBALANCED:  # then somebody else has begun
-            raise
+        if error.args[0].code() not in (*REBALANCED, KafkaError.NON_EMPTY_GROUP):
+            raise  # else somebody else has begun
     finally:
         consumer.close()

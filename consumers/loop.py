@@ -193,10 +193,13 @@ def partitions_of(consumer: Any, topic: str) -> list[int]:
     """
     Raises:
         ConfigurationError: the topic does not exist.
+        BrokerError: whoever asks may not know.
         KafkaException: nobody answers.
     """
     found = consumer.list_topics(topic, timeout=10).topics[topic]
     if found.error is not None and not found.partitions:
+        if found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise BrokerError(f"{topic}: {found.error.str()}")
         raise no_topic(topic)
     return sorted(found.partitions)
 

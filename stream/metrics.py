@@ -82,7 +82,16 @@ ALERTS_METRICS: Final = (
     Told("driftline_alerts_waiting", ("sink",), "alerts that wait for their delivery"),
     Told("driftline_alerts_waiting_seconds", ("sink",), "for how long the oldest has"),
 )
-METRICS: Final = {told.name: told for told in (*STAGE_METRICS, *TRAINER_METRICS, *ALERTS_METRICS)}
+CONSOLE_METRICS: Final = (
+    Told("driftline_console_ready", (), "1 while it follows the topics"),
+    Told("driftline_console_read_total", (), "records read"),
+    Told("driftline_console_refused_total", (), "of them, no events of their topic"),
+    Told("driftline_console_streams", (), "open pages that are told of changes"),
+)
+METRICS: Final = {
+    told.name: told
+    for told in (*STAGE_METRICS, *TRAINER_METRICS, *ALERTS_METRICS, *CONSOLE_METRICS)
+}
 #: A processor's counter `<name>:<label>` is the metric `driftline_<name>_total` with this label.
 _LABELLED: Final = {
     "refused": "reason",

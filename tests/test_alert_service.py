@@ -251,6 +251,16 @@ def test_sinks_are_listed_with_what_is_wrong_and_without_secrets(
     assert run("alerts", "sinks").exit_code == 0
 
 
+def test_the_check_of_the_settings_looks_at_the_sinks_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("config", "check").exit_code == 0
+    (tmp_path / "alerts.toml").write_text('[sinks.a]\nkind = "slack"\n')
+    done = run("config", "check")
+    assert (done.exit_code, done.stderr) == (2, "error: alerts.toml: sinks.a.url: Field required\n")
+
+
 def test_the_service_says_where_its_file_should_be(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -12,12 +12,15 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from consumers.console.doors import Told
+from consumers.console.reader import Standing as Standstill
 from consumers.sinks.standing import Standing as Alerting
 from consumers.standing import Standing
 from stream.ends import End
 from stream.inputs import Input, Measures
 from stream.metrics import (
     ALERTS_METRICS,
+    CONSOLE_METRICS,
     METRICS,
     STAGE_METRICS,
     TRAINER_METRICS,
@@ -108,6 +111,17 @@ def test_the_alerts_service_exports_its_whole_table_and_no_more() -> None:
     samples = exported(standing)
     assert {name for name, _ in samples} == {told.name for told in ALERTS_METRICS}
     assert samples["driftline_alerts_waiting", frozenset({("sink", "ops")})] == 4
+
+
+def test_the_console_exports_its_whole_table_and_no_more() -> None:
+    reader: Any = SimpleNamespace(read=5, refused=1, standing=Standstill("away", 0, "no broker"))
+    told = Told(reader, SimpleNamespace(open=2))  # type: ignore[arg-type]
+    samples = exported(told)
+    assert {name for name, _ in samples} == {told.name for told in CONSOLE_METRICS}
+    assert samples["driftline_console_ready", frozenset()] == 0
+    assert told.ready() == ["no broker"]
+    reader.standing = Standstill("following", 0)
+    assert exported(told)["driftline_console_ready", frozenset()] == 1
 
 
 def test_the_page_shows_every_metric_and_no_other() -> None:

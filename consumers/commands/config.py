@@ -41,11 +41,17 @@ def show(*, json: Json = False) -> None:
 
 @app.command()
 def check() -> None:
-    """Exit 0 if the settings are sound, 2 with what is wrong if not.
+    """Exit 0 if the settings, and the file of alert sinks if there is one, are sound; else 2.
 
     Example: driftline config check
     """
-    load_settings()
+    from pathlib import Path
+
+    settings = load_settings()
+    if Path(settings.alert_sinks).exists():
+        from consumers.sinks.configured import load
+
+        load(settings.alert_sinks)
     say("the settings are sound")
     raise typer.Exit(0)
 

@@ -67,7 +67,8 @@ class Reader:
         back: int = BACKFILL,
     ) -> None:
         self.standing = Standing("starting", clock())
-        self.refused = 0  # records that were no events of their topic
+        self.read = 0  # records
+        self.refused = 0  # of them, no events of their topic
         self._settings = settings
         self._trusted: dict[str, Trust] = {
             "commands": trust(settings, "commands"),
@@ -132,6 +133,7 @@ class Reader:
         ]
 
     def _take(self, entity: str, came: Delivered) -> None:
+        self.read += 1
         if entity not in PASSING:
             self._positions[self._settings.names.topic(entity), came.place.partition] = (
                 came.place.offset + 1

@@ -14,6 +14,7 @@ import uvicorn
 from consumers.console.access import Access
 from consumers.console.actions import Actions
 from consumers.console.board import Board
+from consumers.console.doors import open_beside
 from consumers.console.feed import Feed
 from consumers.console.guard import App, Guard
 from consumers.console.handling import Handling
@@ -58,7 +59,12 @@ def run(settings: Settings) -> int:
             timeout_graceful_shutdown=STOP_SECONDS,
             limit_concurrency=500,
         )
-        Server(config, parts.feed).run()
+        doors = open_beside(settings, parts.reader, parts.feed)
+        try:
+            Server(config, parts.feed).run()
+        finally:
+            if doors is not None:
+                doors.close()
     return 0
 
 

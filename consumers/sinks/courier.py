@@ -24,7 +24,7 @@ from consumers.sinks.outcomes import NotTaken
 from consumers.sinks.senders import Sender
 from stream.core.deadletters import dead_letter
 from stream.core.processor import Output, Record
-from stream.errors import Refused
+from stream.errors import Refused, explained
 
 log = structlog.get_logger("driftline.alerts")
 
@@ -122,7 +122,7 @@ class Courier:
         try:
             reader.commit()
         except KafkaException as error:  # tried again at the next turn; at worst they come again
-            log.warning("offsets not committed", sink=self.sender.name, error=str(error))
+            log.warning("offsets not committed", sink=self.sender.name, error=explained(error))
 
     def lose(self, partition: int) -> None:
         """The partition went to another member, who is given its alerts again."""
@@ -206,7 +206,7 @@ class Courier:
             try:
                 self._refuse(one.place, one.record, refused)
             except BrokerError as error:  # it waits, and is tried once more
-                log.warning("dead letter waits", error=str(error), **told)
+                log.warning("dead letter waits", error=explained(error), **told)
             else:
                 log.error("dead letter", reason=str(failed), **told)
                 self._settle(one, reader)

@@ -123,8 +123,8 @@ class Service:
             sender = open_[0].sender
             try:
                 begin(self._settings, SINK_GROUPS + sender.name, "alerts", sender.sink.begin)
-            except KafkaException as error:
-                log.warning("broker away", error=explained(error))
+            except (KafkaException, TimeoutError) as error:
+                log.warning("cannot begin", sink=sender.name, error=explained(error))
                 time.sleep(RETRY_SECONDS)
             else:
                 del open_[0]

@@ -29,6 +29,7 @@ from tests.secured import ROOT, Secured
 PREFIX = "guarded"
 COMMANDS: dict[str, list[str]] = {stage: ["stream.worker", stage] for stage in STAGES}
 COMMANDS["trainer"] = ["consumers", "trainer"]
+COMMANDS["alerts"] = ["consumers", "alerts"]
 SIGNERS = ("evaluate", "trainer", "operator")
 MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256")
 

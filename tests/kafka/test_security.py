@@ -36,6 +36,7 @@ from tests import broker as brokers
 from tests.kafka import traffic
 from tests.kafka.guarded import PREFIX, Guarded, until
 from tests.kafka.loop import HERE
+from tests.receivers import Receiver, alert, answer, ok, record
 from tests.secured import ROOT, Authority, Secured, token_endpoint
 
 pytestmark = pytest.mark.kafka
@@ -283,6 +284,64 @@ def test_a_service_that_lacks_a_right_says_which(
         finally:
             process.kill()
             process.wait()
+
+
+ALERT_ACLS = [
+    ("Read", "topic", "alerts", False),
+    ("Read", "group", "alerts.", True),
+    ("Write", "topic", "alerts.dlq", False),
+]
+
+
+def test_alerts_are_sent_on_and_laid_down_with_exactly_the_rights_that_are_listed(
+    guarded: Guarded,
+) -> None:
+    with Receiver(answer(422), ok) as receiver:
+        process = send_on(guarded, receiver)
+        try:
+            until(lambda: receiver.posted, WAIT_SECONDS, lambda: guarded.log("alerts"))
+            until(lambda: guarded.read("alerts.dlq"), WAIT_SECONDS, lambda: guarded.log("alerts"))
+            tell(guarded, 1)
+            until(lambda: len(receiver.ids) > 1, WAIT_SECONDS, lambda: guarded.log("alerts"))
+        finally:
+            assert ended({"alerts": process}) == {"alerts": 0}
+    assert "authorization" not in guarded.log("alerts").lower()
+
+
+@pytest.mark.parametrize(("operation", "resource", "what", "prefixed"), ALERT_ACLS)
+def test_the_service_that_sends_alerts_on_says_which_right_it_lacks(
+    guarded: Guarded, operation: acls.Operation, resource: str, what: str, prefixed: bool
+) -> None:
+    named = NAMES.topic(what) if resource == "topic" else NAMES.group(what)
+    (acl,) = [
+        acl._replace(operations=(operation,))
+        for acl in acls.listing(NAMES)
+        if (acl.service, acl.resource, acl.name) == ("alerts", resource, named)
+    ]
+    assert acl.prefixed == prefixed
+    with guarded.without(acl), Receiver(answer(422)) as receiver:
+        process = send_on(guarded, receiver)
+        try:
+            until(
+                lambda: "topics acls" in guarded.log("alerts"),
+                WAIT_SECONDS,
+                lambda: guarded.log("alerts"),
+            )
+        finally:
+            process.kill()
+            process.wait()
+
+
+def send_on(guarded: Guarded, receiver: Receiver) -> Popen[bytes]:
+    """The service with a sink that begins with all there is, of a name that nobody had."""
+    sink = f'[sinks.s{receiver.port}]\nkind = "webhook"\nurl = "{receiver.url}"\n'
+    (guarded.folder / "alerts.toml").write_text(sink + 'begin = "beginning"\n')
+    tell(guarded, 0)
+    return guarded.start("alerts")
+
+
+def tell(guarded: Guarded, number: int) -> None:
+    guarded.publish(ROOT, "alerts", f"alert-{number}", record(0, alert(number)).value or b"")
 
 
 @pytest.mark.parametrize("service", acls.TABLE)
