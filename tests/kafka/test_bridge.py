@@ -41,29 +41,30 @@ def test_every_pair_is_a_prediction_whatever_is_killed(
     bridge = start(kafka_settings, topic, tmp_path)
     try:
         for kill in range(KILLS):
-            first = kill * PAIRS // KILLS
-            halves = [half(n, kind) for kind in ("request", "response") for n in batch(first)]
-            produce(bootstrap, topic, [half(10_000 + kill, "request"), *halves])
-            time.sleep(0.7)
+            numbers = range(kill * PAIRS // KILLS, (kill + 1) * PAIRS // KILLS)
+            *waiting, last = [half(n, "request") for n in numbers]
+            produce(bootstrap, topic, [half(10_000 + kill, "request"), *waiting])
+            produce(bootstrap, topic, [last, half(numbers[-1], "response")])
+            until(kafka_settings, {f"r{numbers[-1]}"}, tmp_path)
+            time.sleep(1)  # what could be committed is
             bridge.send_signal(signal.SIGKILL)
             bridge.wait()
+            produce(bootstrap, topic, [half(n, "response") for n in numbers[:-1]])
             bridge = start(kafka_settings, topic, tmp_path)
-        wanted = {f"r{n}" for n in range(PAIRS)}
-        deadline = time.monotonic() + 60
-        while ids(kafka_settings) != wanted:
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()[-3000:]
-            time.sleep(0.3)
+        until(kafka_settings, {f"r{n}" for n in range(PAIRS)}, tmp_path)
         bridge.send_signal(signal.SIGTERM)
         assert bridge.wait(20) == 0
     finally:
         bridge.kill()
         bridge.wait()
-    told = [event["id"] for event in events(kafka_settings)]
-    assert len(set(told)) == PAIRS
+    assert len({event["id"] for event in events(kafka_settings)}) == PAIRS
 
 
-def batch(first: int) -> range:
-    return range(first, first + PAIRS // KILLS)
+def until(settings: Settings, wanted: set[str], folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not wanted <= ids(settings):
+        assert time.monotonic() < deadline, (folder / "log").read_text()[-3000:]
+        time.sleep(0.3)
 
 
 def half(number: int, kind: str) -> Sent:
