@@ -25,6 +25,7 @@ from confluent_kafka.admin import (
 from consumers.loop import BrokerError, log
 from stream.settings import Settings
 from stream.topics import (
+    BRIDGE_GROUP,
     EVERY_STAGE,
     INPUTS,
     OUTPUTS,
@@ -98,6 +99,13 @@ TABLE: Final[dict[str, Rights]] = {
         reads=("alerts",),
         writes=("alerts.dlq",),
         joins=SINK_GROUPS,
+    ),
+    "bridge": Rights(
+        "driftline bridge; beside this, Read on the topic that servers log to",
+        reads=("lifecycle",),
+        writes=("requests", "predictions", "feedback", "predictions.dlq"),
+        joins=BRIDGE_GROUP,
+        sees=(READER_GROUP,),
     ),
     "producer": Rights(
         "what asks for predictions and knows the truth: requests, feedback",
@@ -199,9 +207,12 @@ def lacking(settings: Settings, service: str) -> list[Lack]:
     admin = AdminClient(settings.client(), logger=log)
     found = []
     for resource, name, prefixed, operations in _rules(TABLE[service], settings.names):
-        names = [name]
         if resource == "transactional-id":
             continue
+<<<<<<< HEAD
+=======
+        names = [f"{name}any" if prefixed else name]  # a group that begins so
+>>>>>>> doors
         if prefixed and resource == "topic":
             names = [settings.names.topic(topic.entity) for topic in TOPICS]
         for one in names:

@@ -40,7 +40,7 @@ for name, subject in (
 ):
     app.add_typer(subject, name=name)
 for command in (
-    *(services.demo, services.worker, services.trainer, services.migrate),
+    *(services.demo, services.worker, services.trainer, services.bridge, services.migrate),
     *(events.publish, events.tail, health.status, health.top, health.doctor, erasing.erase),
 ):
     app.command()(command)

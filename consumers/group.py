@@ -28,6 +28,8 @@ REBALANCED = (
 class GroupReader:
     """At-least-once delivery of one topic to the members of one consumer group.
 
+    The topic is Driftline's own `entity`, or somebody else's by its full name, `topic`.
+
     `on_lost(partition)` is called, inside `poll` or `close`, for each partition that goes away.
     """
 
@@ -37,9 +39,11 @@ class GroupReader:
         role: str,
         entity: str,
         on_lost: Callable[[int], None] = lambda _partition: None,
+        *,
+        topic: str | None = None,
         **properties: object,
     ) -> None:
-        self._topic = settings.names.topic(entity)
+        self._topic = topic or settings.names.topic(entity)
         self._acknowledged = Acknowledged()
         self._committed: dict[int, int] = {}
         self._on_lost = on_lost

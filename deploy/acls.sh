@@ -69,6 +69,15 @@ $KAFKA_ACLS --add --allow-principal User:driftline-alerts --operation Read --top
 $KAFKA_ACLS --add --allow-principal User:driftline-alerts --operation Write --topic driftline.alerts.v1.dlq
 $KAFKA_ACLS --add --allow-principal User:driftline-alerts --operation Read --group driftline.alerts. --resource-pattern-type prefixed
 
+# bridge: driftline bridge; beside this, Read on the topic that servers log to
+$KAFKA_ACLS --add --allow-principal User:driftline-bridge --operation Read --topic driftline.lifecycle.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-bridge --operation Write --topic driftline.requests.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-bridge --operation Write --topic driftline.predictions.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-bridge --operation Write --topic driftline.feedback.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-bridge --operation Write --topic driftline.predictions.v1.dlq
+$KAFKA_ACLS --add --allow-principal User:driftline-bridge --operation Read --group driftline.bridge
+$KAFKA_ACLS --add --allow-principal User:driftline-bridge --operation Describe --group driftline.reader
+
 # producer: what asks for predictions and knows the truth: requests, feedback
 $KAFKA_ACLS --add --allow-principal User:driftline-producer --operation Write --topic driftline.requests.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-producer --operation Write --topic driftline.feedback.v1

@@ -167,7 +167,7 @@ def _open(entity: str, record: Record, value: bytes) -> Opened:
     headers = record.headers
     if not headers:
         return _structured_or_plain(entity, record, value)
-    attributes = _attributes(headers)
+    attributes = binary_attributes(headers)
     if "specversion" in attributes:
         return _binary(record, value, attributes)
     return _structured_or_plain(entity, record, value)
@@ -213,7 +213,12 @@ def _binary(record: Record, value: bytes, attributes: dict[str, str]) -> Opened:
     )
 
 
-def _attributes(headers: Headers) -> dict[str, str]:
+def binary_attributes(headers: Headers) -> dict[str, str]:
+    """What `ce_` headers say, without the prefix, and `traceparent`.
+
+    Raises:
+        Refused: bad-envelope: not UTF-8.
+    """
     try:
         attributes = {
             name[3:]: value.decode() for name, value in headers if name.startswith("ce_") and value

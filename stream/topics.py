@@ -87,6 +87,7 @@ HEADER_TIMESTAMP: Final = "dl_timestamp_ms"
 HEADER_STAGE: Final = "dl_stage"
 
 TRAINER_GROUP: Final = "trainer"
+BRIDGE_GROUP: Final = "bridge"
 SINK_GROUPS: Final = "alerts."  # and the sink's name: each sink has its own progress
 TAIL_GROUP: Final = "tail"  # carried, never joined, by what follows lifecycle
 READER_GROUP: Final = "reader"  # carried, never joined, by what reads spans

@@ -47,7 +47,7 @@ def test_the_command_prints_the_table(monkeypatch: pytest.MonkeyPatch, tmp_path:
         ("accuracy", {"evaluate"}),
         ("examples", {"monitor"}),
         ("checkpoints.monitor", {"monitor"}),
-        ("predictions", {"score", "monitor", "shadow", "scorer", "operator"}),
+        ("predictions", {"score", "monitor", "shadow", "bridge", "scorer", "operator"}),
     ],
 )
 def test_what_decides_is_written_by_few(entity: str, who: set[str]) -> None:

@@ -89,6 +89,40 @@ def trainer() -> None:
     raise typer.Exit(run(load_settings()))
 
 
+def bridge(
+    topic: Annotated[
+        str, typer.Argument(help="Where the inference servers log.", show_default=False)
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="SERVICE=MODEL, where they differ; repeat it.", show_default=False),
+    ] = None,
+    version: Annotated[
+        int | None,
+        typer.Option(min=1, help="Where the server tells none; what is live.", show_default=False),
+    ] = None,
+    output: Annotated[
+        str, typer.Option(help="The tensor that holds what the model said.", show_default=False)
+    ] = "",
+) -> None:
+    """Make predictions of what inference servers log, until SIGTERM.
+
+    Requests and responses as KServe's logger writes them, joined by their id; payloads of the Open
+    Inference Protocol or its first version; batches of CloudEvents. The topic is yours: key its
+    records by the request's id, or run one bridge only.
+
+    Example: driftline bridge kserve-log --model fraud-isvc=fraud
+    """
+    from consumers.bridge import Wanted, run
+
+    pairs = [one.partition("=") for one in model or ()]
+    if not all(service and name for service, _, name in pairs):
+        say("error: --model: write SERVICE=MODEL")
+        raise typer.Exit(USAGE)
+    named = {service: name for service, _, name in pairs}
+    raise typer.Exit(run(load_settings(), Wanted(topic, named, version, output)))
+
+
 def migrate(*, json: Json = False) -> None:
     """Bring the registry's tables to what this version needs. Safe to repeat.
 

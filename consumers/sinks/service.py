@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from confluent_kafka import KafkaException
@@ -34,7 +34,7 @@ log = structlog.get_logger("driftline.alerts")
 RETRY_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 0.2
 #: What librdkafka holds beside the alerts that wait; the topic holds the rest.
-PROPERTIES: Final = {"queued.max.messages.kbytes": 1024}
+PROPERTIES: Final[dict[str, Any]] = {"queued.max.messages.kbytes": 1024}
 
 
 def run(settings: Settings) -> int:
