@@ -144,8 +144,8 @@ def in_parts(
 
 
 def test_a_segment_judged_at_an_age_is_weighed_by_delays_of_its_own() -> None:
-    """By those of all, half of which are the other way round, it would look harmed: its positives are
-    wrong more often than most, and are labelled soon."""
+    """By those of all, half of which are the other way round, it would look harmed: its positives
+    are wrong more often than most, and are labelled soon."""
     assert in_parts([(CALM, (0.0, 0.35))] * 30) == []
 
 
