@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.facets import Facet, Slices
 from models.profile import Estimator, ReferenceProfile, SignalProfile, Validation
 from models.spec import Feature, Labels, ModelSpec, Policy, Ticks, Trial, Window
 from stream.core.evaluate import EvaluateProcessor
@@ -102,7 +103,16 @@ def profile(bad: float = 0.05, rows: int = 2000) -> ReferenceProfile:
             n=rows, loss_bins=tuple(bins), loss_scale=4.0, metrics={"correct": 1 - bad}
         ),
         estimator=estimator(rows // 2),
+        slices=_slices(rows, bad),
     )
+
+
+def _slices(rows: int, bad: float) -> Slices:
+    """Both values of c did alike."""
+    lost = [rows / 2 * (bad * _loss(True) ** k + (1 - bad) * _loss(False) ** k) for k in (1, 2)]
+    sums, squares = ((round(MICRO * x), round(MICRO * x), 0) for x in lost)
+    facets = (Facet(feature="c", values=("a", "b")),)
+    return Slices(facets=facets, n=(rows // 2, rows // 2, 0), sums=sums, squares=squares)
 
 
 class Live:
@@ -252,6 +262,11 @@ class Monitor:
         sums, squares = _sums(is_bad)
         late = int(lateness_bin(np.array([(label_tick - tick) * DAY_MS]))[0])
         bets = _one(LOSS_BINS, BAD if is_bad else GOOD)
+        cell, loss = (
+            str((tick + is_bad) % 2),
+            _loss(is_bad),
+        )  # all that is bad today is of one value
+        lost = (1, round(MICRO * loss), round(MICRO * loss**2))
         parts: list[tuple[int, dict[str, Any]]] = [
             (
                 tick,
@@ -264,7 +279,7 @@ class Monitor:
                     "latest": label_tick,
                 },
             ),
-            (label_tick, {"bets": bets, "pairs": pairs}),
+            (label_tick, {"bets": bets, "slices": {cell: lost}, "pairs": pairs}),
         ]
         if label_tick > tick:
             self._later += [(label_tick, partition, version, *part) for part in parts]
@@ -387,6 +402,7 @@ def _merged(one: SummaryComputed, other: SummaryComputed) -> SummaryComputed:
         predictions=tick.predictions,
         signals=tick.signals,
         bets=tick.bets,
+        slices=tick.slices,
         pairs=tick.pairs,
         labelled=one.labelled + other.labelled,
         counters=_added(one.counters, other.counters),

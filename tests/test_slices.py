@@ -233,6 +233,7 @@ def test_an_alert_on_harm_names_the_slice_and_says_how_many_were_looked_at() -> 
     for day in range(3):
         tick = Tick(predictions=100, bets=bets, slices=lost)
         observe(watch, kit, Group(day * DAY_MS, (day + 1) * DAY_MS, tick))
+    assert msgspec.json.decode(msgspec.json.encode(watch), type=Watch) == watch
     sentence, evidence = describing.harm(watch, kit)
     assert "; where c=b 0." in sentence
     search = evidence["search"]
