@@ -209,10 +209,7 @@ def lacking(settings: Settings, service: str) -> list[Lack]:
     for resource, name, prefixed, operations in _rules(TABLE[service], settings.names):
         if resource == "transactional-id":
             continue
-<<<<<<< HEAD
-=======
         names = [f"{name}any" if prefixed else name]  # a group that begins so
->>>>>>> doors
         if prefixed and resource == "topic":
             names = [settings.names.topic(topic.entity) for topic in TOPICS]
         for one in names:

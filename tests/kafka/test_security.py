@@ -286,7 +286,6 @@ def test_a_service_that_lacks_a_right_says_which(
             process.wait()
 
 
-<<<<<<< HEAD
 ALERT_ACLS = [
     ("Read", "topic", "alerts", False),
     ("Read", "group", "alerts.", True),
@@ -343,14 +342,14 @@ def send_on(guarded: Guarded, receiver: Receiver) -> Popen[bytes]:
 
 def tell(guarded: Guarded, number: int) -> None:
     guarded.publish(ROOT, "alerts", f"alert-{number}", record(0, alert(number)).value or b"")
-=======
+
+
 def lacks_nothing(settings: Settings, service: str) -> bool:
     """Rights are in force, and groups can be asked about, a moment after they are given."""
     try:
         return acls.lacking(settings, service) == []
     except BrokerError:
         return False
->>>>>>> doors
 
 
 @pytest.mark.parametrize("service", acls.TABLE)
