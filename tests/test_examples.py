@@ -86,7 +86,7 @@ def needed(command: str) -> str:
 def run(*command: object, folder: Path) -> None:
     words = [str(word) for word in command]
     done = subprocess.run(
-        words, cwd=folder, check=False, capture_output=True, text=True, timeout=280
+        words, cwd=folder, check=False, capture_output=True, text=True, timeout=580
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -119,6 +119,7 @@ def test_the_example_in_java(real: Settings) -> None:
     assert_the_usual(real)
 
 
+@pytest.mark.timeout(600)  # the first time its modules are fetched and compiled
 def test_the_example_in_go(real: Settings, tmp_path: Path) -> None:
     run(needed("go"), "build", "-o", tmp_path / "report", ".", folder=EXAMPLES / "go")
     run(tmp_path / "report", folder=tmp_path)
