@@ -66,6 +66,11 @@ class Publisher:
                 self.producer.poll(0)
                 return
 
+    @property
+    def why_not(self) -> str:
+        """The first report of what was not written and not raised yet; "" if there is none."""
+        return self._failed[0] if self._failed else ""
+
     def flush(self) -> None:
         """Wait until everything queued is written.
 

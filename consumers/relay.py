@@ -77,17 +77,18 @@ class Relay:
         """
         sent = fences = 0
         while pending := self._outbox.outbox_pending(BATCH):
-            if self._publisher is None:
+            publisher = self._publisher
+            if publisher is None:
                 self._publisher = self._take_over()
                 continue  # what was pending before may be sent by now
             try:
-                self._write(self._publisher, pending)
+                self._write(publisher, pending)
             except (KafkaException, BrokerError) as error:
                 self._publisher = None
                 fences += 1
                 if _fenced(error) and fences < FENCES:
                     continue  # another relay took over, and may have left rows
-                raise _unwritten(self._settings, error) from error
+                raise _unwritten(self._settings, error, publisher.why_not) from error
             failpoint("publishing")
             self._outbox.outbox_sent([row.outbox_id for row in pending])
             sent += len(pending)
@@ -137,6 +138,7 @@ def _fenced(error: Exception) -> bool:
     return is_fence(error) or error.args[0].code() == KafkaError.UNKNOWN
 
 
-def _unwritten(settings: Settings, error: Exception) -> BrokerError:
-    why = reason_of(error) if isinstance(error, KafkaException) else str(error)
+def _unwritten(settings: Settings, error: Exception, why: str = "") -> BrokerError:
+    """`why`: what a delivery report said, where a commit only says that there are some."""
+    why = why or (reason_of(error) if isinstance(error, KafkaException) else str(error))
     return BrokerError(f"no lifecycle record written to {settings.bootstrap_servers}: {why}")

@@ -47,7 +47,7 @@ def delete_topics(bootstrap: str, prefix: str) -> None:
     names = [name for name in admin.list_topics(timeout=10).topics if name.startswith(f"{prefix}.")]
     if names:
         for future in admin.delete_topics(names).values():
-            future.result(30)
+            future.result(90)  # some tests leave a broker that has just woken
 
 
 class Sent(NamedTuple):

@@ -52,7 +52,11 @@ class Composed(Stack):
         self._addresses[INSIDE_CONSOLE] = f"sqlite:///{folder}/"
         self._more = dict(more)
         self._scale = scale
-        self._ours = {name: one for name, one in _services().items() if "build" in one}
+        self._ours = {
+            name: one
+            for name, one in _services().items()
+            if "build" in one and "profiles" not in one  # Compose leaves these out, too
+        }
         self._ports: dict[str, str] = {}
         self._base = dict(self._environment)
         self._environment = self._base | self._here(_document()["x-driftline"]["environment"], PORT)
