@@ -6,6 +6,7 @@ service's own loopback, whose ports become free ones of this machine.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -21,7 +22,8 @@ from tests.broker import free_ports
 FILE = Path(__file__).parent.parent.parent / "docker-compose.yml"
 INSIDE = "file:/var/lib/driftline/artefacts"
 INSIDE_CONSOLE = "sqlite:////var/lib/driftline/console/"
-PORT, CONSOLE_PORT = "9464", "8420"  # of the doors, of the console; no service has both
+PORT, CONSOLE_PORT = "9464", "8420"  # of the doors, of the console
+Ports = dict[str, str]  # of one process: what the file says, and what stands for it here
 ADDRESSES = ("LISTENERS", "VOTERS", "LISTENER_NAME", "LISTENER_SECURITY", "LOG_DIRS", "NODE_ID")
 
 
@@ -57,9 +59,9 @@ class Composed(Stack):
             for name, one in _services().items()
             if "build" in one and "profiles" not in one  # Compose leaves these out, too
         }
-        self._ports: dict[str, str] = {}
+        self._ports: dict[str, Ports] = {}
         self._base = dict(self._environment)
-        self._environment = self._base | self._here(_document()["x-driftline"]["environment"], PORT)
+        self._environment = self._base | self._here(_document()["x-driftline"]["environment"], {})
 
     def up(self) -> None:
         """One-shot services to their end, then the lasting ones, as `depends_on` orders them."""
@@ -79,19 +81,19 @@ class Composed(Stack):
 
     def _up(self, name: str, service: dict[str, Any]) -> None:
         if service["restart"].startswith("on-failure"):
-            self._environment = self._base | self._here(service["environment"], PORT)
+            self._environment = self._base | self._here(service["environment"], {})
             self.run(*service["command"])
             return
         for number in range(self._scale.get(name, 1)):
-            [port] = free_ports(1)
-            self._launch(f"{name}-{number + 1}", service, str(port))
+            ports = dict(zip((PORT, CONSOLE_PORT), map(str, free_ports(2)), strict=True))
+            self._launch(f"{name}-{number + 1}", service, ports)
 
-    def _launch(self, name: str, service: dict[str, Any], port: str) -> None:
-        self._ports[name] = port
+    def _launch(self, name: str, service: dict[str, Any], ports: Ports) -> None:
+        self._ports[name] = ports
         with self.log(name).open("ab") as log:
             self._services[name] = subprocess.Popen(
                 self._line(tuple(service["command"])),
-                env=self._base | self._here(service["environment"], port),
+                env=self._base | self._here(service["environment"], ports),
                 stdout=log,
                 stderr=log,
             )
@@ -116,15 +118,16 @@ class Composed(Stack):
         command = [sys.executable, *([] if words[0] == "python" else ["-m", "consumers"]), *line]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
-    def _here(self, environment: Mapping[str, str], port: str) -> dict[str, str]:
+    def _here(self, environment: Mapping[str, str], ports: Ports) -> dict[str, str]:
         said = {name: _substituted(value) for name, value in environment.items()}
         for inside, here in self._addresses.items():
             said = {name: value.replace(inside, here) for name, value in said.items()}
-        return {name: _moved(value, port) for name, value in said.items()} | self._more
+        return {name: _moved(value, ports) for name, value in said.items()} | self._more
 
 
-def _moved(text: str, port: str) -> str:
-    return text.replace(PORT, port).replace(CONSOLE_PORT, port)
+def _moved(text: str, ports: Ports) -> str:
+    """At once: a port here may have one of there in its digits."""
+    return re.sub("|".join(ports), lambda found: ports[found[0]], text) if ports else text
 
 
 def _substituted(value: str) -> str:
