@@ -19,7 +19,8 @@ from models.spec import Feature, ModelSpec
 from stream import envelope
 from stream.core.processor import Record
 from stream.events import Alert, LifecycleChanged, VersionCard
-from stream.lifecycle import BadVersion, Lifecycle, Live, Loader, Serving, alert_record
+from stream.lifecycle import Lifecycle, alert_record
+from stream.loading import BadVersion, Live, Loader, Serving
 from stream.topics import Stage
 
 SPEC = ModelSpec(
