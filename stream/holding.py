@@ -122,10 +122,7 @@ class Waiting:
 
 
 class Holdings(Mapping[str, Live]):
-    """A fleet whose models are loaded when they are looked up; what can't be had is missing.
-
-    Whether a model is known, and which there are, is told without loading any.
-    """
+    """A fleet whose models are loaded when they are looked up; what can't be had is missing."""
 
     def __init__(self, held: Mapping[str, Held]) -> None:
         self._held = held
@@ -135,9 +132,6 @@ class Holdings(Mapping[str, Live]):
         if live is None:
             raise KeyError(model)
         return live
-
-    def __contains__(self, model: object) -> bool:
-        return model in self._held
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._held)
