@@ -184,6 +184,12 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # A challenger by the clock (event time), also beside a champion that does well: it is promoted
     # like any other, if it is proven better. None: only harm asks for one.
     retrain_every_seconds: Positive | None = None
+    # The same after so many labels since the last retrain, and while an alert on drift is open.
+    retrain_after_labels: Annotated[int, Meta(ge=1)] | None = None
+    retrain_on_drift: bool = False
+    # Whatever asks: no retrain with fewer new labels, and at most so many in any seven days.
+    retrain_minimum_labels: Annotated[int, Meta(ge=0)] = 0
+    retrains_per_week: Annotated[int, Meta(ge=1)] | None = None
     rollback_cooloff_seconds: NotNegative = DAY_SECONDS
     estimated_harm: Literal["inform", "page"] = "inform"  # it never commands
 

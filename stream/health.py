@@ -198,8 +198,7 @@ class Health(threading.Thread):
         """Which models lifecycle must still tell of."""
         if self.runtime is None or not isinstance(generations, Mapping):
             return ""
-        fleet = self.runtime.world.fleets.fleet
-        held = {model: live.lifecycle.generation for model, live in fleet.items()}
+        held = self.runtime.world.fleets.generations
         return ", ".join(
             f"{model} at generation {wanted}, told is {held.get(model, 'none')}"
             for model, wanted in generations.items()

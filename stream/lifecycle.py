@@ -3,49 +3,40 @@
 A thread follows the topic, loads what its stage needs off to the side, checks the digests of the
 bytes, warms up, and only then replaces the mapping; partitions see the old one or the new one
 between two batches, never a half. What can't be loaded changes nothing but raises an alert.
+
+Where versions are held in bounded number, those that are live as the process starts are loaded when
+their model is first asked for; what changes later, before it is live.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import msgspec
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
-from models import profile as profiles
-from models.artefacts import digest_of, nothing_of
-from models.profile import ReferenceProfile
 from models.spec import ModelSpec
 from stream import envelope
 from stream.core.alerts import RAISED_STEP
 from stream.core.processor import Fleet, Record
 from stream.errors import Refused
-from stream.events import Alert, LifecycleChanged, VersionCard
+from stream.events import Alert, LifecycleChanged
+from stream.holding import NEVER, Held, Holdings, Load, Waiting, idle
+from stream.loading import BadVersion, Loader, Serving
 from stream.settings import Settings
 from stream.signing import NOBODY, Trust, trust
 from stream.suspects import Suspects
 from stream.topics import Stage
 
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 0.2
 RETRY_SECONDS = 5.0  # what could not be loaded is tried again
 MAX_LIFECYCLE_BYTES = 1_048_576
-
-
-class Serving(Protocol):
-    """What `models.serving.load` gives."""
-
-    def predict(self, rows: Sequence[Any]) -> NDArray[np.float64]: ...
-    def warm_up(self) -> None: ...
 
 
 class Source(Protocol):
@@ -57,117 +48,6 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-class BadVersion(Exception):
-    """A version's artefact or profile can't be loaded."""
-
-    def __init__(self, card: VersionCard, error: Exception) -> None:
-        super().__init__(f"version {card.version} can't be loaded: {error}")
-        self.card = card
-        self.error = error
-
-
-@dataclass(frozen=True)
-class Live:
-    """One model with all that this stage loads of it. A `stream.core.processor.LiveModel`."""
-
-    lifecycle: LifecycleChanged
-    models: Mapping[int, Serving] = field(default_factory=dict)
-    profiles: Mapping[int, ReferenceProfile] = field(default_factory=dict)
-
-    def predict(self, version: int, rows: Sequence[Sequence[object]]) -> NDArray[np.float64]:
-        return self.models[version].predict(rows)
-
-    def profile(self, version: int) -> ReferenceProfile | None:
-        return self.profiles.get(version)
-
-
-class Loader:
-    """Loads what one stage needs: score and shadow the artefacts in use, the others all profiles.
-
-    Args:
-        fetch: url and digest -> the checked bytes.
-        load: bytes and spec -> a model that predicts.
-    """
-
-    def __init__(
-        self,
-        stage: Stage,
-        fetch: Callable[[str, str], bytes],
-        load: Callable[[bytes, ModelSpec], Serving],
-    ) -> None:
-        self._stage = stage
-        self._fetch = fetch
-        self._load = load
-
-    def __call__(self, state: LifecycleChanged, before: Live | None) -> Live:
-        """
-        Raises:
-            BadVersion: of the first that can't be loaded.
-        """
-        if self._stage in ("score", "shadow"):
-            models = self._each(state, before, self._model)
-            return Live(state, models={v: one for v, one in models.items() if one is not None})
-        return Live(state, profiles=self._each(state, before, self._profile))
-
-    def _each(
-        self,
-        state: LifecycleChanged,
-        before: Live | None,
-        load: Callable[[LifecycleChanged, VersionCard, Live | None], T],
-    ) -> dict[int, T]:
-        loaded: dict[int, T] = {}
-        for card in self._needed(state):
-            try:
-                loaded[card.version] = load(state, card, before)
-            except Exception as error:
-                raise BadVersion(card, error) from error
-        return loaded
-
-    def _needed(self, state: LifecycleChanged) -> list[VersionCard]:
-        if self._stage not in ("score", "shadow"):
-            return state.versions
-        if (state.spec.served == "elsewhere") != (self._stage == "shadow"):
-            return []
-        champion = () if state.champion is None else (state.champion,)
-        cards = [(version, state.card(version)) for version in (*champion, *state.shadows)]
-        missing = [version for version, card in cards if card is None]
-        if missing:
-            log.error("lifecycle names versions without cards", model=state.model, missing=missing)
-        return [card for _, card in cards if card is not None]
-
-    def _model(
-        self, state: LifecycleChanged, card: VersionCard, before: Live | None
-    ) -> Serving | None:
-        """None: the version was made elsewhere, and its bytes are not here."""
-        if before is not None and _same(before, state, card, "artefact_digest"):
-            return before.models[card.version]
-        nothing = digest_of(nothing_of(state.model, card.version))
-        if self._stage == "shadow" and card.artefact_digest == nothing:
-            return None
-        model = self._load(self._fetch(card.artefact_url, card.artefact_digest), state.spec)
-        model.warm_up()
-        return model
-
-    def _profile(
-        self, state: LifecycleChanged, card: VersionCard, before: Live | None
-    ) -> ReferenceProfile:
-        if before is not None and _same(before, state, card, "profile_digest"):
-            return before.profiles[card.version]
-        return profiles.decode(self._fetch(card.profile_url, card.profile_digest))
-
-
-def _same(before: Live, state: LifecycleChanged, card: VersionCard, digest: str) -> bool:
-    """What is loaded already is of the same bytes, and means the same."""
-    held = before.models if digest == "artefact_digest" else before.profiles
-    known = before.lifecycle.card(card.version)
-    return (
-        card.version in held
-        and known is not None
-        and getattr(known, digest) == getattr(card, digest)
-        and before.lifecycle.spec == state.spec
-    )
-
-
 class Lifecycle:
     """Follows the lifecycle topic and holds the fleet.
 
@@ -175,15 +55,17 @@ class Lifecycle:
         tell: sends an alert; called on this object's thread.
         on_failure: told what ended the thread; without lifecycle a worker must not go on.
         trusted: whose word counts; what others say changes nothing but raises an alert.
+        keep: versions that are held at most, beside those of models with traffic; None: all are.
     """
 
     def __init__(
         self,
         source: Source,
-        load: Callable[[LifecycleChanged, Live | None], Live],
+        load: Load,
         tell: Callable[[Alert], None],
         on_failure: Callable[[BaseException], None],
         trusted: Trust = NOBODY,
+        keep: int | None = None,
     ) -> None:
         self.suspects = Suspects("forged-lifecycle", tell)
         self._trusted = trusted
@@ -191,7 +73,10 @@ class Lifecycle:
         self._load = load
         self._tell = tell
         self._on_failure = on_failure
-        self._fleet: Mapping[str, Live] = MappingProxyType({})
+        self._keep = keep
+        self._waiting = None if keep is None else Waiting(load)
+        self._held: dict[str, Held] = {}
+        self._fleet: Fleet = MappingProxyType({})
         self._failed: dict[str, LifecycleChanged] = {}
         self._alerts: dict[tuple[str, int], Alert] = {}
         self._gone: set[str] = set()
@@ -203,11 +88,17 @@ class Lifecycle:
     def fleet(self) -> Fleet:
         return self._fleet
 
+    @property
+    def generations(self) -> Mapping[str, int]:
+        """Of what is live, by model; nothing is loaded to tell it."""
+        return {name: held.lifecycle.generation for name, held in self._held.items()}
+
     def reached(self, generations: Mapping[str, int]) -> bool:
         """The fleet is complete as of the start, and no older than these generations."""
+        held = self._held
         return self._ready.is_set() and all(
             model in self._gone
-            or (model in self._fleet and self._fleet[model].lifecycle.generation >= generation)
+            or (model in held and held[model].lifecycle.generation >= generation)
             for model, generation in generations.items()
         )
 
@@ -221,6 +112,8 @@ class Lifecycle:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2)
+        if self._waiting is not None:
+            self._waiting.stop()
 
     def _run(self) -> None:
         retry = time.monotonic() + RETRY_SECONDS
@@ -236,6 +129,7 @@ class Lifecycle:
                 self.take(records)
                 self._ready.set()
                 self.suspects.settle()
+                self.tend()
                 if time.monotonic() > retry:
                     retry = time.monotonic() + RETRY_SECONDS
                     self._adopt(list(self._failed.values()))
@@ -260,8 +154,8 @@ class Lifecycle:
                 newest[state.model] = state
         self._gone |= gone
         self._gone -= newest.keys()
-        if gone & self._fleet.keys():
-            self._swap({name: live for name, live in self._fleet.items() if name not in gone})
+        if gone & self._held.keys():
+            self._swap({name: held for name, held in self._held.items() if name not in gone})
         self._adopt([state for state in newest.values() if state.model not in gone])
 
     def _is_trusted(self, record: Record) -> bool:
@@ -274,19 +168,25 @@ class Lifecycle:
         return True
 
     def _generation(self, model: str, newest: Mapping[str, LifecycleChanged]) -> int:
-        live = self._fleet.get(model)
-        known = (newest.get(model), self._failed.get(model), live.lifecycle if live else None)
+        held = self._held.get(model)
+        known = (newest.get(model), self._failed.get(model), held.lifecycle if held else None)
         return max((state.generation for state in known if state), default=0)
 
     def _adopt(self, states: Iterable[LifecycleChanged]) -> None:
-        fleet = dict(self._fleet)
+        fleet = dict(self._held)
         for state in states:
+            before = fleet.get(state.model)
+            asked = before.asked if before else NEVER
+            if self._may_wait(state, before):
+                fleet[state.model] = Held(state, self._waiting, None, asked)
+                continue
             try:
-                fleet[state.model] = self._load(state, fleet.get(state.model))
+                live = self._load(state, before.live if before else None)
             except BadVersion as bad:
                 self._failed[state.model] = state
                 self._refuse(state, bad)
             else:
+                fleet[state.model] = Held(state, self._waiting, live, asked)
                 self._failed.pop(state.model, None)
                 self._resolve(state)
                 log.info(
@@ -298,15 +198,48 @@ class Lifecycle:
                 )
         self._swap(fleet)
 
-    def _swap(self, fleet: dict[str, Live]) -> None:
-        self._fleet = MappingProxyType(fleet)
+    def _may_wait(self, state: LifecycleChanged, before: Held | None) -> bool:
+        """Whether it can be live before it is loaded: at the start, and where it is not loaded
+        anyhow and has the same versions. What is new must prove first that it can be loaded."""
+        if self._waiting is None:
+            return False
+        if not self._ready.is_set():
+            return True
+        return before is not None and before.is_cold and _brings_nothing(state, before.lifecycle)
+
+    def tend(self) -> None:
+        """See to what was loaded because it was asked for; let go what nobody asks for any more."""
+        if self._waiting is None or self._keep is None:
+            return
+        tried = [held for held in self._waiting.done() if self._is_current(held)]
+        for held in tried:
+            if held.bad is not None:
+                self._failed[held.lifecycle.model] = held.lifecycle
+                self._refuse(held.lifecycle, held.bad)
+        unasked = {held.lifecycle.model: held.cold() for held in idle(self._held, self._keep)}
+        if tried or unasked:
+            self._swap(self._held | unasked)
+
+    def _is_current(self, held: Held) -> bool:
+        return self._held.get(held.lifecycle.model) is held
+
+    def _swap(self, held: dict[str, Held]) -> None:
+        """A new mapping, so that what waits is tried again."""
+        self._held = held
+        if self._waiting is not None:
+            self._fleet = Holdings(held)
+        else:
+            lives = {name: one.live for name, one in held.items() if one.live is not None}
+            self._fleet = MappingProxyType(lives)
 
     def _refuse(self, state: LifecycleChanged, bad: BadVersion) -> None:
         place = (state.model, bad.card.version)
         if place in self._alerts:
             return
-        live = self._fleet.get(state.model)
-        goes_on = f"version {live.lifecycle.champion} goes on" if live else "nothing is served"
+        held = self._held.get(state.model)
+        goes_on = "nothing is served"
+        if held is not None and held.bad is None:
+            goes_on = f"version {held.lifecycle.champion} goes on"
         problem = f"bad-artefact:{bad.card.version}"
         self._alerts[place] = Alert(
             alert_id=envelope.derived_id(state.model, problem, bad.card.artefact_digest),
@@ -337,6 +270,17 @@ class Lifecycle:
                 revision=RAISED_STEP,
             )
             self._tell(resolved)
+
+
+def _brings_nothing(new: LifecycleChanged, old: LifecycleChanged) -> bool:
+    """All that predicts is of the same bytes and means the same."""
+    return new.spec == old.spec and _predicting(new) <= _predicting(old)
+
+
+def _predicting(state: LifecycleChanged) -> set[tuple[int, str]]:
+    cards = {card.version: card.artefact_digest for card in state.versions}
+    wanted = {state.champion, *state.shadows} - {None}
+    return {(version, cards.get(version, "")) for version in wanted if version is not None}
 
 
 def _read(record: Record) -> LifecycleChanged | None:
@@ -383,5 +327,10 @@ def build(
         return serving.load(data, spec)
 
     return Lifecycle(
-        source, Loader(stage, fetch, load), tell, on_failure, trust(settings, "lifecycle")
+        source,
+        Loader(stage, fetch, load),
+        tell,
+        on_failure,
+        trust(settings, "lifecycle"),
+        settings.held_versions if stage in ("score", "shadow") else None,
     )

@@ -95,6 +95,11 @@ class Settings(Connection, BaseSettings):
         default="file:artefacts", description="where artefacts lie, for all workers"
     )
     max_artefact_bytes: int = Field(default=268_435_456, ge=1024)
+    held_versions: int = Field(
+        default=200,
+        ge=1,
+        description="a worker of score loads; over it those of models unasked for a minute go",
+    )
     # Trust
     signing_key_file: str | None = Field(
         default=None,

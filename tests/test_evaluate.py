@@ -224,6 +224,49 @@ def test_by_the_clock_nothing_is_asked_for_that_harm_or_a_person_already_decides
     assert pinned.commands == []
 
 
+def test_after_so_many_new_labels_a_healthy_champion_is_challenged_and_they_are_counted_anew() -> (
+    None
+):
+    world = World(
+        policy=Policy(retrain_after_labels=240, cooldown_seconds=0, promote=False), obedient=False
+    )
+    world.days(9)
+    assert world.commands == []
+    world.days(2)
+    assert world.commands == ["retrain"]
+    (command,) = [fact for fact in world.log if isinstance(fact, Command)]
+    assert command.reason == "240 new labels: nothing is wrong"
+    world.trainer.change()  # that fit came to nothing
+    world.days(8)
+    assert world.commands == ["retrain"]
+    world.days(2)
+    assert world.commands == ["retrain", "retrain"]
+
+
+def test_drift_retrains_only_where_the_policy_asks_and_its_alert_says_so() -> None:
+    asking = World(policy=Policy(retrain_on_drift=True), obedient=False)
+    asking.days(30)
+    asking.days(20, shift=3)
+    (command,) = [f for f in asking.log if isinstance(f, Command)][:1]
+    assert (command.kind, command.alert_id) == ("retrain", asking.newest("drift").alert_id)
+    assert command.reason.startswith("the policy asks for it on drift")
+    assert asking.newest("drift").severity == "info"
+    assert str(asking.newest("drift").evidence["action"]).startswith(("held:", "retrain:"))
+
+
+def test_the_week_s_budget_holds_whatever_asks() -> None:
+    world = World(
+        policy=Policy(retrain_after_labels=1, retrains_per_week=2, cooldown_seconds=0),
+        obedient=False,
+    )
+    for _ in range(60):
+        world.days(1)
+        world.trainer.change()  # each fit comes to nothing at once
+    times = [f.issued_ms for f in world.log if isinstance(f, Command)]
+    assert len(times) == 2 * 60 // 7 + 1
+    assert all(c - a >= 7 * DAY_MS for a, c in zip(times, times[2:], strict=False))
+
+
 def test_missing_labels_command_nothing_and_show_as_coverage() -> None:
     world = World()
     world.days(20)

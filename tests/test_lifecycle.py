@@ -19,7 +19,8 @@ from models.spec import Feature, ModelSpec
 from stream import envelope
 from stream.core.processor import Record
 from stream.events import Alert, LifecycleChanged, VersionCard
-from stream.lifecycle import BadVersion, Lifecycle, Live, Loader, Serving, alert_record
+from stream.lifecycle import Lifecycle, alert_record
+from stream.loading import BadVersion, Live, Loader, Serving
 from stream.topics import Stage
 
 SPEC = ModelSpec(
@@ -108,9 +109,13 @@ def test_shadow_loads_what_is_here_of_models_that_are_served_elsewhere_and_nothi
 
 
 class Follower:
-    """A lifecycle without its thread, and the alerts that it told."""
+    """A lifecycle without its thread, and the alerts that it told.
 
-    def __init__(self, stage: Stage = "score") -> None:
+    Args:
+        keep: as of `Lifecycle`.
+    """
+
+    def __init__(self, stage: Stage = "score", keep: int | None = None) -> None:
         self.shelf = Shelf()
         self.alerts: list[Alert] = []
 
@@ -122,14 +127,17 @@ class Follower:
             Loader(stage, self.shelf.fetch, load),
             self.alerts.append,
             lambda error: pytest.fail(str(error)),
+            keep=keep,
         )
 
-    def state(self, generation: int, champion: int, *challengers: int) -> LifecycleChanged:
+    def state(
+        self, generation: int, champion: int, *challengers: int, model: str = "churn"
+    ) -> LifecycleChanged:
         versions = [self.shelf.card(v, b"%d" % v) for v in (champion, *challengers)]
         return LifecycleChanged(
-            model="churn",
+            model=model,
             generation=generation,
-            spec=SPEC,
+            spec=msgspec.structs.replace(SPEC, name=model),
             spec_revision=1,
             champion=champion,
             challengers=list(challengers),

@@ -103,6 +103,7 @@ class Log:
 class Fleets:
     def __init__(self, *answers: bool) -> None:
         self.fleet: Fleet = {}
+        self.generations: Mapping[str, int] = {}
         self.answers = list(answers) or [True]
 
     def reached(self, _: Mapping[str, int]) -> bool:

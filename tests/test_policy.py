@@ -10,6 +10,7 @@ import pytest
 from models.spec import Policy
 from stream.core.alerts import Book
 from stream.core.policy import (
+    WEEK_MS,
     Issued,
     Situation,
     act,
@@ -43,6 +44,11 @@ def ago(days: float, generation: int = 6) -> Issued:
     return Issued(generation, NOW_MS - round(days * DAY_MS))
 
 
+def weekly(*retrains_ms: int) -> Situation:
+    """Two a week may be commanded, and these were."""
+    return situation(policy=Policy(retrains_per_week=2))._replace(retrains=retrains_ms)
+
+
 @pytest.mark.parametrize(
     ("now", "more", "reason"),
     [
@@ -57,6 +63,10 @@ def ago(days: float, generation: int = 6) -> Issued:
         (situation({"rollback": ago(0, generation=7)}), {}, "command to rollback"),
         (situation({"rollback": ago(0)}), {}, None),
         (situation({"settle": ago(101, generation=7)}), {}, None),
+        (situation(policy=Policy(retrain_minimum_labels=500))._replace(labels=499), {}, "499 new"),
+        (situation(policy=Policy(retrain_minimum_labels=500))._replace(labels=500), {}, None),
+        (weekly(NOW_MS - WEEK_MS + 1, NOW_MS - 1), {}, "budget of 2 is spent"),
+        (weekly(NOW_MS - WEEK_MS, NOW_MS - 1), {}, None),
     ],
 )
 def test_when_a_harmed_champion_is_retrained(

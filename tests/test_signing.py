@@ -22,7 +22,8 @@ from stream.core.processor import Output, Record
 from stream.envelope import Envelope, write
 from stream.errors import ConfigurationError, Refused
 from stream.events import Alert, Command, LifecycleChanged
-from stream.lifecycle import Lifecycle, Live
+from stream.lifecycle import Lifecycle
+from stream.loading import Live
 from stream.settings import Settings
 from stream.signing import (
     NOBODY,

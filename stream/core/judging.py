@@ -55,6 +55,8 @@ class Verdicts(Struct, omit_defaults=True):
     canaries: dict[int, TrialState] = {}  # of the canary, on what it answers
     book: Book = field(default_factory=Book)
     issued: dict[str, Issued] = {}
+    labels: int = 0  # since the last retrain was commanded
+    retrains: list[int] = []  # when they were commanded, of the last week
 
 
 class Case(NamedTuple):
@@ -68,7 +70,10 @@ class Case(NamedTuple):
 
     @property
     def situation(self) -> Situation:
-        return Situation(self.lifecycle, self.verdicts.issued, self.now_ms)
+        verdicts = self.verdicts
+        return Situation(
+            self.lifecycle, verdicts.issued, self.now_ms, verdicts.labels, verdicts.retrains
+        )
 
     def report(self, problem: Problem, finding: describing.Finding, **more: Any) -> Alert:
         sentence, evidence = finding
@@ -91,6 +96,11 @@ class Case(NamedTuple):
 
     def issue(self, command: Command) -> Command:
         self.verdicts.issued[command.kind] = Issued(command.generation, command.issued_ms)
+        if command.kind == "retrain":
+            since_ms = command.issued_ms - policy.WEEK_MS
+            recent = [time_ms for time_ms in self.verdicts.retrains if time_ms > since_ms]
+            self.verdicts.retrains = [*recent, command.issued_ms]
+            self.verdicts.labels = 0
         return command
 
 
@@ -129,6 +139,7 @@ def handle(verdicts: Verdicts, said: AlertHandled, now_ms: int) -> Alert | None:
 
 def judge(case: Case, group: Group) -> list[Fact]:
     """Take one group of closed ticks in: measurements of trials, alerts, commands."""
+    case.verdicts.labels += group.counts.labels
     watching.observe(case.watch, case.kit, group)
     trials.observe(case.verdicts.trials, case.lifecycle, group)
     facts: list[Fact] = []
@@ -214,12 +225,21 @@ def _judge_harm(case: Case) -> Iterator[Fact]:
 
 
 def _keep_fresh(case: Case) -> Iterator[Fact]:
-    """A challenger by the clock. Beside harm there is one anyhow, or a reason why not."""
-    since_ms = case.watch.began_ms
-    if "harm" in case.verdicts.book.open or not policy.is_due(case.situation, since_ms):
+    """A challenger that the policy asks for. Beside harm there is one anyhow, or a reason why not.
+
+    An alert on drift says what is done about it, where the policy lets drift ask.
+    """
+    since_ms, opened = case.watch.began_ms, case.verdicts.book.open
+    problem: Problem = "drift" if "drift" in opened else "prediction"
+    asks = opened.get(problem) if case.lifecycle.spec.policy.retrain_on_drift else None
+    reason = policy.due(case.situation, since_ms, asks)
+    if "harm" in opened or reason is None:
         return
-    if _retrain_held(case) is None:
-        yield case.issue(policy.refresh(case.situation, since_ms))
+    held = _retrain_held(case)
+    if held is None:
+        yield case.issue(policy.refresh(case.situation, since_ms, reason, asks))
+    if asks is not None:
+        yield from _note(case, problem, "retrain: commanded" if held is None else f"held: {held}")
 
 
 def _retrain_held(case: Case) -> str | None:

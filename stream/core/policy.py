@@ -1,14 +1,14 @@
 """What to do about what was found: commands to the trainer, or the reason why there is none.
 
-Only a harm alert asks for a retrain, or the clock where the policy says how often, and only a
-paired trial for a promotion, a rejection or a rollback; drift never does. A person's pin stops all
-of it. A command is good for one lifecycle
+Only a harm alert asks for a retrain, unless the policy also lets the clock, new labels or drift
+ask, and only a paired trial for a promotion, a rejection or a rollback. A person's pin stops all of
+it. A command is good for one lifecycle
 generation: it is not repeated until that has changed, or the trainer had ample time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
@@ -20,6 +20,7 @@ from stream.events import Alert, Command, LifecycleChanged
 
 RETRY_MS: Final = 3_600_000
 RETRY_TICKS: Final = 100
+WEEK_MS: Final = 7 * 86_400_000
 
 
 class Issued(Struct, frozen=True):
@@ -30,11 +31,18 @@ class Issued(Struct, frozen=True):
 
 
 class Situation(NamedTuple):
-    """What a decision is made on, as of the end of one group of ticks."""
+    """What a decision is made on, as of the end of one group of ticks.
+
+    Attributes:
+        labels: that came since the last retrain was commanded, or since the model is watched.
+        retrains: when they were commanded, of the last seven days.
+    """
 
     lifecycle: LifecycleChanged
     issued: Mapping[str, Issued]  # by kind of command
     now_ms: int
+    labels: int = 0
+    retrains: Sequence[int] = ()
 
     @property
     def spec(self) -> ModelSpec:
@@ -42,7 +50,7 @@ class Situation(NamedTuple):
 
 
 def may_retrain(now: Situation, *, data: Alert | None, previous: TrialState | None) -> str | None:
-    """Why a harmed champion is not retrained now; None if it may be.
+    """Why a champion is not retrained now, though something asks for it; None if it may be.
 
     Args:
         data: the open alert on broken data: a model cannot learn its way out of missing inputs.
@@ -63,18 +71,37 @@ def may_retrain(now: Situation, *, data: Alert | None, previous: TrialState | No
         return "going back to the previous version is weighed first"
     if waiting := _outstanding(now, "retrain", "promote", "canary", "reject", "rollback", "settle"):
         return f"the command to {waiting} is being carried out"
-    return _cooling(now, "retrain", policy.cooldown_seconds)
+    if now.labels < policy.retrain_minimum_labels:
+        return f"{now.labels:,} new labels, the policy asks for {policy.retrain_minimum_labels:,}"
+    return _spent(now) or _cooling(now, "retrain", policy.cooldown_seconds)
 
 
-def is_due(now: Situation, champion_since_ms: int) -> bool:
-    """Whether the policy asks for a challenger by the clock: so long after the last retrain, and
-    after the champion's first tick."""
-    every = now.spec.policy.retrain_every_seconds
-    if every is None:
-        return False
-    issued = now.issued.get("retrain")
+def _spent(now: Situation) -> str | None:
+    """The budget of any seven days is spent."""
+    budget = now.spec.policy.retrains_per_week
+    recent = [time_ms for time_ms in now.retrains if now.now_ms - time_ms < WEEK_MS]
+    if budget is None or len(recent) < budget:
+        return None
+    until = from_ms(recent[-budget] + WEEK_MS)
+    return f"the week's budget of {budget} is spent: not again before {until:%Y-%m-%d %H:%M} UTC"
+
+
+def due(now: Situation, champion_since_ms: int, drift: Alert | None) -> str | None:
+    """What asks for a challenger though nothing is harmed: only what the policy lets ask.
+
+    The clock counts from the last retrain, and from the champion's first tick.
+    """
+    policy = now.spec.policy
+    if drift is not None and policy.retrain_on_drift:
+        return f"the policy asks for it on drift: {drift.sentence}"
+    wanted = policy.retrain_after_labels
+    if wanted is not None and now.labels >= wanted:
+        return f"{now.labels:,} new labels: nothing is wrong"
+    every, issued = policy.retrain_every_seconds, now.issued.get("retrain")
     since_ms = max(champion_since_ms, issued.time_ms if issued else champion_since_ms)
-    return now.now_ms - since_ms >= every * 1000
+    if every is not None and now.now_ms - since_ms >= every * 1000:
+        return "by the clock: nothing is wrong"
+    return None
 
 
 def may_act(now: Situation, judgement: Judgement) -> str | None:
@@ -112,11 +139,12 @@ def retrain(now: Situation, alert: Alert) -> Command:
     return _command(now, "retrain", None, alert.sentence, evidence, alert)
 
 
-def refresh(now: Situation, champion_since_ms: int) -> Command:
-    """The command to fit candidates, because it is time."""
+def refresh(now: Situation, champion_since_ms: int, reason: str, drift: Alert | None) -> Command:
+    """The command to fit candidates, because the policy asks for it (`due`)."""
     every = now.spec.policy.retrain_every_seconds
     evidence: dict[str, object] = {"every_seconds": every, "champion_since_ms": champion_since_ms}
-    return _command(now, "retrain", None, "by the clock: nothing is wrong", evidence, None)
+    evidence["labels"] = now.labels
+    return _command(now, "retrain", None, reason, evidence, drift)
 
 
 def act(now: Situation, judgement: Judgement, alert: Alert | None) -> Command:

@@ -14,7 +14,7 @@ from models import artefacts
 from stream.core.partitioning import partition_of
 from stream.core.processor import Context, Fleet, LiveModel, Record
 from stream.events import LifecycleChanged, ProgressReported, SummaryComputed
-from stream.lifecycle import Loader
+from stream.loading import Loader
 from stream.settings import Settings
 from stream.topics import BY_ENTITY
 from tests.kafka.traffic import POISONED, SPEC

@@ -16,7 +16,7 @@ from models.spec import Budget, Feature, Labels, ModelSpec, Policy, Ticks, Trial
 from stream.core.distances import Comparison, compare
 from stream.core.watching import Kit
 from stream.events import LifecycleChanged, VersionCard
-from stream.lifecycle import Live
+from stream.loading import Live
 
 TICK_MS: Final = 1_000
 HORIZON_MS: Final = 4_000

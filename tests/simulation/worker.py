@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from stream.core.processor import Record
 from stream.events import LifecycleChanged
-from stream.lifecycle import BadVersion, Lifecycle, Live
+from stream.lifecycle import Lifecycle
+from stream.loading import BadVersion, Live
 from stream.partitions import World
 from tests.simulation.keeper import Keeper
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from stream.errors import Fenced, Halt
 from stream.events import LifecycleChanged
-from stream.lifecycle import Live
+from stream.loading import Live
 from stream.partitions import World
 from stream.settings import Settings
 from stream.topics import BY_ENTITY, STAGES, Stage
