@@ -59,7 +59,7 @@ class Rights:
     Attributes:
         meaning: what runs under this principal.
         joins: the role of its group, or what its groups' roles begin with.
-        sees: groups and topics that are only looked at: offsets, lag, configuration.
+        sees: groups that are only looked at: offsets, lag; a dot at the end: those that begin so.
         transactions: transactional ids, after the prefix; those of stages begin with what is said.
         everywhere: operations on all topics of the prefix.
     """
@@ -103,7 +103,10 @@ TABLE: Final[dict[str, Rights]] = {
     "bridge": Rights(
         "driftline bridge; beside this, Read on the topic that servers log to",
         reads=("lifecycle",),
-        writes=("requests", "predictions", "feedback", "predictions.dlq"),
+        writes=(
+            *("requests", "predictions", "feedback"),
+            *("requests.dlq", "predictions.dlq", "feedback.dlq"),
+        ),
         joins=BRIDGE_GROUP,
         sees=(READER_GROUP,),
     ),
@@ -117,7 +120,7 @@ TABLE: Final[dict[str, Rights]] = {
     "reader": Rights(
         "driftline status, doctor, tail, and what subscribes to verdicts; no one's features",
         reads=("accuracy", "drift", "alerts", "commands", "lifecycle", "summaries"),
-        sees=(READER_GROUP, TRAINER_GROUP, *EVERY_STAGE),
+        sees=(READER_GROUP, TRAINER_GROUP, SINK_GROUPS, *EVERY_STAGE),
         everywhere=("Describe", "DescribeConfigs"),
     ),
     "console": Rights(
@@ -132,7 +135,8 @@ TABLE: Final[dict[str, Rights]] = {
     ),
     "operator": Rights(
         "people at the command line: driftline models, alerts, publish, dlq, erase",
-        reads=(*DEAD, "alerts"),
+        # Predictions and labels: a reference from a live period, history proved by what was said.
+        reads=(*DEAD, "alerts", "lifecycle", "predictions", "feedback"),
         writes=("lifecycle", "summaries", "requests", "predictions", "feedback"),
         sees=(READER_GROUP,),
         transactions=RELAY,
@@ -182,7 +186,7 @@ def _rules(
     if rights.joins:
         yield "group", names.group(rights.joins), rights.joins.endswith("."), ("Read",)
     for role in rights.sees:
-        yield "group", names.group(role), False, ("Describe",)
+        yield "group", names.group(role), role.endswith("."), ("Describe",)
     if rights.transactions:
         name = f"{names.prefix}.{rights.transactions}"
         yield "transactional-id", name, name.endswith("."), ("Write", "Describe")

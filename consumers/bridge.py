@@ -16,7 +16,7 @@ import msgspec
 import structlog
 from confluent_kafka import KafkaException
 
-from consumers import inferences
+from consumers import inferences, schemas
 from consumers.group import GroupReader
 from consumers.inferences import Half, Own
 from consumers.places import Delivered, Place
@@ -25,7 +25,7 @@ from consumers.service import Stop
 from consumers.status import published
 from stream import logs
 from stream.core.deadletters import dead_letter
-from stream.core.processor import Output
+from stream.core.processor import Output, Record
 from stream.envelope import derived_id, write
 from stream.errors import Refused
 from stream.events import EVENT_TYPES, LifecycleChanged, PredictionMade
@@ -35,7 +35,6 @@ from stream.topics import BRIDGE_GROUP, BY_ENTITY
 log = structlog.get_logger("driftline.bridge")
 
 MADE: Final = "driftline.prediction.made.v1"
-SOURCE: Final = "driftline/bridge"
 POLL_SECONDS: Final = 0.5
 WAIT_SECONDS: Final = 600.0  # for the other half
 MAX_WAITING: Final = 100_000
@@ -89,12 +88,14 @@ class Wanted(NamedTuple):
         models: inference service -> model, where they are not called the same.
         version: of every prediction, where the server tells none; by default what is live.
         output: the tensor that holds what the model said.
+        entity: what records are that do not say it: predictions, requests, feedback, or nothing.
     """
 
     topic: str
     models: Mapping[str, str] = {}
     version: int | None = None
     output: str = ""
+    entity: str = ""
 
 
 class Bridge:
@@ -110,8 +111,10 @@ class Bridge:
         live: Callable[[str], LifecycleChanged | None],
         write_out: Callable[[Output], None],
         pairs: Pairs,
+        as_json: Callable[[Record], Record],
     ) -> None:
         self.counts: Counter[str] = Counter()
+        self._as_json = as_json
         self._wanted = wanted
         self._live = live
         self._write = write_out
@@ -119,10 +122,14 @@ class Bridge:
         self._open: Counter[Place] = Counter()  # halves of a record that wait
 
     def take(self, came: Delivered, now: float) -> list[Place]:
-        """Deal with one record; returns the places that are done by it."""
+        """Deal with one record; returns the places that are done by it.
+
+        Raises:
+            Unanswered: its schema cannot be asked for; nothing of it is done.
+        """
         done: list[Place] = []
         try:
-            for one in list(inferences.read(came.record)):
+            for one in list(inferences.read(self._as_json(came.record), self._wanted.entity)):
                 if isinstance(one, Own):
                     self._own(one)
                 else:
@@ -172,7 +179,8 @@ class Bridge:
     def _refuse(self, came: Delivered, refused: Refused) -> None:
         self.counts["refused"] += 1
         log.warning("record refused", reason=str(refused), **came.place._asdict())
-        letter = dead_letter("predictions", came.record, refused, "bridge", came.place.partition)
+        entity = self._wanted.entity or "predictions"
+        letter = dead_letter(entity, came.record, refused, "bridge", came.place.partition)
         self._write(letter)
 
     def _predictions(self, request: Half, response: Half) -> Iterator[Output]:
@@ -200,7 +208,7 @@ class Bridge:
                     MADE,
                     made,
                     id=derived_id("bridge", model, id_),
-                    source=SOURCE,
+                    source=inferences.SOURCE,
                     time_ms=request.time_ms,
                 ),
             )
@@ -220,7 +228,9 @@ def run(settings: Settings, wanted: Wanted) -> int:
     """Serve until SIGTERM.
 
     Raises:
-        BrokerError, KafkaException: going on makes no sense; nothing is lost, start it again.
+        ConfigurationError: records with schemas cannot be read here.
+        BrokerError, KafkaException, Unanswered: going on makes no sense; nothing is lost, start it
+            again.
     """
     logs.configure(settings.log_format, settings.log_level, service="bridge")
     stop = Stop(settings.drain_seconds)
@@ -229,7 +239,7 @@ def run(settings: Settings, wanted: Wanted) -> int:
     def write_out(output: Output) -> None:
         publisher.send(output.entity, output.key, output.value, headers=output.headers)
 
-    bridge = Bridge(wanted, _Known(settings), write_out, Pairs())
+    bridge = Bridge(wanted, _Known(settings), write_out, Pairs(), schemas.reading(settings))
     reader = GroupReader(settings, BRIDGE_GROUP, "", bridge.lose, topic=wanted.topic)
     log.info("bridge serves", bootstrap=settings.bootstrap_servers, topic=wanted.topic)
     try:

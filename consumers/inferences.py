@@ -3,7 +3,8 @@
 KServe's logger writes a CloudEvent for each request and one for each response, with the same id;
 some gateways write both as one record, `{"request": ..., "response": ...}`. Payloads are those of
 the Open Inference Protocol (named tensors) or of its first version (`instances`, `predictions`). A
-record may hold a batch of CloudEvents, Driftline's own among them.
+record may hold a batch of CloudEvents, Driftline's own among them; and records that do not say what
+they are may all be of one kind.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import msgspec
 
 from models.spec import ModelSpec
 from stream.core.processor import Record
-from stream.envelope import binary_attributes, ms_of
+from stream.envelope import SPEC_VERSION, binary_attributes, derived_id, from_ms, ms_of
 from stream.errors import Refused
+from stream.events import DEFAULT_TYPES
 
 REQUEST: Final = ".inference.request"  # org.kubeflow.serving..., io.seldon.serving...
 RESPONSE: Final = ".inference.response"
 OURS: Final = "driftline."
+SOURCE: Final = "driftline/bridge"
 #: Names that servers give to the tensor of probabilities, beside that of labels.
 OUTPUTS: Final = ("predict_proba", "probabilities", "output_probability")
 
@@ -46,8 +49,11 @@ class Own(NamedTuple):
     event: Payload
 
 
-def read(record: Record) -> Iterator[Half | Own]:
+def read(record: Record, entity: str = "") -> Iterator[Half | Own]:
     """What a record holds; nothing if it is an event of another kind.
+
+    Args:
+        entity: what an object is that does not say it, by the topic it would lie in.
 
     Raises:
         Refused: null-value, bad-json, bad-envelope.
@@ -58,11 +64,9 @@ def read(record: Record) -> Iterator[Half | Own]:
     value = _json(record.value)
     if "specversion" in said:
         yield from _event({**said, "data": value}, record)
-    elif isinstance(value, list):
-        for event in value:
-            yield from _event(event, record)
     else:
-        yield from _event(value, record)
+        for event in value if isinstance(value, list) else [value]:
+            yield from _event(event, record, entity)
 
 
 def rows(spec: ModelSpec, request: Payload, response: Payload, output: str = "") -> list[Row]:
@@ -94,7 +98,7 @@ def _json(value: bytes) -> Any:
         raise Refused("bad-json", str(error) or "nested too deeply") from error
 
 
-def _event(event: Any, record: Record) -> Iterator[Half | Own]:
+def _event(event: Any, record: Record, entity: str = "") -> Iterator[Half | Own]:
     """One event, in structured mode or as both halves in one object."""
     if not isinstance(event, dict):
         raise Refused("bad-envelope", "no object")
@@ -107,6 +111,20 @@ def _event(event: Any, record: Record) -> Iterator[Half | Own]:
     elif "request" in event and "response" in event:
         for half in ("request", "response"):
             yield _half(half, {**event, "id": _id(event)}, event[half], record)
+    elif entity and "specversion" not in event:
+        yield _bare(event, record, DEFAULT_TYPES[entity])
+
+
+def _bare(data: Payload, record: Record, kind: str) -> Own:
+    """Data without attributes, with those that it would have in its own topic."""
+    attributes = {
+        "specversion": SPEC_VERSION,
+        "id": derived_id("bridge", kind, data.get("prediction_id"), record.offset),
+        "source": SOURCE,
+        "type": kind,
+        "time": from_ms(record.timestamp_ms),
+    }
+    return Own(kind, {**attributes, "data": data})
 
 
 def _id(event: Payload) -> Any:

@@ -7,21 +7,23 @@ from collections.abc import Iterator
 from typing import Final, TypeVar
 
 from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
 from consumers.deadletters import ENTITIES
-from consumers.loop import RangeReader, open_consumer
+from consumers.loop import RangeReader, log, open_consumer
 from models.registry import LiveState, Registry
 from stream.core.alerts import as_of
 from stream.envelope import open_record, read
 from stream.errors import Refused
 from stream.events import AccuracyMeasured, Alert, LifecycleChanged, ProgressReported
 from stream.settings import Settings
-from stream.topics import EVERY_STAGE, INPUTS, STAGES, TRAINER_GROUP
+from stream.topics import EVERY_STAGE, INPUTS, SINK_GROUPS, STAGES, TRAINER_GROUP
 
 S = TypeVar("S", AccuracyMeasured, Alert, LifecycleChanged, ProgressReported)
 
 NEWEST: Final = 2000  # records of a partition that are looked through
+TIMEOUT_SECONDS: Final = 10.0
 SILENT_MS: Final = 60_000  # without a report, what lies in a partition is not known to anyone
 #: Stages that not every installation runs: where one never did, nothing waits for it.
 OPTIONAL: Final = frozenset(EVERY_STAGE) - frozenset(STAGES)
@@ -83,14 +85,8 @@ def collect(settings: Settings, registry: Registry) -> Status:
         alerts = [a for a in newest_alerts(reader, settings) if a.state != "resolved"]
         accuracy = _newest_accuracy(reader, settings)
         silent = _silent(reader, settings)
-        optional = {settings.names.group(role) for role in OPTIONAL}
         dead = {e: sum(span.length for span in reader.bounds(f"{e}.dlq")) for e in ENTITIES}
-        lags = [
-            Lag(settings.names.group(role), entity, _lag(settings, reader, role, entity))
-            for role, entities in READS
-            for entity in entities
-        ]
-        lags = [lag for lag in lags if lag.records is not None or lag.group not in optional]
+        waiting = lags(settings, reader)
     models = [
         ModelStatus(
             live=state,
@@ -100,7 +96,36 @@ def collect(settings: Settings, registry: Registry) -> Status:
         for state in registry.models()
     ]
     pending = len(registry.outbox_pending(1000))
-    return Status(models=models, lags=lags, dead_letters=dead, outbox=pending, silent=silent)
+    return Status(models=models, lags=waiting, dead_letters=dead, outbox=pending, silent=silent)
+
+
+def lags(settings: Settings, reader: RangeReader) -> list[Lag]:
+    """How far behind each group is: those of the stages, the trainer's and one for each sink.
+
+    A sink that is no longer configured shows until the broker forgets its group's offsets.
+    """
+    sinks = [(role, ("alerts",)) for role in sink_roles(settings)]
+    found = [
+        (role, Lag(settings.names.group(role), entity, _lag(settings, reader, role, entity)))
+        for role, entities in [*READS, *sinks]
+        for entity in entities
+    ]
+    return [lag for role, lag in found if lag.records is not None or role not in OPTIONAL]
+
+
+def sink_roles(settings: Settings) -> list[str]:
+    """The roles of the sinks' groups, as the broker knows them: the file of sinks may lie on
+    another machine. None where the broker does not list groups (the embedded one) or none is seen.
+    """
+    admin = AdminClient(settings.client(), logger=log)
+    try:
+        listed = admin.list_consumer_groups(request_timeout=TIMEOUT_SECONDS).result()
+    except KafkaException as error:
+        log.debug("groups are not listed: %s", error)
+        return []
+    begin = settings.names.group("")
+    roles = (group.group_id.removeprefix(begin) for group in listed.valid)
+    return sorted(role for role in roles if role.startswith(SINK_GROUPS))
 
 
 def published(settings: Settings, model: str) -> LifecycleChanged | None:
@@ -171,7 +196,9 @@ def _lag(settings: Settings, reader: RangeReader, role: str, entity: str) -> int
     topic = settings.names.topic(entity)
     member = open_consumer(settings, **{"group.id": settings.names.group(role)})
     try:
-        committed = member.committed([TopicPartition(topic, s.partition) for s in spans], 10)
+        committed = member.committed(
+            [TopicPartition(topic, s.partition) for s in spans], TIMEOUT_SECONDS
+        )
     except KafkaException:
         return None
     finally:

@@ -74,7 +74,9 @@ $KAFKA_ACLS --add --allow-principal User:driftline-bridge --operation Read --top
 $KAFKA_ACLS --add --allow-principal User:driftline-bridge --operation Write --topic driftline.requests.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-bridge --operation Write --topic driftline.predictions.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-bridge --operation Write --topic driftline.feedback.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-bridge --operation Write --topic driftline.requests.v1.dlq
 $KAFKA_ACLS --add --allow-principal User:driftline-bridge --operation Write --topic driftline.predictions.v1.dlq
+$KAFKA_ACLS --add --allow-principal User:driftline-bridge --operation Write --topic driftline.feedback.v1.dlq
 $KAFKA_ACLS --add --allow-principal User:driftline-bridge --operation Read --group driftline.bridge
 $KAFKA_ACLS --add --allow-principal User:driftline-bridge --operation Describe --group driftline.reader
 
@@ -96,6 +98,7 @@ $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Read --top
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe --operation DescribeConfigs --topic driftline. --resource-pattern-type prefixed
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe --group driftline.reader
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe --group driftline.trainer
+$KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe --group driftline.alerts. --resource-pattern-type prefixed
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe --group driftline.score
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe --group driftline.monitor
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe --group driftline.evaluate
@@ -132,11 +135,11 @@ $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --t
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.commands.v1.dlq
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.alerts.v1.dlq
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.alerts.v1
-$KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Write --topic driftline.lifecycle.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --operation Write --topic driftline.lifecycle.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --operation Write --topic driftline.predictions.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --operation Write --topic driftline.feedback.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Write --topic driftline.summaries.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Write --topic driftline.requests.v1
-$KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Write --topic driftline.predictions.v1
-$KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Write --topic driftline.feedback.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Describe --group driftline.reader
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Write --operation Describe --transactional-id driftline.relay
 

@@ -86,6 +86,7 @@ REASONS = frozenset(
         "bad-features",  # missing or extra features by the model's spec, or wrong feature types
         "bad-id",  # empty, too long, or not printable
         "bad-label",  # not a label of the model's task
+        "bad-schema",  # of Confluent's wire format: unknown to the registry, or not one we can read
         "bad-signature",  # unsigned, by a key that is not trusted, or for another place
         "bad-output",  # the prediction does not fit the model's task
         "bad-time",  # event time too far from the record's clock

@@ -111,6 +111,15 @@ class Settings(Connection, BaseSettings):
     lifecycle_keys: tuple[str, ...] = Field(
         default=(), description="files of keys whose lifecycle counts; none: anybody's does"
     )
+    # Schemas
+    schema_registry_url: str | None = Field(
+        default=None, description="Confluent's, or one that speaks as it does: `driftline bridge`"
+    )
+    schema_registry_user: str | None = Field(default=None, description="by HTTP basic auth")
+    schema_registry_password: SecretStr | None = None
+    schema_registry_ca_file: str | None = Field(
+        default=None, description="authorities that it is checked by; else those of certifi"
+    )
     # Training
     fits: int = Field(
         default=1, ge=1, le=64, description="retrains that one trainer runs at a time"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from consumers import acls
-from stream.topics import OUTPUTS, STAGES, TOPICS, Names
+from stream.topics import OUTPUTS, SINK_GROUPS, STAGES, TOPICS, Names
 from tests.commands import run
 
 NAMES = Names()
@@ -59,6 +59,24 @@ def test_the_reader_reads_nobodys_features() -> None:
     read = {acl.name for acl in acls.listing(NAMES) if acl.service == "reader" and "Read" in acl[5]}
     assert not {name for name in read if name.endswith(".dlq")} | (read & OPEN)
     assert NAMES.topic("examples") not in read
+
+
+def test_people_at_the_command_line_read_what_their_commands_rest_on() -> None:
+    """`models republish` asks lifecycle; `models reference --from` and `models history --prove`
+    read what was predicted and how it turned out."""
+    rules = [acl for acl in acls.listing(NAMES) if acl.service == "operator"]
+    read = {acl.name for acl in rules if acl.resource == "topic" and "Read" in acl.operations}
+    assert {NAMES.topic(e) for e in ("alerts", "lifecycle", "predictions", "feedback")} <= read
+
+
+def test_the_groups_of_all_sinks_are_seen_by_whoever_looks_at_lag() -> None:
+    """A sink's name is its owner's to choose, so the right is for all that begin so."""
+    [seen] = [
+        acl
+        for acl in acls.listing(NAMES)
+        if (acl.service, acl.name) == ("reader", NAMES.group(SINK_GROUPS))
+    ]
+    assert (seen.resource, seen.prefixed, seen.operations) == ("group", True, ("Describe",))
 
 
 def test_every_stage_may_write_what_it_writes_and_join_its_own_group_alone() -> None:

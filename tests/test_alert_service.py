@@ -202,8 +202,10 @@ def test_what_a_sink_did_not_take_is_sent_again_by_hand(
         assert run("dlq", "replay", "alerts", "--yes").exit_code == 2
         assert run("alerts", "retry", "ops", "--yes").exit_code == 1
         receiver.behaviours, receiver.posted = [ok], []
-        done = run("alerts", "retry", "ops", "--since", "1h", "--yes")
+        done = run("alerts", "retry", "ops", "--since", "1h", "--yes", "--json")
         assert (done.exit_code, done.stderr) == (0, "ops took 2 of 2\n")
+        told = {"sink": "ops", "dead_letters": 2, "taken": 2, "failed": []}
+        assert json.loads(done.stdout) == told
         assert sorted(receiver.ids) == ["alert-1-0", "alert-2-0"]
         assert run("alerts", "retry", "other", "--yes").stderr == "no such dead letters\n"
 
@@ -223,7 +225,8 @@ def test_a_sink_is_tried_out_from_the_command_line(
         pager = f'kind = "pagerduty"\nurl = "{receiver.url}"\nrouting_key = {{ env = "KEY" }}\n'
         (tmp_path / "alerts.toml").write_text(f'[sinks.pager]\nseverities = ["critical"]\n{pager}')
         assert run("alerts", "test", "pager").stderr == "pager took it\n"
-        assert run("alerts", "test", "pager", "--resolve").exit_code == 0
+        over = run("alerts", "test", "pager", "--resolve", "--json")
+        assert json.loads(over.stdout) == {"sink": "pager", "taken": True}
         failed = run("alerts", "test", "pager")
         assert (failed.exit_code, failed.stderr) == (1, "error: status: status 503: no\n")
         opened, resolved, _ = (posted.json for posted in receiver.posted)
@@ -255,7 +258,8 @@ def test_the_check_of_the_settings_looks_at_the_sinks_too(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run("config", "check").exit_code == 0
+    checked = run("config", "check", "--json")
+    assert json.loads(checked.stdout) == {"sound": True, "alert_sinks": None}
     (tmp_path / "alerts.toml").write_text('[sinks.a]\nkind = "slack"\n')
     done = run("config", "check")
     assert (done.exit_code, done.stderr) == (2, "error: alerts.toml: sinks.a.url: Field required\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,11 +17,13 @@ from consumers import inferences
 from consumers.bridge import Bridge, Pairs, Wanted
 from consumers.inferences import Half, Own
 from consumers.places import Delivered, Place
+from consumers.schemas import reading
 from models.spec import Feature, ModelSpec
 from stream.core.processor import Output, Record
 from stream.envelope import open_record, read
 from stream.errors import Refused
 from stream.events import LifecycleChanged, PredictionMade
+from stream.settings import Settings
 
 SPEC = ModelSpec(
     name="fraud",
@@ -77,7 +79,12 @@ def logged(
 class Scene:
     """A bridge, and what it wrote."""
 
-    def __init__(self, pairs: Pairs | None = None, **wanted: Any) -> None:
+    def __init__(
+        self,
+        pairs: Pairs | None = None,
+        as_json: Callable[[Record], Record] | None = None,
+        **wanted: Any,
+    ) -> None:
         self.written: list[Output] = []
         live = LifecycleChanged(
             model="fraud", generation=1, spec=SPEC, spec_revision=1, champion=2, changed_ms=1
@@ -87,6 +94,7 @@ class Scene:
             {"fraud": live}.get,
             self.written.append,
             Pairs() if pairs is None else pairs,
+            as_json or reading(Settings()),
         )
 
     def take(self, record: Record, partition: int = 0, now: float = 0.0) -> list[Place]:

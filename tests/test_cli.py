@@ -9,10 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
-from consumers.commands.common import model_names
+from consumers import forgetting
+from consumers.cli import app
+from consumers.commands.common import Group, model_names
 from models.registry import Registry
 from tests.commands import SPEC, registry_here, run, settle_in
 from tests.registries import register
@@ -58,6 +62,26 @@ def test_every_command_has_help_with_an_example(command: list[str]) -> None:
         assert "Usage: " in result.stdout
     if command:
         assert "Example: " in result.stdout or command == ["models"]
+
+
+def commands_of(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command that does something, by its whole name; a group may be one, too."""
+    inner = command.commands if isinstance(command, Group) else {}
+    if path and (not inner or command.invoke_without_command):
+        yield path, command
+    for name, one in inner.items():
+        yield from commands_of(one, f"{path} {name}".strip())
+
+
+def test_every_command_answers_in_json_but_those_that_serve_until_they_are_told_to_stop() -> None:
+    """And one whose output is JSON already."""
+    without = {
+        name
+        for name, command in commands_of(get_command(app))
+        if not any("--json" in option.opts for option in command.params)
+    }
+    serving = {"worker", "trainer", "bridge", "console", "alerts"}
+    assert without == serving | {"runs export"}
 
 
 def test_help_costs_half_a_second_of_cpu_at_most() -> None:
@@ -227,6 +251,9 @@ def test_a_run_has_a_card_as_markdown_and_as_a_page(place: Path) -> None:
     page = run("runs", "card", 1, "--out", "c.html")
     assert (page.exit_code, "written: c.html" in page.stderr) == (0, True)
     assert (place / "c.html").read_text().count("<svg") == 3
+    assert json.loads(run("runs", "card", 1, "--json").stdout)["markdown"].startswith("# churn")
+    files = json.loads(run("runs", "card", 1, "--out", "c.html", "--json").stdout)
+    assert files == {"run_id": 1, "files": ["c.html"]}
     assert run("runs", "card", 9).exit_code == 1
     assert run("runs", "card", 1, "--out", "nowhere/c.md").exit_code == 1
 
@@ -251,7 +278,8 @@ def test_a_run_is_cancelled_once_and_only_while_it_runs(registry: Registry) -> N
     registry.tell_run(run_id, "fitting linear (1 of 2)")
     asked = run("runs", "cancel", run_id)
     assert (asked.exit_code, "--yes" in asked.stderr) == (2, True)
-    assert run("runs", "cancel", run_id, "--yes", "--reason", "wrong data").exit_code == 0
+    done = run("runs", "cancel", run_id, "--yes", "--reason", "wrong data", "--json")
+    assert json.loads(done.stdout)["verdict"] == "cancelled"
     shown = run("runs", "show", run_id).stdout
     assert "wrong data" in shown
     again = run("runs", "cancel", run_id, "--yes")
@@ -336,6 +364,27 @@ def test_what_was_live_at_a_time(registry: Registry) -> None:
     before = run("models", "live-at", "churn", "2001-01-01")
     assert (before.exit_code, "not registered yet" in before.stderr) == (1, True)
     assert run("models", "live-at", "churn", "yesterday").exit_code == 2
+
+
+def test_what_is_published_again_is_told_in_json(registry: Registry) -> None:
+    """Its generation is newer than the one that workers have seen, though no broker answers now."""
+    done = run("models", "republish", "churn", "--after", 40, "--json")
+    assert (done.exit_code, json.loads(done.stdout)["generation"]) == (0, 41)
+
+
+def test_what_begins_anew_is_told_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten: list[str] = []
+    monkeypatch.setattr(forgetting, "forget", lambda _settings, stage: forgotten.append(stage))
+    monkeypatch.setattr(forgetting, "keep_offsets", lambda _settings: {1: 9, 0: 7})
+    told = json.loads(run("topics", "forget", "monitor", "--yes", "--json").stdout)
+    assert (forgotten, told["stages"], told["offsets"]) == (
+        ["monitor"],
+        ["monitor", "evaluate"],
+        None,
+    )
+    kept = json.loads(run("topics", "forget", "score", "--keep-offsets", "--yes", "--json").stdout)
+    assert (forgotten, kept["offsets"]) == (["monitor"], {"0": 7, "1": 9})
+    assert kept["topics"] == ["driftline.checkpoints.score.v1"]
 
 
 def test_unknown_models_and_runs_are_said_so(registry: Registry) -> None:

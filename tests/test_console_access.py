@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,8 @@ def test_tokens_are_made_listed_and_revoked_on_the_command_line(
     listed = run("console", "token", "list")
     assert "ann" in listed.stdout
     assert token not in listed.stdout
-    assert run("console", "token", "revoke", "ann").exit_code == 0
+    revoked = run("console", "token", "revoke", "ann", "--json")
+    assert json.loads(revoked.stdout) == {"name": "ann", "revoked": True}
     assert run("console", "token", "revoke", "bob").exit_code == 2
     assert run("console", "token", "new", "bob", "--role", "boss").exit_code == 2
     assert run("console", "audit").exit_code == 0

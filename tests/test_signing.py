@@ -195,6 +195,7 @@ def test_a_new_key_is_its_owners_and_never_overwritten(tmp_path: Path, kind: str
     assert run("keys", "new", name, "--kind", kind).exit_code == 0
     assert (tmp_path / "k").stat().st_mode & 0o077 == 0
     assert run("keys", "show", name).stdout.strip() == read_key(name).id
+    assert json.loads(run("keys", "show", name, "--json").stdout) == {"id": read_key(name).id}
     before = (tmp_path / "k").read_bytes()
     assert run("keys", "new", name, "--kind", kind).exit_code == 1
     assert (tmp_path / "k").read_bytes() == before

@@ -78,6 +78,7 @@ def try_sink(
     over: Annotated[
         bool, typer.Option("--resolve", help="Send that the test alert is over.")
     ] = False,
+    json: Json = False,
 ) -> None:
     """Send one test alert to one sink, now and once, whatever its filters say.
 
@@ -87,6 +88,8 @@ def try_sink(
 
     try_out(load_settings(), sink, resolved=over)
     say(f"{sink} took it")
+    if json:
+        print_json({"sink": sink, "taken": True})
 
 
 @app.command()
@@ -98,6 +101,7 @@ def retry(
     ] = None,
     *,
     yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """Send a sink the alerts that it did not take: of each, the newest of its dead letters.
 
@@ -113,12 +117,15 @@ def retry(
         say(f"error: --since {since}: {error}")
         raise typer.Exit(USAGE) from None
     letters = undelivered(settings, sink, seconds)
-    if not letters:
+    taken, failed = 0, list[str]()
+    if letters:
+        confirm(f"Send {len(letters)} alerts to {sink}?", yes=yes)
+        taken, failed = send_again(settings, sink, letters)
+        say(f"{sink} took {taken} of {len(letters)}")
+    else:
         say("no such dead letters")
-        return
-    confirm(f"Send {len(letters)} alerts to {sink}?", yes=yes)
-    taken, failed = send_again(settings, sink, letters)
-    say(f"{sink} took {taken} of {len(letters)}")
+    if json:
+        print_json({"sink": sink, "dead_letters": len(letters), "taken": taken, "failed": failed})
     for reason in failed:
         say(f"error: {reason}")
     if failed:

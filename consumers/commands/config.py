@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-import typer
-
 from consumers.commands.common import Json, group, load_settings, print_json, print_table, say
 
 app = group("Settings: what is in force, and where it comes from.")
@@ -40,7 +38,7 @@ def show(*, json: Json = False) -> None:
 
 
 @app.command()
-def check() -> None:
+def check(*, json: Json = False) -> None:
     """Exit 0 if the settings, and the file of alert sinks if there is one, are sound; else 2.
 
     Example: driftline config check
@@ -48,12 +46,14 @@ def check() -> None:
     from pathlib import Path
 
     settings = load_settings()
-    if Path(settings.alert_sinks).exists():
+    sinks = Path(settings.alert_sinks).exists()
+    if sinks:
         from consumers.sinks.configured import load
 
         load(settings.alert_sinks)
     say("the settings are sound")
-    raise typer.Exit(0)
+    if json:
+        print_json({"sound": True, "alert_sinks": settings.alert_sinks if sinks else None})
 
 
 def origin(name: str) -> str:

@@ -106,7 +106,7 @@ def list_tokens(*, json: Json = False) -> None:
 
 
 @tokens.command("revoke")
-def revoke(name: Holder) -> None:
+def revoke(name: Holder, *, json: Json = False) -> None:
     """Make a token open nothing from now on.
 
     Example: driftline console token revoke ann
@@ -114,6 +114,8 @@ def revoke(name: Holder) -> None:
     with _access() as access:
         access.revoke(name)
     say(f"the token of {name} opens nothing any more")
+    if json:
+        print_json({"name": name, "revoked": True})
 
 
 @app.command("audit")

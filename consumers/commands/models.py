@@ -124,6 +124,8 @@ def republish(
             show_default=False,
         ),
     ] = None,
+    *,
+    json: Json = False,
 ) -> None:
     """Write what is live to the lifecycle topic once more, as after a lost topic or registry.
 
@@ -139,6 +141,8 @@ def republish(
         generation = opened.republish(model, after=seen, who=who())
         say(f"{model} is published as generation {generation}")
         publish_changes(opened, settings)
+        if json:
+            print_state(known_model(opened, model), json=True)
 
 
 def _seen(settings: Settings, state: LiveState) -> int:

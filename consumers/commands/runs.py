@@ -154,6 +154,8 @@ def card(
             show_default=False,
         ),
     ] = None,
+    *,
+    json: Json = False,
 ) -> None:
     """Write the model card of a run: purpose, data, quality by segment, calibration, limits.
 
@@ -167,11 +169,18 @@ def card(
         run = _known(opened, run_id)
         subject = Subject(run, opened.spec_of(run), opened.career(run))
     if out is None:
-        typer.echo(markdown(subject), nl=False)
+        text = markdown(subject)
+        if json:
+            print_json({"run_id": run_id, "markdown": text})
+        else:
+            typer.echo(text, nl=False)
         return
     from consumers.cards import write
 
-    say(f"written: {', '.join(str(path) for path in write(subject, out))}")
+    files = [str(path) for path in write(subject, out)]
+    say(f"written: {', '.join(files)}")
+    if json:
+        print_json({"run_id": run_id, "files": files})
 
 
 class Format(StrEnum):
@@ -242,6 +251,7 @@ def cancel(
     reason: Annotated[str, typer.Option(help="Why; kept in the record.")] = "",
     *,
     yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """End a run that is still fitting; the trainer drops the fit within seconds.
 
@@ -254,7 +264,10 @@ def cancel(
         if not opened.cancel_run(run_id, who=who(), reason=reason):
             say(f"error: run {run_id} has its verdict already: {run.verdict}")
             raise typer.Exit(FAILURE)
+        ended = _known(opened, run_id)
     say(f"run {run_id} is cancelled")
+    if json:
+        print_json(ended)
 
 
 def _known(opened: Registry, run_id: int) -> Run:

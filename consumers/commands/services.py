@@ -104,6 +104,14 @@ def bridge(
     output: Annotated[
         str, typer.Option(help="The tensor that holds what the model said.", show_default=False)
     ] = "",
+    entity: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            help="What records are that do not say it: predictions, requests or feedback.",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """Make predictions of what inference servers log, until SIGTERM.
 
@@ -111,16 +119,23 @@ def bridge(
     Inference Protocol or its first version; batches of CloudEvents. The topic is yours: key its
     records by the request's id, or run one bridge only.
 
+    Records may be in Confluent's wire format (Avro, JSON Schema), where the setting
+    DRIFTLINE_SCHEMA_REGISTRY_URL says which registry knows their schemas.
+
     Example: driftline bridge kserve-log --model fraud-isvc=fraud
     """
     from consumers.bridge import Wanted, run
+    from stream.topics import BY_ENTITY
 
     pairs = [one.partition("=") for one in model or ()]
     if not all(service and name for service, _, name in pairs):
         say("error: --model: write SERVICE=MODEL")
         raise typer.Exit(USAGE)
+    if entity and not (entity in BY_ENTITY and BY_ENTITY[entity].open):
+        say(f"error: --as {entity}: name one of predictions, requests, feedback")
+        raise typer.Exit(USAGE)
     named = {service: name for service, _, name in pairs}
-    raise typer.Exit(run(load_settings(), Wanted(topic, named, version, output)))
+    raise typer.Exit(run(load_settings(), Wanted(topic, named, version, output, entity)))
 
 
 def migrate(*, json: Json = False) -> None:

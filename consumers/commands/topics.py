@@ -63,6 +63,7 @@ def forget(
         bool, typer.Option("--keep-offsets", help="Score only: go on where its group is.")
     ] = False,
     yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """Begin a stage anew, from the beginning of its inputs, as after lost checkpoints.
 
@@ -82,15 +83,19 @@ def forget(
         )
         raise typer.Exit(USAGE)
     settings, scope = load_settings(), forgetting.SCOPES[chosen]
-    topics = ", ".join(settings.names.topic(entity) for entity in scope.entities)
-    confirm(f"Make {topics} anew, so that {', '.join(scope.stages)} begin again?", yes=yes)
+    topics = [settings.names.topic(entity) for entity in scope.entities]
+    stages = ", ".join(scope.stages)
+    confirm(f"Make {', '.join(topics)} anew, so that {stages} begin again?", yes=yes)
+    offsets = None
     if keep_offsets:
-        offsets = forgetting.keep_offsets(settings)
-        told = ", ".join(f"{place}: {offset}" for place, offset in sorted(offsets.items()))
+        offsets = dict(sorted(forgetting.keep_offsets(settings).items()))
+        told = ", ".join(f"{place}: {offset}" for place, offset in offsets.items())
         say(f"score goes on at offsets {told}")
-        return
-    forgetting.forget(settings, chosen)
-    say(f"{', '.join(scope.stages)} begin again when their workers start")
+    else:
+        forgetting.forget(settings, chosen)
+        say(f"{stages} begin again when their workers start")
+    if json:
+        print_json({"stages": scope.stages, "topics": topics, "offsets": offsets})
 
 
 @app.command("acls")
@@ -112,9 +117,9 @@ def list_acls(
     listed = acls.listing(settings.names, principal)
     if give:
         say(f"{acls.apply(settings, listed)} rules are in force")
-    elif json:
+    if json:
         print_json([acl._asdict() for acl in listed])
-    else:
+    elif not give:
         typer.echo("\n".join(acls.commands(settings.names, principal)).strip())
 
 

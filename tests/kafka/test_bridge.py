@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from stream.core.partitioning import partition_of
 from stream.envelope import write
@@ -18,6 +20,7 @@ from stream.settings import Settings
 from stream.supervising import environment
 from tests.broker import Sent, create, make_topics, produce, read_all
 from tests.kafka.loop import HERE
+from tests.schema_registry import PREDICTION, SchemaRegistry, avro, framed, prediction
 from tests.test_bridge import SPEC
 
 PAIRS = 600
@@ -60,6 +63,45 @@ def test_every_pair_is_a_prediction_whatever_is_killed(
     assert len({event["id"] for event in events(kafka_settings)}) == PAIRS
 
 
+@pytest.fixture
+def registry() -> Iterator[SchemaRegistry]:
+    with SchemaRegistry() as one:
+        yield one
+
+
+def test_avro_records_are_predictions_and_wait_for_their_registry(
+    kafka_settings: Settings, tmp_path: Path, registry: SchemaRegistry
+) -> None:
+    """While it is down the bridge ends and commits nothing; started again, it reads them."""
+    make_topics(kafka_settings)
+    topic = f"{kafka_settings.topic_prefix}.scores"
+    create(kafka_settings.bootstrap_servers, {topic: 1})
+    good = registry.answers["/schemas/ids/7"]
+    registry.answers["/schemas/ids/7"] = 503, b"down"
+    values = [framed(7, avro(PREDICTION, prediction(n))).value or b"" for n in range(20)]
+    sent = [Sent(b"k", value, 0, ()) for value in [*values, b"\0\0\0\0\x63?"]]
+    produce(kafka_settings.bootstrap_servers, topic, sent)
+
+    where = {"DRIFTLINE_SCHEMA_REGISTRY_URL": registry.url}
+    bridge = start(kafka_settings, topic, tmp_path, "--as", "predictions", **where)
+    assert bridge.wait(90) == 1, (tmp_path / "log").read_text()
+    assert "schema registry, schema 7" in (tmp_path / "log").read_text()
+    assert events(kafka_settings) == []
+
+    registry.answers["/schemas/ids/7"] = good
+    bridge = start(kafka_settings, topic, tmp_path, "--as", "predictions", **where)
+    try:
+        until(kafka_settings, {f"r{n}" for n in range(20)}, tmp_path)
+        bridge.send_signal(signal.SIGTERM)
+        assert bridge.wait(20) == 0
+    finally:
+        bridge.kill()
+        bridge.wait()
+    dead = kafka_settings.names.topic("predictions.dlq")
+    [letter] = read_all(kafka_settings.bootstrap_servers, dead)
+    assert letter.value == b"\0\0\0\0\x63?"
+
+
 def until(settings: Settings, wanted: set[str], folder: Path) -> None:
     deadline = time.monotonic() + 60
     while not wanted <= ids(settings):
@@ -82,12 +124,14 @@ def half(number: int, kind: str) -> Sent:
     return Sent(key, json.dumps(payload).encode(), partition_of(key, 3, "murmur2"), sent)
 
 
-def start(settings: Settings, topic: str, folder: Path) -> subprocess.Popen[bytes]:
+def start(
+    settings: Settings, topic: str, folder: Path, *options: str, **more: str
+) -> subprocess.Popen[bytes]:
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "consumers", "bridge", topic],
+            [sys.executable, "-m", "consumers", "bridge", topic, *options],
             cwd=folder,
-            env={**environment(settings, 0), **HERE},
+            env={**environment(settings, 0), **HERE, **more},
             stdout=log,
             stderr=log,
         )

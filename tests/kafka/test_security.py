@@ -31,7 +31,7 @@ from stream.settings import Settings
 from stream.signing import read_key, signed
 from stream.supervising import environment
 from stream.tokens import NoToken
-from stream.topics import Names
+from stream.topics import SINK_GROUPS, Names
 from tests import broker as brokers
 from tests.kafka import traffic
 from tests.kafka.guarded import PREFIX, Guarded, until
@@ -303,6 +303,7 @@ def test_alerts_are_sent_on_and_laid_down_with_exactly_the_rights_that_are_liste
             until(lambda: guarded.read("alerts.dlq"), WAIT_SECONDS, lambda: guarded.log("alerts"))
             tell(guarded, 1)
             until(lambda: len(receiver.ids) > 1, WAIT_SECONDS, lambda: guarded.log("alerts"))
+            until(lambda: lag_of(guarded, receiver) == 0, WAIT_SECONDS, lambda: str(receiver.ids))
         finally:
             assert ended({"alerts": process}) == {"alerts": 0}
     assert "authorization" not in guarded.log("alerts").lower()
@@ -338,6 +339,14 @@ def send_on(guarded: Guarded, receiver: Receiver) -> Popen[bytes]:
     (guarded.folder / "alerts.toml").write_text(sink + 'begin = "beginning"\n')
     tell(guarded, 0)
     return guarded.start("alerts")
+
+
+def lag_of(guarded: Guarded, receiver: Receiver) -> int | None:
+    """What waits for the sink, as `driftline status` tells whoever may read verdicts."""
+    settings = guarded.settings("reader")
+    with RangeReader(settings) as reader:
+        told = {lag.group: lag.records for lag in status.lags(settings, reader)}
+    return told[NAMES.group(f"{SINK_GROUPS}s{receiver.port}")]
 
 
 def tell(guarded: Guarded, number: int) -> None:
