@@ -16,7 +16,7 @@ from typing import Final
 from stream.events import LifecycleChanged
 from stream.loading import BadVersion, Live
 
-PATIENCE_SECONDS = 5.0  # that a partition waits for a model's first load
+PATIENCE_SECONDS = 15.0  # that a partition waits for a first load; the watchdog allows more
 IDLE_SECONDS = 60.0  # a model that was not asked for so long has no traffic
 THREADS: Final = 2
 NEVER: Final = float("-inf")
