@@ -29,7 +29,7 @@ class Held:
 
     Attributes:
         live: None until they are.
-        bad: why they can't be loaded.
+        bad: why they, or one of them, can't be loaded.
         asked: when the model was last asked for, by the monotonic clock.
     """
 
@@ -42,7 +42,7 @@ class Held:
     ) -> None:
         self.lifecycle = lifecycle
         self.live = live
-        self.bad: BadVersion | None = None
+        self.bad = live.bad if live else None
         self.asked = asked
         self._waiting = waiting
 
@@ -101,7 +101,8 @@ class Waiting:
 
     def _work(self, held: Held) -> None:
         try:
-            held.live = self._load(held.lifecycle, None)
+            live = self._load(held.lifecycle, None)
+            held.bad, held.live = live.bad, live
         except BadVersion as bad:
             held.bad = bad
         with self._lock:

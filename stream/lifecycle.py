@@ -10,6 +10,7 @@ their model is first asked for; what changes later, before it is live.
 
 from __future__ import annotations
 
+import importlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -186,9 +187,13 @@ class Lifecycle:
                 self._failed[state.model] = state
                 self._refuse(state, bad)
             else:
-                fleet[state.model] = Held(state, self._waiting, live, asked)
-                self._failed.pop(state.model, None)
-                self._resolve(state)
+                self._held = fleet = fleet | {state.model: Held(state, self._waiting, live, asked)}
+                if live.bad is not None:
+                    self._failed[state.model] = state
+                    self._refuse(state, live.bad)
+                else:
+                    self._failed.pop(state.model, None)
+                    self._resolve(state)
                 log.info(
                     "live",
                     model=state.model,
@@ -238,7 +243,7 @@ class Lifecycle:
             return
         held = self._held.get(state.model)
         goes_on = "nothing is served"
-        if held is not None and held.bad is None:
+        if held is not None and (held.live is not None or held.is_cold):
             goes_on = f"version {held.lifecycle.champion} goes on"
         problem = f"bad-artefact:{bad.card.version}"
         self._alerts[place] = Alert(
@@ -315,6 +320,10 @@ def build(
     on_failure: Callable[[BaseException], None],
 ) -> Lifecycle:
     """The lifecycle of a stage; artefacts come through `models.artefacts`, by digest."""
+    predicts = stage in ("score", "shadow")
+    if predicts:
+        # Takes seconds, which no model's first record should wait for; the others never need it.
+        importlib.import_module("models.serving")
 
     def fetch(url: str, digest: str) -> bytes:
         from models import artefacts
@@ -322,7 +331,7 @@ def build(
         return artefacts.fetch(url, digest, settings.max_artefact_bytes)
 
     def load(data: bytes, spec: ModelSpec) -> Serving:
-        from models import serving  # brings scikit-learn, which only score needs
+        from models import serving
 
         return serving.load(data, spec)
 
@@ -332,5 +341,5 @@ def build(
         tell,
         on_failure,
         trust(settings, "lifecycle"),
-        settings.held_versions if stage in ("score", "shadow") else None,
+        settings.held_versions if predicts else None,
     )

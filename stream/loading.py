@@ -39,11 +39,12 @@ class BadVersion(Exception):
 
 @dataclass(frozen=True)
 class Live:
-    """One model with all that this stage loads of it. A `stream.core.processor.LiveModel`."""
+    """One model with what this stage loads of it. A `stream.core.processor.LiveModel`."""
 
     lifecycle: LifecycleChanged
     models: Mapping[int, Serving] = field(default_factory=dict)
     profiles: Mapping[int, ReferenceProfile] = field(default_factory=dict)
+    bad: BadVersion | None = None  # a shadow that it is without
 
     def predict(self, version: int, rows: Sequence[Sequence[object]]) -> NDArray[np.float64]:
         return self.models[version].predict(rows)
@@ -71,23 +72,35 @@ class Loader:
         self._load = load
 
     def __call__(self, state: LifecycleChanged, before: Live | None) -> Live:
-        """
+        """A champion serves without a shadow that can't be loaded, if nothing served before.
+
         Raises:
             BadVersion: of the first that can't be loaded.
         """
-        if self._stage in ("score", "shadow"):
-            models = self._each(state, before, self._model)
-            return Live(state, models={v: one for v, one in models.items() if one is not None})
-        return Live(state, profiles=self._each(state, before, self._profile))
+        if self._stage not in ("score", "shadow"):
+            profiles = self._each(state, self._needed(state), before, self._profile)
+            return Live(state, profiles=profiles)
+        cards, bad = self._needed(state), None
+        while True:
+            try:
+                models = self._each(state, cards, before, self._model)
+            except BadVersion as error:
+                if before is not None or error.card.version == state.champion:
+                    raise
+                cards, bad = [card for card in cards if card is not error.card], error
+            else:
+                served = {v: one for v, one in models.items() if one is not None}
+                return Live(state, served, bad=bad)
 
     def _each(
         self,
         state: LifecycleChanged,
+        cards: Sequence[VersionCard],
         before: Live | None,
         load: Callable[[LifecycleChanged, VersionCard, Live | None], T],
     ) -> dict[int, T]:
         loaded: dict[int, T] = {}
-        for card in self._needed(state):
+        for card in cards:
             try:
                 loaded[card.version] = load(state, card, before)
             except Exception as error:

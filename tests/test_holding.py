@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -71,6 +73,18 @@ def test_the_first_record_of_a_model_is_answered_by_its_versions_loaded_then() -
     assert values(started, processor, request(1, "model-3")) == ["predictions"]
     assert started.shelf.fetched == ["file:v1"]
     assert started.loaded == {"model-3"}
+
+
+@pytest.mark.parametrize(("stage", "is_there"), [("score", True), ("monitor", False)])
+def test_scikit_learn_is_there_before_the_first_record(stage: str, *, is_there: bool) -> None:
+    """It takes seconds; and who predicts nothing does without."""
+    code = (
+        "import sys; from stream import lifecycle, settings; "
+        f"lifecycle.build({stage!r}, settings.load(), None, print, print); "
+        "print('sklearn' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(is_there)
 
 
 def test_partitions_that_ask_at_once_load_once() -> None:
@@ -144,6 +158,28 @@ def test_what_fails_when_first_asked_waits_then_is_refused_and_told_once() -> No
         if output.entity == "requests.dlq"
     ]
     assert b"unknown-model" in dict(letter.headers).values()
+
+
+def test_a_shadow_that_can_t_be_loaded_at_a_start_does_not_keep_its_champion_from_serving() -> None:
+    """Nothing of it is lost: it is told, tried again, and beside the champion when it can be."""
+    started = Started()
+    started.lifecycle._ready.clear()
+    started.take(started.state(1, 1, 2, 3))
+    started.lifecycle._ready.set()
+    started.shelf.bytes["file:v2"] = started.shelf.bytes["file:v3"] = b"tampered"
+    assert values(started, score(), request(0)) == ["predictions"]
+    started.lifecycle.tend()
+    retried = list(started.lifecycle._failed.values())
+    started.lifecycle._adopt(retried)
+
+    assert len(started.alerts) >= 1
+    assert all("version 1 goes on" in alert.sentence for alert in started.alerts)
+    started.shelf.bytes |= {"file:v2": b"2", "file:v3": b"3"}
+    started.lifecycle._adopt(retried)
+    live = started.ask()
+    assert live
+    assert set(live.models) == {1, 2, 3}
+    assert {alert.state for alert in started.alerts[len(started.alerts) // 2 :]} == {"resolved"}
 
 
 def test_what_waited_is_answered_when_it_can_be_loaded_at_last() -> None:
