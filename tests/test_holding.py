@@ -268,3 +268,22 @@ def test_versions_that_are_retired_and_models_that_are_removed_are_released() ->
     started.lifecycle.take([Record(9, 0, b"churn", None)])
     gc.collect()
     assert second() is None
+
+
+def test_a_revised_spec_is_in_force_without_a_restart() -> None:
+    """Between two batches of one process, loaded before: what it was fitted to stays the same."""
+    started, processor = Started("churn"), score()
+
+    def revision(offset: int) -> int:
+        batch = Batch("requests", 0, [request(offset)])
+        (output,) = processor.apply(batch, started.lifecycle.fleet)
+        assert output.value
+        return int(msgspec.json.decode(output.value)["data"]["spec_revision"])
+
+    assert revision(0) == 1
+    state = started.state(2, 1)
+    spec = msgspec.structs.replace(state.spec, segments=("age",))
+    started.take(msgspec.structs.replace(state, spec=spec, spec_revision=2))
+    loads = len(started.shelf.fetched)
+    assert revision(1) == 2
+    assert len(started.shelf.fetched) == loads
