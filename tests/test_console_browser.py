@@ -139,6 +139,26 @@ def test_strings_from_kafka_are_text(browser: Watched, scene: Scene) -> None:
     browser.said.clear()
 
 
+def test_code_is_fetched_when_it_is_wanted_and_its_absence_is_said(
+    chromium: Launch, scene: Scene
+) -> None:
+    """Alone, the fleet fetches no chart and no other page; one that cannot be fetched says so, and
+    is there when the page is loaded again."""
+    view = watched(chromium(1280, "light"))
+    fetched: list[str] = []
+    view.page.on("request", lambda request: fetched.append(request.url.rpartition("/")[2]))
+    page = view.open(scene.url, "/")
+    assert "fleet.js" in fetched
+    assert not {"model.js", "uPlot.iife.min.js"} & set(fetched)
+    page.route("**/model.js", lambda route: route.abort())
+    page.locator(".fleet a").first.click()
+    expect(page.locator(".mood.failed")).to_contain_text("could not be fetched")
+    page.unroute("**/model.js")
+    page.get_by_role("button", name="Load the page again").click()
+    expect(page.locator("#quality canvas").first).to_be_visible()
+    assert fetched.count("uPlot.iife.min.js") == 1
+
+
 # --- live -----------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,25 @@
 // uPlot, as the console uses it: lines with bands, markers, a text for who cannot see it.
-import { html, useEffect, useRef } from "./ui.js";
+import { html, useEffect, useRef, useState } from "./ui.js";
 import { time } from "./format.js";
+
+let coming = null;
+
+/** Fetch uPlot, once, when the first chart wants to be drawn; its address stands in the page, since
+ * the page's policy lets no script make one. */
+function uPlotIsThere() {
+  coming ??= new Promise((done, failed) => {
+    const script = document.getElementById("charts").content.firstElementChild.cloneNode();
+    script.onload = done;
+    script.onerror = () => {
+      script.remove();
+      coming = null; // the next chart asks again
+      failed(new Error("the code that draws charts could not be fetched"));
+    };
+    document.head.append(script);
+  });
+  return coming;
+}
+uPlotIsThere().catch(() => {}); // whoever imports this draws soon
 
 /** A colour of the style sheet as the canvas needs it, in the theme that is on. */
 export function colour(name) {
@@ -62,7 +81,15 @@ export function Chart({ data, lines, bands, markers, height, label, zone, theme,
   const latest = useRef({});
   latest.current = { markers: markers || [], onZoom, onHover, zone };
   const shape = JSON.stringify([lines.map((line) => [line.label, line.colour, line.dash]), bands, theme, zone, height, axis]);
+  const [ready, be] = useState(Boolean(window.uPlot));
+  const [problem, fail] = useState("");
   useEffect(() => {
+    let here = true;
+    if (!ready) uPlotIsThere().then(() => here && be(true), (error) => here && fail(error.message));
+    return () => { here = false; };
+  }, []);
+  useEffect(() => {
+    if (!ready) return undefined;
     const grid = { stroke: colour("grid"), width: 1 };
     const text = { stroke: colour("muted"), grid, ticks: grid, font: "12px system-ui" };
     const made = new window.uPlot(
@@ -120,11 +147,11 @@ export function Chart({ data, lines, bands, markers, height, label, zone, theme,
       made.destroy();
       plot.current = null;
     };
-  }, [shape]);
+  }, [shape, ready]);
   useEffect(() => {
     plot.current?.setData(data);
   }, [data]);
-  return html`<div class="chart" ref=${host} role="img" aria-label=${label}></div>`;
+  return html`<div class="chart" ref=${host} role="img" aria-label=${label}>${problem}</div>`;
 }
 
 export const span = (series, zone) =>

@@ -1,14 +1,9 @@
 // The frame around every page: where to go, how live it is, who is asking, keys.
 import { html, render, useCallback, useEffect, useState } from "./ui.js";
 import { call } from "./api.js";
-import { Alerts } from "./alerts.js";
-import { Audit } from "./audit.js";
-import { Events } from "./events.js";
 import { Fleet } from "./fleet.js";
 import { follow, useLive } from "./live.js";
-import { Model } from "./model.js";
-import { Choice, Dialog, Time } from "./parts.js";
-import { Pipeline } from "./pipeline.js";
+import { Choice, Dialog, Loading, Problem, Time } from "./parts.js";
 import { choose, go, usePlace } from "./url.js";
 import { listen } from "./keys.js";
 import { duration } from "./format.js";
@@ -16,6 +11,16 @@ import { duration } from "./format.js";
 const PAGES = [["/", "Fleet"], ["/alerts", "Alerts"], ["/pipeline", "Pipeline"], ["/events", "Events"], ["/audit", "Audit"]];
 const EVERY = [["1", "1 s"], ["2", "2 s"], ["5", "5 s"], ["30", "30 s"]];
 const THEMES = ["", "light", "dark"];
+
+/** Pages whose code is fetched when one first goes there; the fleet's comes with the frame. */
+const LATER = {
+  model: () => import("./model.js").then((code) => code.Model),
+  "/alerts": () => import("./alerts.js").then((code) => code.Alerts),
+  "/pipeline": () => import("./pipeline.js").then((code) => code.Pipeline),
+  "/events": () => import("./events.js").then((code) => code.Events),
+  "/audit": () => import("./audit.js").then((code) => code.Audit),
+};
+const fetched = {};
 
 function App() {
   const { path, query } = usePlace();
@@ -70,12 +75,22 @@ function App() {
 }
 
 function page(path, name, session) {
-  if (name !== null) return html`<${Model} key=${name} name=${name} session=${session} />`;
-  if (path === "/alerts") return html`<${Alerts} session=${session} />`;
-  if (path === "/pipeline") return html`<${Pipeline} />`;
-  if (path === "/events") return html`<${Events} />`;
-  if (path === "/audit") return html`<${Audit} />`;
+  if (name !== null) return html`<${Later} key=${name} of="model" name=${name} session=${session} />`;
+  if (LATER[path]) return html`<${Later} key=${path} of=${path} session=${session} />`;
   return html`<${Fleet} />`;
+}
+
+function Later({ of, ...props }) {
+  const [, came] = useState(false);
+  const [failed, fail] = useState(false);
+  useEffect(() => {
+    if (!fetched[of]) LATER[of]().then((page) => { fetched[of] = page; came(true); }, () => fail(true));
+  }, []);
+  if (fetched[of]) return html`<${fetched[of]} ...${props} />`;
+  if (!failed) return html`<${Loading} />`;
+  // A browser may remember that a module could not be fetched: only a new page asks again.
+  return html`<${Problem} error=${{ message: "its code could not be fetched; is the console still running?" }} />
+    <p><button type="button" class="primary" onClick=${() => location.reload()}>Load the page again</button></p>`;
 }
 
 const LIVE = {

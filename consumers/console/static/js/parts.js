@@ -39,11 +39,13 @@ export function Panel({ id, title, note, data, error, loading, empty, tools, chi
       <div class="tools">${tools}</div>
     </header>
     ${error && html`<${Problem} error=${error} kept=${Boolean(data)} />`}
-    ${loading && html`<div class="mood loading" role="status"><span class="bars" aria-hidden="true"><i></i><i></i><i></i></span> Loading …</div>`}
+    ${loading && html`<${Loading} />`}
     ${nothing && html`<div class="mood empty">${empty}</div>`}
     ${!loading && !nothing && (data || !error) && children}
   </section>`;
 }
+
+export const Loading = () => html`<div class="mood loading" role="status"><span class="bars" aria-hidden="true"><i></i><i></i><i></i></span> Loading …</div>`;
 
 export function Problem({ error, kept }) {
   return html`<div class="mood failed" role="alert">
