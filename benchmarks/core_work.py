@@ -33,7 +33,7 @@ from stream.core.evaluation import ModelState
 from stream.core.folding import Labelled, Made, fold_labels, fold_predictions
 from stream.core.joining import Joined
 from stream.core.monitor import MonitorProcessor
-from stream.core.processor import Batch, Context, CoreSettings, Output, Record
+from stream.core.processor import Batch, Context, CoreSettings, Fleet, Output, Record
 from stream.core.sources import Source, Sources
 from stream.core.watching import Kit
 from tests.monitoring import Live
@@ -146,23 +146,28 @@ def _core(size: int, *, labels: bool, lean: bool) -> Way:
 class Stages:
     """Monitor and evaluate as they run on a partition each, without the broker between them."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, fleet: Fleet) -> None:
         counts = dict.fromkeys(("predictions", "feedback", "examples", "summaries"), 1)
         context = Context(0, counts, CoreSettings())
-        self._fleet = {live.lifecycle.model: live}
+        self._fleet, self._now_ms = fleet, START_MS
         self._monitor, self._evaluate = MonitorProcessor(context), EvaluateProcessor(context)
         self._summaries = 0
 
-    def watch(self, windows: Sequence[Sequence[Batch]]) -> list[Output]:
-        """All records that both write, but for the summaries between them."""
-        written, now_ms = list[Output](), START_MS
-        for batch in chain.from_iterable(windows):
-            written += self._sent_on(self._monitor.apply(batch, self._fleet))
-            if batch.entity == "feedback":  # every row of the batch has its label
-                now_ms = batch.records[-1].timestamp_ms
-                written += self._sent_on(self._monitor.advance(now_ms, True, self._fleet))
-        last = self._monitor.advance(now_ms + 2 * ROW_MS, True, self._fleet)
+    def watch(self, windows: Sequence[Sequence[Sequence[Batch]]]) -> list[Output]:
+        """All records that both write about windows, but for the summaries between them."""
+        written = [one for batches in chain.from_iterable(windows) for one in self.take(batches)]
+        last = self._monitor.advance(self._now_ms + 2 * ROW_MS, True, self._fleet)
         return written + self._sent_on(last)
+
+    def take(self, batches: Sequence[Batch]) -> list[Output]:
+        """The same about batches, to the last record of which all partitions have come."""
+        written = [
+            one
+            for batch in batches
+            for one in self._sent_on(self._monitor.apply(batch, self._fleet))
+        ]
+        self._now_ms = batches[-1].records[-1].timestamp_ms
+        return written + self._sent_on(self._monitor.advance(self._now_ms, True, self._fleet))
 
     def _sent_on(self, outputs: Sequence[Output]) -> list[Output]:
         """Summaries are evaluated, the others are written."""
@@ -180,8 +185,8 @@ class Stages:
         return Batch("summaries", 0, records)
 
 
-def batches(number: int, window: Rows) -> list[Batch]:
-    """Predictions as JSON and their labels, in turn."""
+def batches(number: int, window: Rows) -> list[list[Batch]]:
+    """Predictions as JSON, each thousand with their labels."""
     first, rows = number * len(window.labels), window.features.tolist()
     made = [
         {
@@ -200,12 +205,14 @@ def batches(number: int, window: Rows) -> list[Batch]:
         for one, label in zip(made, window.labels, strict=True)
     ]
     return [
-        Batch(entity, 0, [_record(one, first + at + i) for i, one in enumerate(data)])
+        [
+            Batch(entity, 0, [_record(one, first + at + i) for i, one in enumerate(data)])
+            for entity, data in (
+                ("predictions", made[at : at + BATCH]),
+                ("feedback", told[at : at + BATCH]),
+            )
+        ]
         for at in range(0, len(rows), BATCH)
-        for entity, data in (
-            ("predictions", made[at : at + BATCH]),
-            ("feedback", told[at : at + BATCH]),
-        )
     ]
 
 
@@ -215,9 +222,9 @@ def _record(data: dict[str, Any], place: int) -> Record:
 
 
 def _stage(size: int) -> Way:
-    def prepare(reference: Rows) -> Callable[[Sequence[Sequence[Batch]]], object]:
+    def prepare(reference: Rows) -> Callable[[Sequence[Sequence[Sequence[Batch]]]], object]:
         live = live_of(reference, size, lean=False)
-        return lambda windows: Stages(live).watch(windows)
+        return lambda windows: Stages({live.lifecycle.model: live}).watch(windows)
 
     return Way(batches, prepare, version("driftline"))
 

@@ -1,4 +1,4 @@
-"""What the cost of monitoring is compared on: the same rows, the right statistics, fixed versions."""
+"""What the cost of monitoring is compared on: the same rows, right statistics, fixed versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from benchmarks import monitoring_cost, peers
 from benchmarks.core_work import LABELS, START_MS, WAYS, live_of
 from benchmarks.monitoring_cost import CONTENDERS, Answer, Failed, measure, run
-from benchmarks.watched import NAMES, REFERENCE_ROWS, Rows, draw, load, save
+from benchmarks.watched import NAMES, REFERENCE_ROWS, Floats, Rows, draw, load, save
 from models.profile import ReferenceProfile
 from stream.events import AccuracyMeasured, DriftMeasured
 
@@ -128,9 +128,7 @@ def test_drift_is_that_of_the_rows(profile: ReferenceProfile) -> None:
         assert fact.js == pytest.approx(np.sqrt(divergence))
 
 
-def shares(
-    profile: ReferenceProfile, name: str, window: Rows
-) -> tuple[monitoring_cost.Any, monitoring_cost.Any]:
+def shares(profile: ReferenceProfile, name: str, window: Rows) -> tuple[Floats, Floats]:
     """Of the reference and of the window, with half a row in every bin that either occupies."""
     signal = profile.signal(name)
     assert signal is not None
