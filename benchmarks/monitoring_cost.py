@@ -1,6 +1,6 @@
 """What does it cost to watch a row, beside what users would pick instead?
 
-    python -m benchmarks.monitoring_cost [--quick] [--json] [--keep FILE]
+    python -m benchmarks.monitoring_cost [--quick] [--json] [--keep FILE] [--page FILE]
 
 Twenty numeric features, a score and a label; windows of 1,000 and of 10,000 rows against a
 reference of 5,000. CPU seconds of the work alone: a process each, imports, loading, fitting a
@@ -26,12 +26,24 @@ import msgspec
 from msgspec import Struct
 
 from benchmarks import peers
+from benchmarks.pages import Table, write_page
 from benchmarks.reporting import Spread, machine, parser, report, say, spread
-from benchmarks.watched import save
+from benchmarks.watched import FEATURES, save
 
 SMALL: Final = 1_000
 LARGE: Final = 10_000
 ROWS: Final = 20_000
+COMMAND: Final = "python -m benchmarks.monitoring_cost"
+COLUMNS: Final = [
+    "what",
+    "us a row: 1,000",
+    "10,000",
+    "times Driftline: 1,000",
+    "10,000",
+    "wanted",
+    "its",
+    "does",
+]
 LIMIT_SECONDS: Final = 600  # of one process: a tool that hangs is skipped
 ENVIRONMENT: Final = {
     **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")},
@@ -61,6 +73,14 @@ class Contender(NamedTuple):
     large: int
     caveat: str
     goal: float | None = None
+
+    def micros(self, size: int) -> str:
+        """Name of the figure: CPU a row on windows of so many rows."""
+        return f"{self.way}, microseconds a row, windows of {size}"
+
+    def ratio(self, size: int) -> str:
+        """Name of the figure: how many times what `like` costs."""
+        return f"{self.way} to {self.like}, windows of {size}"
 
 
 CONTENDERS: Final = (
@@ -202,61 +222,61 @@ def run(rows: Path, digest: str, rounds: int, *, quick: bool) -> tuple[Costs, di
     return costs, versions
 
 
-def table(costs: Costs, versions: Mapping[str, str]) -> list[list[str]]:
-    rows = []
-    for one in CONTENDERS:
-        row = [f"{one.peer} {versions[one.way]}: {one.way}" if one.peer else one.way]
-        for size in (SMALL, LARGE):
-            micros = costs.micros(one.way, size)
-            row.append(f"{micros:,.1f}" if micros else "-")
-        for size in (SMALL, LARGE):
-            ratio = costs.ratio(one.way, one.like, size) if one.peer else None
-            row.append(f"{ratio:,.1f} x {one.like}" if ratio else "-")
-        rows.append([*row, f"{1 / one.goal:,.0f} x" if one.goal else "-", one.caveat])
-    return rows
-
-
-def figures(costs: Costs, versions: Mapping[str, str]) -> dict[str, Any]:
+def figures(costs: Costs, versions: Mapping[str, str], rounds: int) -> dict[str, Any]:
     """Everything by plain names."""
-    found: dict[str, Any] = {"versions": dict(versions), "features": 20}
+    found: dict[str, Any] = {"rounds": rounds, "features": FEATURES, "versions": dict(versions)}
     for one in CONTENDERS:
         for size in (SMALL, LARGE):
             if micros := costs.micros(one.way, size):
-                found[f"{one.way}, microseconds a row, windows of {size}"] = micros._asdict()
-            ratio = costs.ratio(one.way, one.like, size) if one.peer else None
-            if ratio:
-                found[f"{one.way} to {one.like}, windows of {size}"] = ratio._asdict()
-                if one.goal and size == SMALL:
-                    found[f"{one.way}, goal reached"] = 1 / ratio.median <= one.goal
+                found[one.micros(size)] = micros._asdict()
+            if one.peer and (ratio := costs.ratio(one.way, one.like, size)):
+                found[one.ratio(size)] = ratio._asdict()
     return found
+
+
+def table(found: Mapping[str, Any]) -> Table:
+    """What `figures` found, for a person; so a page can be made again from what was kept."""
+    rows = []
+    for one in CONTENDERS:
+        row = [f"{one.peer} {found['versions'][one.way]}: {one.way}" if one.peer else one.way]
+        for name in (one.micros, one.ratio):
+            for size in (SMALL, LARGE):
+                known = found.get(name(size))
+                row.append(_shown(Spread(**known)) if known else "-")
+        row.append(f"{1 / one.goal:,.0f}" if one.goal else "-")
+        rows.append([*row, one.like if one.peer else "", one.caveat])
+    return Table(
+        f"CPU to watch a row of {found['features']} features, {found['rounds']} rounds",
+        COLUMNS,
+        rows,
+    )
+
+
+def _shown(figure: Spread) -> str:
+    """Three digits are all that repeats."""
+    return f"{figure:,.0f}" if figure.median >= 100 else f"{figure:,.1f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     taking = parser(__doc__ or "")
-    taking.add_argument("--rounds", type=int, default=5)
+    taking.add_argument("--rounds", type=int, default=3)
     taking.add_argument("--keep", type=Path, help="write the figures to this file, too")
+    taking.add_argument("--page", type=Path, help="put the table in this page, too")
     options = taking.parse_args(arguments)
+    rounds = 1 if options.quick else options.rounds
     with TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.npz"
         digest = save(rows, ROWS)
-        rounds = 1 if options.quick else options.rounds
         costs, versions = run(rows, digest, rounds, quick=options.quick)
-    found = {"rounds": rounds, **figures(costs, versions)}
+    found = figures(costs, versions, rounds)
+    shown = table(found)
     if options.keep:
         day = datetime.now(UTC).date().isoformat()
-        kept = {"date": day, "command": "python -m benchmarks.monitoring_cost", **found}
-        options.keep.write_text(json.dumps({**kept, "machine": machine()}, indent=1) + "\n")
-    columns = (
-        "what",
-        "us a row: 1,000",
-        "10,000",
-        "to Driftline: 1,000",
-        "10,000",
-        "goal",
-        "more or less",
-    )
-    title = f"CPU to watch a row of 20 features, {rounds} rounds"
-    report(title, columns, table(costs, versions), found, as_json=options.json)
+        kept = {"date": day, "command": COMMAND, **found, "machine": machine()}
+        options.keep.write_text(json.dumps(kept, indent=1) + "\n")
+    if options.page:
+        write_page(options.page, [shown], COMMAND)
+    report(shown.title, shown.columns, shown.rows, found, as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import monitoring_cost, peers
 from benchmarks.core_work import LABELS, START_MS, WAYS, live_of
-from benchmarks.monitoring_cost import CONTENDERS, Answer, Failed, measure, run
+from benchmarks.monitoring_cost import CONTENDERS, Answer, Failed, measure, run, table
 from benchmarks.watched import NAMES, REFERENCE_ROWS, Floats, Rows, draw, load, save
 from models.profile import ReferenceProfile
 from stream.events import AccuracyMeasured, DriftMeasured
@@ -161,6 +161,12 @@ def test_the_stages_say_of_the_records_what_the_core_says_of_the_rows() -> None:
     assert {(one["signal"], one["start_ms"]): one["psi"] for one in written} == {
         (fact.signal, fact.start_ms): fact.psi for fact in core
     }
+
+
+def test_the_page_shows_the_figures_that_were_kept() -> None:
+    kept = json.loads((peers.ROOT / "benchmarks/results/monitoring_cost.json").read_text())
+
+    assert table(kept).markdown() in (peers.ROOT / "docs/performance.md").read_text()
 
 
 def test_labels_are_those_of_the_spec() -> None:
