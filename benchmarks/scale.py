@@ -1,0 +1,224 @@
+"""How cost grows in the core of monitor and evaluate, with no broker: flat where it should be?
+
+    python -m benchmarks.scale [--quick] [--json] [--only models]
+
+At one rate of events: more models, more features of a model, more segments. And more predictions
+that wait for their label, and go on waiting. Every point is a process of its own, one
+after the other, round by round: microseconds of CPU an event (a prediction and its label; of
+`pending`, a prediction), and memory that the work added. An exponent is the slope of the logarithms
+by least squares: 0 is flat, 1 is proportional.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+
+from benchmarks.bad_input import resident_mib
+from benchmarks.core_work import Stages
+from benchmarks.reporting import parser, report, say, spread
+from models.profile import Validation
+from models.profiling import build_profile
+from models.spec import Feature, Labels, ModelSpec, Ticks, check
+from stream.core.processor import Batch, Fleet, Record
+from tests.monitoring import Live
+
+EVENTS: Final = 40_000
+BATCH: Final = 1_000
+STEP_MS: Final = 1  # between two events: a thousand a second, told of once a second
+START_MS: Final = 10**12
+REFERENCE_ROWS: Final = 500
+VALUES: Final = 50  # of a segment's feature, all that are told apart
+MILLION: Final = 1_000_000
+
+#: What grows, by how much: a full round's points.
+AXES: Final[dict[str, tuple[int, ...]]] = {
+    "models": (1, 10, 100, 1_000),
+    "features": (10, 100, 1_000),
+    "segments": (1, 10, 50, 250),
+    "pending": (MILLION, 3 * MILLION, 10 * MILLION),
+}
+QUICK: Final[dict[str, tuple[int, ...]]] = {
+    "models": (1, 30, 300),
+    "features": (10, 100),
+    "segments": (1, 50),
+    "pending": (50_000, 200_000),
+}
+#: The largest exponent that is wanted of the CPU of all events together, or of one.
+GOALS: Final = {"models": 0.3, "pending": 1.05}
+
+
+class Shape(NamedTuple):
+    """What the events are of. `segments`: how many, of up to 50 in a feature."""
+
+    models: int = 1
+    features: int = 4
+    segments: int = 0
+    events: int = EVENTS
+    labelled: bool = True
+
+
+class Point(NamedTuple):
+    micros: float
+    mib: float
+
+
+def shape_of(axis: str, size: int) -> Shape:
+    if axis == "pending":
+        return Shape(events=size, labelled=False)
+    if axis == "features":  # as many values, not as many events
+        return Shape(features=size, events=max(2 * BATCH, EVENTS * 10 // size))
+    return Shape(models=size) if axis == "models" else Shape(segments=size)
+
+
+def specs_of(shape: Shape) -> list[ModelSpec]:
+    categorical = -(-shape.segments // VALUES)
+    features = (
+        *(Feature(name=f"c{number}", type="categorical") for number in range(categorical)),
+        *(Feature(name=f"x{number}") for number in range(shape.features)),
+    )
+    return [
+        check(
+            ModelSpec(
+                name=f"m{number}",
+                task="binary",
+                classes=("no", "yes"),
+                features=features,
+                segments=tuple(f.name for f in features[:categorical]),
+                labels=Labels(horizon_seconds=30 * 86_400),
+                ticks=Ticks(seconds=10, allowed_lateness_seconds=0),
+            )
+        )
+        for number in range(shape.models)
+    ]
+
+
+def rows_of(shape: Shape, count: int) -> list[dict[str, float | str]]:
+    """Features by name; every segment comes up."""
+    random = np.random.default_rng(7)
+    numbers = random.normal(size=(count, shape.features)).round(4).tolist()
+    rows: list[dict[str, float | str]] = [
+        {f"x{i}": value for i, value in enumerate(row)} for row in numbers
+    ]
+    for first in range(0, shape.segments, VALUES):
+        values = min(VALUES, shape.segments - first)
+        for place, row in enumerate(rows):
+            row[f"c{first // VALUES}"] = f"v{place % values}"
+    return rows
+
+
+def fleet_of(shape: Shape, specs: Sequence[ModelSpec]) -> Fleet:
+    """All models have one reference, so that its making is not what grows."""
+    spec = specs[0]
+    rows = [
+        tuple(row[name] for name in spec.feature_names) for row in rows_of(shape, REFERENCE_ROWS)
+    ]
+    outputs = np.linspace(0.01, 0.99, len(rows)).reshape(-1, 1)
+    validation = Validation(n=len(rows), loss_bins=(25,) * 20, loss_scale=4.0, metrics={})
+    labels = (np.arange(len(rows)) % 3 == 0).astype(float)
+    profile = build_profile(spec, rows, outputs, validation, labels=labels)
+    return {
+        one.name: Live(one, known=msgspec.structs.replace(profile, model=one.name)) for one in specs
+    }
+
+
+def batches_of(shape: Shape, specs: Sequence[ModelSpec]) -> Iterator[list[Batch]]:
+    """Predictions of the models in turn, a thousand at a time, and their labels."""
+    bodies = [msgspec.json.encode(row) for row in rows_of(shape, BATCH)]
+    names = cycle([spec.name.encode() for spec in specs])
+    for first in range(0, shape.events, BATCH):
+        made, told = list[Record](), list[Record]()
+        for place, (name, body) in enumerate(
+            zip(islice(names, BATCH), bodies, strict=True), start=first
+        ):
+            key, now_ms = b"p-%010d" % place, START_MS + place * STEP_MS
+            head = b'{"prediction_id":"%s","model":"%s"' % (key, name)
+            value = head + b',"version":1,"output":0.8,"features":%s}' % body
+            made.append(Record(place, now_ms, key, value))
+            told.append(Record(place, now_ms, key, head + b',"label":"yes"}'))
+        yield [
+            Batch("predictions", 0, made),
+            *([Batch("feedback", 0, told)] if shape.labelled else []),
+        ]
+
+
+def measure(shape: Shape) -> Point:
+    """CPU an event, and what memory the work added; in this process, once."""
+    specs = specs_of(shape)
+    stages = Stages(fleet_of(shape, specs))
+    several = batches_of(shape._replace(events=shape.events + BATCH), specs)
+    stages.take(next(several))  # warm-up: sources and tables are made
+    before, spent = resident_mib(), 0.0
+    for batches in several:
+        began = time.process_time()
+        stages.take(batches)
+        spent += time.process_time() - began
+    return Point(spent / shape.events * 1e6, resident_mib() - before)
+
+
+def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:
+    """Slope of the logarithms, by least squares.
+
+    >>> round(exponent([1, 10, 100], [2.0, 20.0, 200.0]), 6)
+    1.0
+    """
+    return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
+
+
+def apart(axis: str, size: int) -> Point:
+    """`measure` in a process of its own, so that memory is its own."""
+    command = [sys.executable, "-m", "benchmarks.scale", "--point", axis, str(size)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return Point(*json.loads(done.stdout))
+
+
+def main() -> None:
+    one = parser(__doc__ or "")
+    one.add_argument("--only", choices=AXES, help="one of what grows")
+    one.add_argument("--rounds", type=int, default=3)
+    one.add_argument("--point", nargs=2, metavar=("AXIS", "SIZE"), help="one point, as JSON")
+    options = one.parse_args()
+    if options.point:
+        axis, size = options.point
+        print(json.dumps(measure(shape_of(axis, int(size)))))
+        return
+    axes = QUICK if options.quick else AXES
+    rounds = 1 if options.quick else options.rounds
+    chosen = [options.only] if options.only else list(axes)
+    points: dict[tuple[str, int], list[Point]] = {}
+    for number in range(rounds):
+        for axis in chosen:
+            for size in axes[axis]:
+                if axis == "pending" and number and not options.quick:
+                    continue  # minutes each, and steady by their length
+                points.setdefault((axis, size), []).append(apart(axis, size))
+                say(f"round {number + 1}: {size:,} {axis}, {points[axis, size][-1]}")
+    rows: list[list[str]] = []
+    figures: dict[str, object] = {"rounds": rounds}
+    for axis in chosen:
+        medians = []
+        for size in axes[axis]:
+            micros = spread([point.micros for point in points[axis, size]])
+            mib = spread([point.mib for point in points[axis, size]])
+            medians.append(micros.median)
+            rows.append([f"{size:,} {axis}", f"{micros:.1f}", f"{mib:,.0f}"])
+            figures[f"{size} {axis}"] = {"microseconds": micros._asdict(), "mib": mib._asdict()}
+        whole = [m * size for m, size in zip(medians, axes[axis], strict=True)]
+        grown = exponent(axes[axis], whole if axis == "pending" else medians)
+        figures[f"exponent of {axis}"] = grown
+        goal = f"wanted: at most {GOALS[axis]}" if axis in GOALS else ""
+        rows.append([f"exponent of {axis}", f"{grown:.2f}", goal])
+    title = f"CPU an event of monitor and evaluate, {rounds} rounds"
+    report(title, ("what", "us", "MiB added"), rows, figures, as_json=options.json)
+
+
+if __name__ == "__main__":
+    main()
