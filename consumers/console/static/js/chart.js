@@ -1,25 +1,7 @@
 // uPlot, as the console uses it: lines with bands, markers, a text for who cannot see it.
 import { html, useEffect, useRef, useState } from "./ui.js";
 import { time } from "./format.js";
-
-let coming = null;
-
-/** Fetch uPlot, once, when the first chart wants to be drawn; its address stands in the page, since
- * the page's policy lets no script make one. */
-function uPlotIsThere() {
-  coming ??= new Promise((done, failed) => {
-    const script = document.getElementById("charts").content.firstElementChild.cloneNode();
-    script.onload = done;
-    script.onerror = () => {
-      script.remove();
-      coming = null; // the next chart asks again
-      failed(new Error("the code that draws charts could not be fetched"));
-    };
-    document.head.append(script);
-  });
-  return coming;
-}
-uPlotIsThere().catch(() => {}); // whoever imports this draws soon
+import { uPlotIsThere } from "./uplot.js";
 
 /** A colour of the style sheet as the canvas needs it, in the theme that is on. */
 export function colour(name) {

@@ -6,6 +6,7 @@ import { follow, useLive } from "./live.js";
 import { Choice, Dialog, Loading, Problem, Time } from "./parts.js";
 import { choose, go, usePlace } from "./url.js";
 import { listen } from "./keys.js";
+import { uPlotIsThere } from "./uplot.js";
 import { duration } from "./format.js";
 
 const PAGES = [["/", "Fleet"], ["/alerts", "Alerts"], ["/pipeline", "Pipeline"], ["/events", "Events"], ["/audit", "Audit"]];
@@ -21,6 +22,12 @@ const LATER = {
   "/audit": () => import("./audit.js").then((code) => code.Audit),
 };
 const fetched = {};
+
+// What the address wants is on its way while the console is asked who is asking.
+if (location.pathname.startsWith("/models/")) {
+  LATER.model().catch(() => {});
+  uPlotIsThere().catch(() => {});
+}
 
 function App() {
   const { path, query } = usePlace();
