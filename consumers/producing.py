@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from confluent_kafka import KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumers.loop import BrokerError, log
 from stream.core.processor import Headers
@@ -22,6 +22,7 @@ class Publisher:
         self._names = settings.names
         self._where = settings.bootstrap_servers
         self._failed: list[str] = []
+        self._fatal = ""
         self.producer: Any = Producer(
             settings.client(
                 **{
@@ -32,6 +33,7 @@ class Publisher:
                     "linger.ms": 5,
                     "message.timeout.ms": 30_000,
                     "message.max.bytes": settings.max_record_bytes,
+                    "error_cb": self._note,
                     **properties,
                 }
             ),
@@ -47,7 +49,12 @@ class Publisher:
         headers: Headers = (),
         timestamp_ms: int = 0,
     ) -> None:
-        """Queue one record; waits while the queue is full. `timestamp_ms` 0: now."""
+        """Queue one record; waits while the queue is full. `timestamp_ms` 0: now.
+
+        Raises:
+            BrokerError: one before it was not written.
+            KafkaException: this producer can do no more; a new process can.
+        """
         topic = self._names.topic(entity)
         while True:
             try:
@@ -62,6 +69,8 @@ class Publisher:
             except BufferError:
                 self.producer.poll(0.1)
                 self._raise_failed()
+            except KafkaException as error:
+                raise self._explained(error) from error
             else:
                 self.producer.poll(0)
                 return
@@ -83,6 +92,17 @@ class Publisher:
             raise BrokerError(
                 f"{left} records were not written to {self._where} in {ROOM_SECONDS:.0f} s"
             )
+
+    def _note(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._fatal = error.str()
+
+    def _explained(self, error: KafkaException) -> KafkaException:
+        """With the words of what was fatal, which only the callback is told."""
+        self.producer.poll(0)
+        if not self._fatal:
+            return error
+        return KafkaException(KafkaError(error.args[0].code(), self._fatal))
 
     def _delivered(self, error: object, message: Message) -> None:
         if error is not None:

@@ -180,6 +180,7 @@ class Lifecycle:
             asked = before.asked if before else NEVER
             if self._may_wait(state, before):
                 fleet[state.model] = Held(state, self._waiting, None, asked)
+                _say_live(state)
                 continue
             try:
                 live = self._load(state, before.live if before else None)
@@ -194,13 +195,7 @@ class Lifecycle:
                 else:
                     self._failed.pop(state.model, None)
                     self._resolve(state)
-                log.info(
-                    "live",
-                    model=state.model,
-                    generation=state.generation,
-                    champion=state.champion,
-                    shadows=state.shadows,
-                )
+                _say_live(state)
         self._swap(fleet)
 
     def _may_wait(self, state: LifecycleChanged, before: Held | None) -> bool:
@@ -275,6 +270,16 @@ class Lifecycle:
                 revision=RAISED_STEP,
             )
             self._tell(resolved)
+
+
+def _say_live(state: LifecycleChanged) -> None:
+    log.info(
+        "live",
+        model=state.model,
+        generation=state.generation,
+        champion=state.champion,
+        shadows=state.shadows,
+    )
 
 
 def _brings_nothing(new: LifecycleChanged, old: LifecycleChanged) -> bool:

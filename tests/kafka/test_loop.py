@@ -253,7 +253,7 @@ def _check_history(settings: Settings, registry: Registry, expected: int) -> Non
     assert by_version[2].behind_ms > 1_000  # version 3 was promoted, and never served
     for one in made[::50]:
         live = registry.live_at(SPEC.name, one.stamp_ms)
-        before = registry.live_at(SPEC.name, one.stamp_ms - swap_ms)
+        before = registry.live_at(SPEC.name, one.stamp_ms - swap_ms - 1)
         assert live is not None
         assert before is not None
         if live.champion != 3:
