@@ -153,7 +153,18 @@ class Transactor:
                 return
 
     def _named(self, error: KafkaException) -> Exception:
+        if error.args[0].code() == KafkaError._STATE:  # noqa: SLF001
+            error = self._cause(error)
         return Fenced(f"{self._id} is held by another process now") if is_fence(error) else error
+
+    def _cause(self, error: KafkaException) -> KafkaException:
+        """What failed the transaction, where that overtook a call, which then says nothing but that
+        the state is wrong. The next call is told."""
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as cause:
+            return cause
+        return error
 
     def abandon(self) -> None:
         """Give up what is not sent. The transaction, if any, is the next holder's to abort."""
