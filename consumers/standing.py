@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import faulthandler
-import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from stream.ends import BrokerAway, Ends
-from stream.metrics import Families
+from consumers.probing import Probe
+from stream.metrics import Families, registry_of
 from stream.settings import Settings
 
 if TYPE_CHECKING:
     from consumers.service import Publishing
     from consumers.trainer import Trainer
 
-PROBE_SECONDS: Final = 3.0
 #: Times `stall_seconds`: a turn of the loop may wait for the database and for the broker.
 PATIENCE: Final = 4
 
@@ -41,13 +39,12 @@ class Standing(Collector):
         self.publishing: Publishing | None = None
         self.refused = 0
         self._patience_seconds = settings.stall_seconds * PATIENCE
-        self._ends = Ends(settings, PROBE_SECONDS)
-        self._away: tuple[float, str] | None = None
+        self._probe = Probe(settings)
         self._turned = time.monotonic()
 
     def start(self) -> None:
         self.turned()
-        threading.Thread(target=self._probe, name="standing", daemon=True).start()
+        self._probe.start()
 
     def turned(self) -> None:
         """The loop turns."""
@@ -69,9 +66,8 @@ class Standing(Collector):
     def ready(self) -> list[str]:
         """Why not, in sentences."""
         reasons = [self.doing] if self.doing else []
-        away, now = self._away, time.monotonic()
-        if away is not None:
-            reasons.append(f"broker away for {now - away[0]:.0f} s: {away[1]}")
+        reasons += self._probe.away()
+        now = time.monotonic()
         if now - self._turned > self._patience_seconds / PATIENCE:
             reasons.append(f"the loop stands for {now - self._turned:.0f} s: database or broker?")
         if self.publishing is not None and self.publishing.pending:
@@ -80,10 +76,7 @@ class Standing(Collector):
         return reasons
 
     def registry(self) -> CollectorRegistry:
-        made = CollectorRegistry(auto_describe=False)
-        made.register(self)
-        ProcessCollector(registry=made)
-        return made
+        return registry_of(self)
 
     def collect(self) -> Iterator[Metric]:
         families, trainer, publishing = Families(), self.trainer, self.publishing
@@ -103,14 +96,3 @@ class Standing(Collector):
             families.add("driftline_trainer_outbox_age_seconds", publishing.age_seconds)
             families.add("driftline_trainer_relayed_total", publishing.sent)
         yield from families
-
-    def _probe(self) -> None:
-        while True:
-            try:
-                self._ends.probe()
-            except BrokerAway as away:
-                since = time.monotonic() if self._away is None else self._away[0]
-                self._away = (since, str(away))
-            else:
-                self._away = None
-            time.sleep(PROBE_SECONDS)

@@ -186,7 +186,12 @@ def _processor(families: Families, where: Labels, counters: Mapping[str, int]) -
 
 def registry(health: Health) -> CollectorRegistry:
     """All that a stage's process exports."""
+    return registry_of(StageCollector(health))
+
+
+def registry_of(collector: Collector) -> CollectorRegistry:
+    """What one collector tells, and what the process itself takes."""
     made = CollectorRegistry(auto_describe=False)
-    made.register(StageCollector(health))
+    made.register(collector)
     ProcessCollector(registry=made)
     return made

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from consumers.console.feed import Feed
 from consumers.console.reader import Reader
 from stream.doors import Doors, open_doors
-from stream.metrics import Families
+from stream.metrics import Families, registry_of
 from stream.settings import Settings
 
 
@@ -38,7 +37,5 @@ class Told(Collector):
 
 def open_beside(settings: Settings, reader: Reader, feed: Feed) -> Doors | None:
     """Where `metrics_port` asks for them."""
-    told, registry = Told(reader, feed), CollectorRegistry(auto_describe=False)
-    registry.register(told)
-    ProcessCollector(registry=registry)
-    return open_doors(settings, list, told.ready, registry, service="console")
+    told = Told(reader, feed)
+    return open_doors(settings, list, told.ready, registry_of(told), service="console")

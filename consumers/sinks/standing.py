@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from consumers.probing import Probe
 from consumers.sinks.courier import Courier
-from stream.ends import BrokerAway, Ends
-from stream.metrics import Families
+from stream.metrics import Families, registry_of
 from stream.settings import Settings
 
-PROBE_SECONDS: Final = 3.0
 #: Beyond an attempt, which has its own limit, a turn waits for nothing but the broker.
 PATIENCE: Final = 4
 
@@ -34,11 +32,10 @@ class Standing(Collector):
         self.doing = "starting: looking for the broker"
         self.couriers: Mapping[str, Courier] = {}
         self._patience_seconds = settings.stall_seconds * PATIENCE
-        self._ends = Ends(settings, PROBE_SECONDS)
-        self._away: tuple[float, str] | None = None
+        self._probe = Probe(settings)
 
     def start(self) -> None:
-        threading.Thread(target=self._probe, name="standing", daemon=True).start()
+        self._probe.start()
 
     def live(self) -> list[str]:
         """Which sinks' threads stand still."""
@@ -52,16 +49,10 @@ class Standing(Collector):
     def ready(self) -> list[str]:
         """Why not, in sentences."""
         reasons = [self.doing] if self.doing else []
-        if self._away is not None:
-            since, why = self._away
-            reasons.append(f"broker away for {time.monotonic() - since:.0f} s: {why}")
-        return reasons + self.live()
+        return reasons + self._probe.away() + self.live()
 
     def registry(self) -> CollectorRegistry:
-        made = CollectorRegistry(auto_describe=False)
-        made.register(self)
-        ProcessCollector(registry=made)
-        return made
+        return registry_of(self)
 
     def collect(self) -> Iterator[Metric]:
         families = Families()
@@ -69,17 +60,6 @@ class Standing(Collector):
         for name, courier in self.couriers.items():
             _courier(families, name, courier)
         yield from families
-
-    def _probe(self) -> None:
-        while True:
-            try:
-                self._ends.probe()
-            except BrokerAway as away:
-                since = time.monotonic() if self._away is None else self._away[0]
-                self._away = (since, str(away))
-            else:
-                self._away = None
-            time.sleep(PROBE_SECONDS)
 
 
 def _courier(families: Families, name: str, courier: Courier) -> None:
