@@ -8,7 +8,6 @@ bytes, never on its neighbours, so that every split of a stream decodes to the s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from models.features import Row
 from stream.core.accepted import Event, Events
 from stream.core.checking import blamed, check_id, refuse_time
 from stream.core.columns import BROKEN, has_attributes, is_plain, read_columns
-from stream.core.known import VALUES, Known, served_here, values_of
+from stream.core.known import VALUES, Known, named_in, served_here, values_of
 from stream.core.processor import CoreSettings, Fleet, Record, Records
 from stream.core.shapes import shape_of
 from stream.envelope import Opened, ms_of, open_record, read
@@ -61,7 +60,6 @@ class _Head(Struct):
     model: Model
 
 
-_MODEL = re.compile(rb'"model"\s*:\s*"([a-z0-9._-]+)"')
 _HEAD = msgspec.json.Decoder(_Head)
 _OBJECT = frozenset(b"{ \t\r\n")  # how an object in JSON begins
 _RUN = 64  # records that are read as columns: one that is not right makes the others slow, too
@@ -163,9 +161,8 @@ class _Reader:
 
     def _hinted(self, value: bytes) -> Known | None:
         """What seems to be the record's model."""
-        at = value.find(b'"model"')  # much faster than the pattern where there is none
-        found = _MODEL.search(value, at) if at >= 0 else None
-        return self._lookup(found[1].decode()) if found else None
+        name = named_in(value)
+        return self._lookup(name) if name else None
 
     def _one_pass(self, record: Record, value: bytes, known: Known) -> Event | None:
         time_ms, traceparent = record.timestamp_ms, None

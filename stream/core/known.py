@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -11,6 +13,7 @@ from stream.core.shapes import Shape
 from stream.errors import Refused
 from stream.events import FeedbackReceived, PredictionMade
 
+_MODEL: Final = re.compile(rb'"model"\s*:\s*"([a-z0-9._-]{1,100})"')
 _NAMED = frozenset({str, bool})  # what labels by name are
 
 
@@ -102,6 +105,17 @@ def values_of(
     if known and not others:
         return known.labels_of(data) if entity == "feedback" else known.outputs_of(data)
     return list(map(VALUES[entity], [models[one.model] for one in data], data))
+
+
+def named_in(value: bytes, end: int = sys.maxsize) -> str:
+    """The model that the beginning of a text seems to be of; "" if it names none.
+
+    >>> named_in(b'{"model": "churn", "features": 7}')
+    'churn'
+    """
+    at = value.find(b'"model"', 0, end)  # much faster than the pattern where there is none
+    found = _MODEL.search(value, at, end) if at >= 0 else None
+    return found[1].decode() if found else ""
 
 
 def served_here(live: LiveModel) -> bool:

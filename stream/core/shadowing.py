@@ -8,7 +8,6 @@ because score would otherwise have to read all that it writes itself. It has no 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -19,6 +18,7 @@ from msgspec import Struct
 from models.features import Row
 from stream.core.checking import check_id
 from stream.core.columns import BROKEN
+from stream.core.known import named_in
 from stream.core.partitioning import partition_of
 from stream.core.processor import Batch, Context, Fleet, LiveModel, Output, Parts, Record
 from stream.core.scored import Said
@@ -31,7 +31,6 @@ from stream.events import DEFAULT_TYPES, PredictionShadowed
 from stream.topics import HEADER_REROUTED
 
 SOURCE: Final = "driftline/shadow"
-_MODEL: Final = re.compile(rb'"model"\s*:\s*"([a-z0-9._-]{1,100})"')
 _ENTITY: Final = "predictions"
 
 
@@ -89,8 +88,7 @@ class ShadowProcessor:
         found: dict[str, list[_Made]] = {}
         for record in records:
             value = record.value or b""
-            named = None if MARK in value else _MODEL.search(value)
-            name = named[1].decode() if named else ""
+            name = "" if MARK in value else named_in(value)
             live = fleet.get(name)
             if live is None or live.lifecycle.spec.served != "elsewhere":
                 continue
