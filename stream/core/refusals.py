@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from stream.core.asides import aside
 from stream.core.known import named_in
-from stream.core.partitioning import partition_of
 from stream.core.processor import Fleet, Output, Record
 from stream.core.ticks import REFUSED
-from stream.envelope import derived_id, write
 from stream.errors import Refused
 from stream.events import SummaryComputed
 
@@ -75,13 +74,4 @@ class Refusals:
                 counters=dict(sorted(counters.items())),
                 offsets=offsets,
             )
-            cause = ("refused", partition, *sorted(offsets.items()), model, version, tick)
-            value = write(
-                "driftline.summary.computed.v1",
-                delta,
-                id=derived_id(*cause),
-                source="driftline/score",
-                time_ms=newest_ms,
-            )
-            key = model.encode()
-            yield Output("summaries", key, value, partition_of(key, partitions, "murmur2"))
+            yield aside("refused", delta, newest_ms, partitions)

@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from stream.core.accepted import Events
+from stream.core.asides import aside
 from stream.core.deltas import add_named
 from stream.core.guards import latency_bin
-from stream.core.partitioning import partition_of
 from stream.core.processor import Context, LiveModel, Output
 from stream.core.trails import Offsets, hull
-from stream.envelope import derived_id, write
 from stream.events import SummaryComputed
 
 
@@ -75,16 +74,7 @@ class Timings:
                 latencies=latencies,
                 offsets=offsets,
             )
-            cause = ("timed", self._partition, *sorted(offsets.items()), model, champion, tick)
-            value = write(
-                "driftline.summary.computed.v1",
-                delta,
-                id=derived_id(*cause),
-                source="driftline/score",
-                time_ms=self._newest_ms,
-            )
-            key = model.encode()
-            yield Output("summaries", key, value, partition_of(key, self._partitions, "murmur2"))
+            yield aside("timed", delta, self._newest_ms, self._partitions)
 
 
 class _Begun(NamedTuple):
