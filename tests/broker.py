@@ -228,7 +228,13 @@ class Broker:
         self._send(signal.SIGSTOP)
 
     def resume(self) -> None:
+        """Go on, and wait until clients are told who the controller is.
+
+        A broker that stood still longer than its session is fenced for a moment; librdkafka asks
+        for the controller once, and a client that is told "none" waits for a minute.
+        """
         self._send(signal.SIGCONT)
+        self.wait()
 
     def __enter__(self) -> Self:
         self.start()
@@ -263,10 +269,10 @@ class Broker:
 
     def _answers(self) -> bool:
         try:
-            AdminClient(quiet_client(self.bootstrap, **self._client)).list_topics(timeout=1)
+            client = AdminClient(quiet_client(self.bootstrap, **self._client))
+            return bool(client.list_topics(timeout=1).controller_id >= 0)
         except KafkaException:
             return False
-        return True
 
     def _send(self, number: int) -> None:
         assert self._process is not None, "the broker is not running"

@@ -63,7 +63,6 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         for node in self.nodes.values():
-            node.resume()
             node.kill()
 
     def led_by(self, node: int) -> int:
