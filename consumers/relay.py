@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 from confluent_kafka import KafkaError, KafkaException
 
+from consumers import spans
 from consumers.loop import BrokerError, log
 from consumers.producing import Publisher, reason_of
 from models.state import LiveState, Outgoing
@@ -82,7 +83,8 @@ class Relay:
                 self._publisher = self._take_over()
                 continue  # what was pending before may be sent by now
             try:
-                self._write(publisher, pending)
+                with spans.publication([row.state for row in pending]):
+                    self._write(publisher, pending)
             except (KafkaException, BrokerError) as error:
                 self._publisher = None
                 fences += 1

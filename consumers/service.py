@@ -23,7 +23,7 @@ from consumers.relay import Relay
 from consumers.standing import Standing
 from consumers.trainer import Trainer
 from models.registry import Registry, RegistryUnavailable
-from stream import logs
+from stream import logs, tracing
 from stream.doors import open_doors
 from stream.errors import explained
 from stream.health import die
@@ -72,6 +72,7 @@ def run(settings: Settings) -> int:
         RegistryError, BrokerError: going on makes no sense; nothing is lost, start it again.
     """
     logs.configure(settings.log_format, settings.log_level, service="trainer")
+    send_spans = tracing.configure("driftline-trainer")
     stop = Stop(settings.drain_seconds)
     standing = Standing(settings)
     standing.start()
@@ -87,6 +88,7 @@ def run(settings: Settings) -> int:
                 _work(registry, ranges, settings, standing, stop)
             standing.ends("ending")
     finally:
+        send_spans()
         if doors is not None:
             doors.close()
     return 0

@@ -16,6 +16,7 @@ import structlog
 from consumers.fitting import Fitted, Job
 from consumers.futile import alert_after
 from consumers.places import Place, Span
+from consumers.spans import RetrainSpans, decision
 from models.registry import Outcome, Registry
 from models.runs import DataRange, OffsetRange, Run
 from stream.events import Alert, Command
@@ -45,6 +46,7 @@ class Retrain(NamedTuple):
     place: Place
     run_id: int
     job: Job
+    spans: RetrainSpans
 
 
 class Trainer:
@@ -87,13 +89,13 @@ class Trainer:
         """Carry a command out, or begin to. True: done, its offset may be committed."""
         if command.kind != "retrain":
             outcome = self._decide(command)
-            told = "applied" if outcome.applied else "refused"
-            self.commands[command.kind, "repeated" if outcome.repeated else told] += 1
+            self.commands[command.kind, _told(outcome)] += 1
             return True
         retrain = self._begin(command, place)
         self.commands["retrain", "refused" if retrain is None else "begun"] += 1
         if retrain is None:
             return True
+        retrain.spans.begin("wait")
         self._waiting.append(retrain)
         self._start_waiting()
         return False
@@ -105,7 +107,8 @@ class Trainer:
             fitted = fit.poll()
             if fitted is not None:
                 self._fitting.remove((retrain, fit))
-                self._conclude(retrain, fitted)
+                retrain.spans.begin("gate")
+                retrain.spans.end(self._conclude(retrain, fitted), retrain.run_id)
                 done.append(retrain.place)
         self._start_waiting()
         return done + self._cancelled()
@@ -142,6 +145,12 @@ class Trainer:
         self._drop(lambda _: True)
 
     def _decide(self, command: Command) -> Outcome:
+        with decision(command) as span:
+            outcome = self._asked(command)
+            span.set_attribute("driftline.outcome", _told(outcome))
+        return outcome
+
+    def _asked(self, command: Command) -> Outcome:
         outcome: Outcome = getattr(self._registry, command.kind)(
             command.model,
             command.version,
@@ -164,9 +173,11 @@ class Trainer:
 
     def _begin(self, command: Command, place: Place) -> Retrain | None:
         """The run of a retrain; None if there is nothing to fit."""
+        spans = RetrainSpans(command)
         live = self._registry.live(command.model)
         if live is None:
             log.error("retrain refused", model=command.model, reason="no such model is registered")
+            spans.end("refused")
             return None
         run_id = self._registry.begin_run(
             command.model,
@@ -185,12 +196,13 @@ class Trainer:
             )
             self._say(run)  # again, for whoever ended it may have died before it was said
             self._withdraw(run)
+            spans.end(run.verdict, run_id)
             return None
         log.info("retrain begun", model=command.model, run=run_id, attempt=run.attempts)
         erased = self._registry.erased(command.model)
         champion = live.card(live.champion)
         job = Job.of(live.spec, self._settings, _examples(run), erased, champion)
-        return Retrain(command, place, run_id, job)
+        return Retrain(command, place, run_id, job, spans)
 
     def _range(self) -> DataRange:
         """Everything that is labelled by now: the run says later how much of it the fit used."""
@@ -205,16 +217,21 @@ class Trainer:
     def _start_waiting(self) -> None:
         while self._waiting and len(self._fitting) < self._settings.fits:
             retrain = self._waiting.popleft()
+            retrain.spans.begin("fit")
             self._fitting.append((retrain, self._start(retrain.job)))
             failpoint("fit")
 
-    def _conclude(self, retrain: Retrain, fitted: Fitted) -> None:
-        """Propose what was fitted; the verdict comes last, so a crash before it repeats this."""
+    def _conclude(self, retrain: Retrain, fitted: Fitted) -> str:
+        """Propose what was fitted; the verdict comes last, so a crash before it repeats this.
+
+        Returns:
+            The verdict.
+        """
         verdict, reason = fitted.verdict, fitted.reason
         run = self._registry.run(retrain.run_id)
         if run is not None and run.verdict == "cancelled":
             self.fits["cancelled"] += 1
-            return
+            return "cancelled"
         if verdict == "accepted" and (refusal := self._propose(retrain, fitted)):
             verdict, reason = "refused", refusal
         self._registry.finish_run(
@@ -229,7 +246,7 @@ class Trainer:
         )
         ended = self._registry.run(retrain.run_id)
         if ended is None:
-            return
+            return verdict
         self.fits[ended.verdict] += 1
         log.info(
             "retrain ended",
@@ -240,6 +257,7 @@ class Trainer:
         )
         self._say(ended)
         self._withdraw(ended)
+        return ended.verdict
 
     def _say(self, run: Run) -> None:
         """An alert, if this run came to nothing or ends those that did."""
@@ -267,6 +285,9 @@ class Trainer:
             command_id=command.command_id,
             who=WHO,
             reason=f"run {retrain.run_id}: {command.reason}",
+            evidence={
+                name: command.evidence[name] for name in ("traces",) if name in command.evidence
+            },
         )
         return "" if outcome.applied else f"version {version} does not challenge: {outcome.reason}"
 
@@ -284,8 +305,17 @@ class Trainer:
         for retrain, fit in list(self._fitting):
             if which(retrain):
                 fit.cancel()
+                retrain.spans.end("dropped", retrain.run_id)
                 self._fitting.remove((retrain, fit))
+        for retrain in filter(which, self._waiting):
+            retrain.spans.end("dropped", retrain.run_id)
         self._waiting = deque(retrain for retrain in self._waiting if not which(retrain))
+
+
+def _told(outcome: Outcome) -> str:
+    if outcome.repeated:
+        return "repeated"
+    return "applied" if outcome.applied else "refused"
 
 
 def _examples(run: Run) -> list[Span]:

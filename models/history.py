@@ -19,6 +19,9 @@ from models.transitions import Past, Standing
 
 #: Cards of this many newest versions go out with every state, beside those that play a part.
 NEWEST_CARDS: Final = 20
+#: As `lifecycle` can carry them.
+MOST_TRACES: Final = 3
+TRACE_CHARACTERS: Final = 55
 FOR_EVER: Final = 2**63 - 1  # ms
 
 
@@ -59,7 +62,8 @@ def all_in_force(connection: Connection) -> Sequence[Row[tuple[Any, ...]]]:
 
 def _rows() -> Select[tuple[Any, ...]]:
     """History rows, each with its spec and with who made it so."""
-    audit = (t.decisions.c.command_id, t.decisions.c.who, t.decisions.c.reason)
+    decided = t.decisions.c
+    audit = (decided.command_id, decided.who, decided.reason, decided.evidence)
     joined = t.history.join(t.decisions).join(t.specs)
     return select(t.history, *audit, t.specs.c.spec).select_from(joined)
 
@@ -145,7 +149,17 @@ def compose(connection: Connection, row: Row[tuple[Any, ...]]) -> LiveState:
         changed_ms=row.changed_ms,
         cause=row.command_id or row.who,
         reason=row.reason,
+        traces=_traces(row.evidence),
     )
+
+
+def _traces(evidence: dict[str, Any]) -> list[str]:
+    """Those that a decision's evidence names. It came from elsewhere, and may hold anything."""
+    named = evidence.get("traces")
+    texts = named if isinstance(named, list) else []
+    return [one for one in texts if isinstance(one, str) and len(one) <= TRACE_CHARACTERS][
+        :MOST_TRACES
+    ]
 
 
 def versions(connection: Connection, model: str) -> list[Version]:

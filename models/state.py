@@ -36,6 +36,7 @@ class LiveState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     changed_ms: int
     cause: str = ""  # command id, or who did it
     reason: str = ""
+    traces: list[str] = []  # W3C `traceparent`s of a few of the events that led to it
 
     def card(self, version: int | None) -> VersionCard | None:
         return next((card for card in self.versions if card.version == version), None)

@@ -417,6 +417,7 @@ class LifecycleChanged(Struct, frozen=True, kw_only=True, omit_defaults=True):
     changed_ms: int  # the registry's clock
     cause: str = ""  # command id, or who did it
     reason: str = ""
+    traces: Traces = []  # of a few of the events that led to it
 
     def card(self, version: int) -> VersionCard | None:
         return next((card for card in self.versions if card.version == version), None)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
 
-from stream import checkpoints
+from stream import checkpoints, tracing
 from stream.checkpoints import Manifest
 from stream.clock import steady
 from stream.core.processor import Batch, Context, Fleet, Output, Parts, Processor
 from stream.errors import Halt, RetentionOvertook
 from stream.failpoints import failpoint
 from stream.settings import Settings
+from stream.spans import Flushes
 from stream.topics import INPUTS, Stage
 from stream.transport import Slice
 from stream.turns import turn
@@ -144,6 +146,7 @@ class Partition:
         self._digests: dict[str, str] = {}
         self._outputs: list[Output] = []
         self._probe = Probe(world, number)
+        self._flushes = Flushes(world.stage, number) if tracing.recording() else None
         names = world.settings.names
         self._checkpoint_topic = names.checkpoints(world.stage)
         self._writer = world.writer(names.transactional_id(world.stage, number))
@@ -239,6 +242,8 @@ class Partition:
             )
         if piece.records:
             failpoint("apply")
+            if self._flushes is not None:
+                self._flushes.applies(piece.records)
             batch = Batch(entity, self.number, piece.records)
             with turn():
                 self._outputs += self.processor.apply(batch, self.world.fleets.fleet)
@@ -268,10 +273,17 @@ class Partition:
         if not (self.dirty or changed):
             return False
         started = time.monotonic()
-        self._commit(parts)
+        with self._spanned():
+            self._commit(parts)
         self.counts["commits"] += 1
         self.counts["commit_us"] += int((time.monotonic() - started) * 1e6)
         return True
+
+    def _spanned(self) -> AbstractContextManager[None]:
+        """The span of this flush, if spans are recorded and there is more in it than time."""
+        if self._flushes is None or not self.dirty:
+            return nullcontext()
+        return self._flushes.commits(len(self._outputs))
 
     def _note(self, parts: Parts) -> bool:
         """Take in the digests of the parts; whether any is new."""

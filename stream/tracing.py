@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 from opentelemetry import trace
-from opentelemetry.trace import Link, Tracer
+from opentelemetry.trace import Link, NoOpTracerProvider, ProxyTracerProvider, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from stream.core.traces import MOST, is_trace
@@ -53,6 +53,12 @@ def configure(service: str) -> Callable[[], None]:
 
 def tracer() -> Tracer:
     return trace.get_tracer("driftline")
+
+
+def recording() -> bool:
+    """Whether spans of this process go anywhere: what only they need is to cost nothing else."""
+    provider = trace.get_tracer_provider()
+    return not isinstance(provider, ProxyTracerProvider | NoOpTracerProvider)
 
 
 def links(traceparents: Iterable[object]) -> list[Link]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from stream import logs
+from stream import logs, tracing
 from stream import settings as settings_module
 from stream.doors import open_doors
 from stream.ends import of_broker
@@ -71,6 +71,7 @@ class _Worker:
         self._asked = False
         self._health = Health(stage, settings, self._fail)
         self._parent = int(os.environ.get(SUPERVISOR, "0"))
+        self._send_spans = tracing.configure(f"driftline-{stage}")
 
     async def run(self) -> int:
         self._loop = asyncio.get_running_loop()
@@ -195,9 +196,9 @@ class _Worker:
         log.error("ends", error=explained(self._failure), kind=type(self._failure).__name__)
         return self._exit(FAILED)
 
-    @staticmethod
-    def _exit(code: int) -> int:
+    def _exit(self, code: int) -> int:
         """Threads may stand in the broker's calls, so don't wait for them."""
+        self._send_spans()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

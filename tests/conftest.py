@@ -15,7 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from stream import tracing
 from stream.settings import Settings
 from tests import broker as brokers
 from tests import browsers, postgres
@@ -117,3 +121,14 @@ def postgres_server() -> Iterator[postgres.Server]:
 def postgres_url(postgres_server: postgres.Server) -> str:
     """SQLAlchemy URL of a fresh, empty database of a real PostgreSQL."""
     return postgres_server.database(f"test_{next(COUNTER)}")
+
+
+@pytest.fixture
+def exporter(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """Spans in memory, without the global provider, which can be set only once."""
+    held = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(held))
+    monkeypatch.setattr(tracing, "recording", lambda: True)
+    monkeypatch.setattr(tracing, "tracer", lambda: provider.get_tracer("test"))
+    return held

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
@@ -23,16 +22,6 @@ from tests.test_sinks import deliver, webhook
 
 ONE = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
 TWO = "00-" + "3" * 32 + "-" + "4" * 16 + "-01"
-
-
-@pytest.fixture
-def exporter(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    """Spans in memory, without the global provider, which can be set only once."""
-    held = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(held))
-    monkeypatch.setattr(tracing, "tracer", lambda: provider.get_tracer("test"))
-    return held
 
 
 def test_an_attempt_is_a_span_that_links_to_what_the_alert_counted(

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from consumers import spans
 from consumers.console.access import Access, Deed, Visitor
 from consumers.relay import pump_once
 from models.registry import LiveState, Refusal, Registry, RegistryError
@@ -107,13 +108,15 @@ class Actions:
                 reason=asked.reason,
             )
         )
-        try:
-            done = self._act(model, asked, visitor)
-        except Unknown as error:
-            done = Done(applied=False, generation=0, sentence=str(error))
-        except RegistryError as error:
-            self._access.conclude(audit_id, "failed", str(error))
-            raise
+        with spans.deed(asked.action, model, visitor.role) as span:
+            try:
+                done = self._act(model, asked, visitor)
+            except Unknown as error:
+                done = Done(applied=False, generation=0, sentence=str(error))
+            except RegistryError as error:
+                self._access.conclude(audit_id, "failed", str(error))
+                raise
+            span.set_attribute("driftline.outcome", "applied" if done.applied else "refused")
         self._access.conclude(audit_id, "done" if done.applied else "refused", done.sentence)
         return done
 

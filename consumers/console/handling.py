@@ -6,13 +6,14 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from consumers import alerting
+from consumers import alerting, spans
 from consumers.console.access import Access, Deed, Visitor
 from consumers.console.actions import Done, Unknown
 from consumers.console.history import History
 from models.database import RegistryError
 from stream.core.alerts import refusal
 from stream.errors import DriftlineError
+from stream.events import Alert
 from stream.settings import Settings
 
 Kind = Literal["acknowledge", "snooze", "resolve", "reopen"]
@@ -63,17 +64,21 @@ class Handling:
             self._access.conclude(audit_id, "refused", why_not)
             return Done(applied=False, generation=0, sentence=why_not)
         try:
-            alerting.handle(
-                self._settings,
-                alert,
-                said.kind,
-                who=f"{visitor.name} (console)",
-                note=said.note,
-                seconds=said.seconds if said.kind == "snooze" else None,
-                wait_seconds=0,
-            )
+            with spans.deed(f"{said.kind} alert", alert.model, visitor.role):
+                self._tell(alert, said, visitor)
         except (DriftlineError, RegistryError) as error:
             self._access.conclude(audit_id, "failed", str(error))
             raise
         self._access.conclude(audit_id, "done", f"{alert.problem}: told to evaluate")
         return Done(applied=True, generation=0, sentence="told to evaluate, which does it at once")
+
+    def _tell(self, alert: Alert, said: Said, visitor: Visitor) -> None:
+        alerting.handle(
+            self._settings,
+            alert,
+            said.kind,
+            who=f"{visitor.name} (console)",
+            note=said.note,
+            seconds=said.seconds if said.kind == "snooze" else None,
+            wait_seconds=0,
+        )

@@ -28,7 +28,7 @@ from consumers.console.shelf import Shelf
 from consumers.console.store import open_database
 from models.database import now_ms
 from models.registry import Registry
-from stream import logs
+from stream import logs, tracing
 from stream.settings import Settings
 
 log = structlog.get_logger("driftline.console")
@@ -44,6 +44,7 @@ def run(settings: Settings) -> int:
         RegistryError: the console's database cannot be opened.
     """
     logs.configure(settings.log_format, settings.log_level, service="console")
+    send_spans = tracing.configure("driftline-console")
     with assembled(settings) as parts:
         log.info("console", url=f"http://{settings.console_host}:{settings.console_port}/")
         if not on_loopback(settings) and not parts.access.any_tokens():
@@ -63,6 +64,7 @@ def run(settings: Settings) -> int:
         try:
             Server(config, parts.feed).run()
         finally:
+            send_spans()
             if doors is not None:
                 doors.close()
     return 0

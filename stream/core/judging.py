@@ -251,12 +251,26 @@ def _retrain_held(case: Case) -> str | None:
 def _act(case: Case, judgement: Judgement, problem: Problem | None) -> Iterator[Fact]:
     """Command what a trial says, or note in the alert why not."""
     held = policy.may_act(case.situation, judgement)
+    judgement = _traced(case, judgement)
     alert = case.verdicts.book.open.get(problem) if problem else None
     if held is None:
         yield case.issue(policy.act(case.situation, judgement, alert))
     if problem == "probation":
         what = f"rollback to version {judgement.version}"
         yield from _note(case, problem, f"{what}: commanded" if held is None else f"held: {held}")
+
+
+def _traced(case: Case, judgement: Judgement) -> Judgement:
+    """With a few traces of what the trial compared, where events carry any."""
+    since_ms, until_ms = (judgement.evidence.get(name) for name in ("since_ms", "until_ms"))
+    if not isinstance(since_ms, int) or not isinstance(until_ms, int):
+        return judgement
+    traces = case.watch.trail.traces(since_ms, until_ms)
+    return (
+        judgement._replace(evidence={**judgement.evidence, "traces": traces})
+        if traces
+        else judgement
+    )
 
 
 def _note(case: Case, problem: Problem, action: str) -> Iterator[Fact]:

@@ -205,6 +205,8 @@ def _command(
     alert: Alert | None,
 ) -> Command:
     model, generation = now.lifecycle.model, now.lifecycle.generation
+    if alert is not None and "traces" in alert.evidence:
+        evidence = {**evidence, "traces": alert.evidence["traces"]}
     return Command(
         command_id=derived_id("command", model, kind, version, generation, now.now_ms),
         kind=kind,
