@@ -30,7 +30,7 @@ from stream.envelope import derived_id, write
 from stream.errors import Refused
 from stream.events import EVENT_TYPES, LifecycleChanged, PredictionMade
 from stream.settings import Settings
-from stream.topics import BRIDGE_GROUP, BY_ENTITY
+from stream.topics import BRIDGE, BRIDGE_GROUP, BY_ENTITY
 
 log = structlog.get_logger("driftline.bridge")
 
@@ -43,7 +43,7 @@ KNOWN_SECONDS: Final = 30.0  # what is live is asked again after so long
 
 class Waiting(NamedTuple):
     half: Half
-    place: Place
+    came: Delivered
     since: float
 
 
@@ -58,11 +58,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def take(self, half: Half, place: Place, now: float) -> Waiting | None:
+    def take(self, half: Half, came: Delivered, now: float) -> Waiting | None:
         """The other half, if it came before; else this one waits. A second request is the first."""
         other = self._waiting.get(half.id)
         if other is None or other.half.kind == half.kind:
-            self._waiting.setdefault(half.id, Waiting(half, place, now))
+            self._waiting.setdefault(half.id, Waiting(half, came, now))
             return None
         return self._waiting.pop(half.id)
 
@@ -77,7 +77,7 @@ class Pairs:
 
     def drop(self, partition: int) -> None:
         """Its records come again, to whoever has it now."""
-        kept = {k: one for k, one in self._waiting.items() if one.place.partition != partition}
+        kept = {k: one for k, one in self._waiting.items() if one.came.place.partition != partition}
         self._waiting = kept
 
 
@@ -144,8 +144,8 @@ class Bridge:
         gone = self._pairs.given_up(now)
         for one in gone:
             self.counts["unpaired"] += 1
-            log.warning("unpaired", what=one.half.kind, id=one.half.id, **one.place._asdict())
-        return [place for one in gone for place in self._closed(one.place)]
+            log.warning("unpaired", what=one.half.kind, id=one.half.id, **one.came.place._asdict())
+        return [place for one in gone for place in self._closed(one.came.place)]
 
     def lose(self, partition: int) -> None:
         self._pairs.drop(partition)
@@ -155,18 +155,19 @@ class Bridge:
     def _half(self, half: Half, came: Delivered, now: float) -> list[Place]:
         """Pair it, or let it wait; returns where its other half lay, if nothing there waits now."""
         before = len(self._pairs)
-        other = self._pairs.take(half, came.place, now)
+        other = self._pairs.take(half, came, now)
         if other is None:
             if len(self._pairs) > before:  # else it is here already
                 self._open[came.place] += 1
             return []
-        done = self._closed(other.place)
+        done = self._closed(other.came.place)
         pair = (other.half, half) if half.kind == "response" else (half, other.half)
         try:
             for output in self._predictions(*pair):
                 self._write(output)
-        except Refused as refused:
-            self._refuse(came, refused)
+        except Refused as refused:  # both, so that both can be sent again
+            for one in {other.came.place: other.came, came.place: came}.values():
+                self._refuse(one, refused)
         return done
 
     def _closed(self, place: Place) -> list[Place]:
@@ -180,8 +181,8 @@ class Bridge:
         self.counts["refused"] += 1
         log.warning("record refused", reason=str(refused), **came.place._asdict())
         entity = self._wanted.entity or "predictions"
-        letter = dead_letter(entity, came.record, refused, "bridge", came.place.partition)
-        self._write(letter)
+        place, source = came.place, self._wanted.topic
+        self._write(dead_letter(entity, came.record, refused, BRIDGE, place.partition, source))
 
     def _predictions(self, request: Half, response: Half) -> Iterator[Output]:
         service = request.service or response.service

@@ -7,15 +7,17 @@ from typing import NamedTuple
 
 from consumers.loop import RangeReader
 from consumers.places import Delivered, Place, Span
-from consumers.producing import Publisher
-from stream.core.processor import Headers
+from consumers.producing import ANY, Publisher
+from stream.core.processor import Headers, Record
 from stream.errors import ConfigurationError
 from stream.settings import Settings
 from stream.topics import (
+    BRIDGE,
     HEADER_DETAIL,
     HEADER_OFFSET,
     HEADER_PARTITION,
     HEADER_REASON,
+    HEADER_SOURCE,
     HEADER_STAGE,
     HEADER_TIMESTAMP,
     TOPICS,
@@ -33,6 +35,7 @@ class DeadLetter(NamedTuple):
         timestamp_ms: of the refused record.
         origin: where it lay on its topic, "partition/offset".
         laid_ms: when it became a dead letter.
+        source: the topic that the bridge read it from; empty: it lay on the entity's own.
     """
 
     entity: str
@@ -46,6 +49,13 @@ class DeadLetter(NamedTuple):
     value: bytes | None
     headers: Headers
     laid_ms: int = 0
+    source: str = ""
+
+    @property
+    def origin_partition(self) -> int:
+        """-1: it does not say."""
+        partition = self.origin.partition("/")[0]
+        return int(partition) if partition.isdecimal() else -1
 
 
 def read(
@@ -86,23 +96,49 @@ def find(reader: RangeReader, entity: str, place: Place) -> DeadLetter:
 def replay(letters: Sequence[DeadLetter], settings: Settings) -> int:
     """Write refused records to their topics again, as they were; returns how many.
 
+    Those that the bridge refused go to the topic and partition that it read them from: our topics
+    do not hold what it reads, and the halves of a pair must come to the same bridge.
+
     What still does not fit comes back as a dead letter; what fits by now is applied once, because
     its id is the same.
 
     Raises:
-        ConfigurationError: they are alerts, which were on their topic all the time.
+        ConfigurationError: they are alerts, which were on their topic all the time; or nobody
+            can say where the bridge found them. Then none was sent.
     """
     if any(letter.entity == "alerts" for letter in letters):
         raise ConfigurationError(
             "these alerts are on their topic; `driftline alerts retry SINK` sends them to a sink"
         )
+    for letter in letters:
+        _demand_a_way_back(letter, settings)
     publisher = Publisher(settings)
     for letter in letters:
         theirs = tuple(header for header in letter.headers if not header[0].startswith("dl_"))
-        stamp = letter.timestamp_ms if settings.clock == "event" else 0
-        publisher.send(letter.entity, letter.key, letter.value, headers=theirs, timestamp_ms=stamp)
+        record = Record(0, letter.timestamp_ms, letter.key, letter.value, theirs)
+        if letter.source:
+            publisher.send_to(letter.source, letter.origin_partition, record)
+        else:
+            stamp = letter.timestamp_ms if settings.clock == "event" else 0
+            ours = record._replace(timestamp_ms=stamp)
+            publisher.send_to(settings.names.topic(letter.entity), ANY, ours)
     publisher.flush()
     return len(letters)
+
+
+def _demand_a_way_back(letter: DeadLetter, settings: Settings) -> None:
+    """
+    Raises:
+        ConfigurationError: there is none.
+    """
+    where = f"the dead letter {letter.entity} {letter.place.partition} {letter.place.offset}"
+    if letter.stage == BRIDGE and not letter.source:
+        raise ConfigurationError(
+            f"{where} does not say which topic the bridge read it from; write it there again"
+        )
+    # Whoever may write dead letters must not have a person write to `commands`.
+    if letter.source in {settings.names.topic(topic.entity) for topic in TOPICS}:
+        raise ConfigurationError(f"{where} claims to come from {letter.source}, which is our own")
 
 
 def _letter(entity: str, came: Delivered) -> DeadLetter:
@@ -121,4 +157,5 @@ def _letter(entity: str, came: Delivered) -> DeadLetter:
         value=record.value,
         headers=record.headers,
         laid_ms=record.timestamp_ms,
+        source=said.get(HEADER_SOURCE, "") if said.get(HEADER_STAGE) == BRIDGE else "",
     )

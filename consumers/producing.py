@@ -7,12 +7,13 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumers.loop import BrokerError, log
-from stream.core.processor import Headers
+from stream.core.processor import Headers, Record
 from stream.settings import Settings
 
 # What librdkafka calls the two; records without a key go anywhere.
 PARTITIONERS = {"murmur2": "murmur2_random", "crc32": "consistent_random"}
 ROOM_SECONDS = 30.0
+ANY = -1  # partition
 
 
 class Publisher:
@@ -55,15 +56,20 @@ class Publisher:
             BrokerError: one before it was not written.
             KafkaException: this producer can do no more; a new process can.
         """
-        topic = self._names.topic(entity)
+        record = Record(0, timestamp_ms, key, value, headers)
+        self.send_to(self._names.topic(entity), ANY, record)
+
+    def send_to(self, topic: str, partition: int, record: Record) -> None:
+        """As `send`, by the topic's full name; `partition` `ANY`: where the key belongs."""
         while True:
             try:
                 self.producer.produce(
                     topic,
-                    value,
-                    key,
-                    headers=list(headers) or None,
-                    timestamp=timestamp_ms,
+                    record.value,
+                    record.key,
+                    partition,
+                    headers=list(record.headers) or None,
+                    timestamp=record.timestamp_ms,
                     on_delivery=self._delivered,
                 )
             except BufferError:

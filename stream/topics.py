@@ -85,6 +85,8 @@ HEADER_PARTITION: Final = "dl_partition"
 HEADER_OFFSET: Final = "dl_offset"
 HEADER_TIMESTAMP: Final = "dl_timestamp_ms"
 HEADER_STAGE: Final = "dl_stage"
+BRIDGE: Final = "bridge"  # as `dl_stage`
+HEADER_SOURCE: Final = "dl_source"  # the topic of somebody else's that the bridge read it from
 
 TRAINER_GROUP: Final = "trainer"
 BRIDGE_GROUP: Final = "bridge"

@@ -189,9 +189,9 @@ def test_what_does_not_fit_is_a_dead_letter_and_done() -> None:
         assert scene.take(Record(99, 0, None, value)) == [Place(0, 99)]
     assert scene.made() == []
     reasons = [dict(one.headers)["dl_reason"].decode() for one in scene.written]  # type: ignore[union-attr]
+    of_pairs = ["bad-features", *["bad-output"] * 3, *["bad-features"] * 3]
     assert reasons == [
-        *("bad-features", "bad-output", "bad-output", "bad-output"),
-        *("bad-features", "bad-features", "bad-features"),
+        *(reason for reason in of_pairs for _ in ("request", "response")),
         *("null-value", "bad-json", "bad-envelope", "bad-envelope", "bad-envelope"),
     ]
     assert scene.take(Record(100, 0, None, b'{"type": "other"}')) == [Place(0, 100)]
@@ -203,8 +203,32 @@ def test_a_model_that_nobody_registered_is_said_so() -> None:
         record = logged(kind, payload)
         headers = tuple((n, v) for n, v in record.headers if n != "ce_inferenceservicename")
         scene.take(record._replace(headers=headers))
-    [letter] = scene.written
-    assert ("dl_reason", b"unknown-model") in letter.headers
+    for letter in scene.written:
+        assert ("dl_reason", b"unknown-model") in letter.headers
+
+
+def test_of_a_refused_pair_both_halves_are_kept_and_say_where_they_lay() -> None:
+    """One without the other could never be sent again."""
+    scene = Scene()
+    for offset, (kind, payload) in enumerate(zip(("request", "response"), V1, strict=True)):
+        wrong = {"instances": [[1]]} if kind == "request" else payload
+        scene.take(logged(kind, wrong, offset=offset), partition=3)
+    assert [one.value for one in scene.written] == [
+        logged("request", {"instances": [[1]]}).value,
+        logged("response", V1[1]).value,
+    ]
+    for offset, letter in enumerate(scene.written):
+        assert dict(letter.headers).items() >= {
+            *(("dl_stage", b"bridge"), ("dl_source", b"log")),
+            *(("dl_partition", b"3"), ("dl_offset", b"%d" % offset)),
+        }
+
+
+def test_a_record_that_holds_both_halves_is_one_dead_letter() -> None:
+    scene = Scene()
+    both = {"id": "g1", "request": {"instances": [[1]]}, "response": V1[1]}
+    scene.take(Record(5, 0, None, json.dumps(both).encode()))
+    assert len(scene.written) == 1
 
 
 def test_a_half_waits_so_long_and_so_many_wait() -> None:

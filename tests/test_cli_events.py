@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from consumers import relay
 from consumers.commands import health
@@ -164,6 +165,47 @@ def test_dead_letters_are_listed_shown_and_sent_again_as_they_were(kafka: Settin
     assert run("dlq", "replay", "requests", "--yes").exit_code == 0
     (again,) = values(kafka, "requests")
     assert (again.key, again.value, again.headers) == (b"key\x00", b"\xffvalue", headers)
+
+
+def bridged(kafka: Settings, offset: int, **headers: bytes) -> None:
+    """A dead letter of the bridge, as it lies among those of `predictions`."""
+    record = Record(offset, 1_700_000_000_000, b"r1", b"\x00\x00\x00\x00\x07avro", (("x", b"1"),))
+    letter = dead_letter("predictions", record, Refused("bad-schema", "no 7"), "bridge", 2)
+    publisher = Publisher(kafka)
+    ours = (*letter.headers, *headers.items())
+    publisher.send(letter.entity, letter.key, letter.value, headers=ours)
+    publisher.flush()
+
+
+def test_what_the_bridge_refused_goes_back_where_it_read_it(kafka: Settings) -> None:
+    """To its topic and partition, bytes, headers and time as they were; none of it to ours."""
+    source = f"{kafka.topic_prefix}-acme.scores"
+    bridged(kafka, 3, dl_source=source.encode())
+    result = run("dlq", "replay", "predictions", "--yes")
+    assert result.exit_code == 0
+    assert f"1 records to {source}" in result.stderr
+    assert values(kafka, "predictions") == []
+    consumer = Consumer(kafka.client(**{"group.id": "test", "auto.offset.reset": "earliest"}))
+    consumer.assign([TopicPartition(source, 2, 0)])
+    again = consumer.poll(20)
+    consumer.close()
+    assert again is not None
+    assert (again.key(), again.value()) == (b"r1", b"\x00\x00\x00\x00\x07avro")
+    assert again.headers() == [("x", b"1")]
+    assert again.timestamp()[1] == 1_700_000_000_000
+
+
+@pytest.mark.parametrize("source", [None, "commands", "lifecycle"])
+def test_without_a_way_back_nothing_is_sent(kafka: Settings, source: str | None) -> None:
+    """No source is named; or it is a topic of ours, by a forged header: then none is written."""
+    told = {} if source is None else {"dl_source": kafka.names.topic(source).encode()}
+    bridged(kafka, 3, dl_source=b"theirs")
+    bridged(kafka, 4, **told)
+    result = run("dlq", "replay", "predictions", "--yes")
+    assert result.exit_code == 2
+    assert ("does not say which topic" if source is None else "our own") in result.stderr
+    for entity in ("predictions", "commands", "lifecycle"):
+        assert values(kafka, entity) == []
 
 
 def test_topics_on_the_embedded_broker_are_left_to_it_aloud(kafka: Settings) -> None:

@@ -119,6 +119,8 @@ def replay(
 ) -> None:
     """Send dead letters to their topic again, as they were, once the cause is gone.
 
+    What `driftline bridge` refused goes to the topic that it read, for it to read again.
+
     What still does not fit comes back; what fits is applied once, also if it is replayed twice.
 
     Example: driftline dlq replay requests --reason unknown-model --yes
@@ -126,14 +128,16 @@ def replay(
     from consumers import deadletters
 
     letters = _read(entity, reason)
-    sent = 0
+    sent, told = 0, ""
     if letters:
-        confirm(f"Send {len(letters)} records to {entity} again?", yes=yes)
+        ways = Counter(letter.source or entity for letter in letters)
+        told = ", ".join(f"{count} records to {topic}" for topic, count in sorted(ways.items()))
+        confirm(f"Send {_line(told, 300)} again?", yes=yes)
         sent = deadletters.replay(letters, load_settings())
     if json:
         print_json({"topic": entity, "sent": sent})
     else:
-        say(f"{sent} records sent to {entity}" if sent else "no such dead letters")
+        say(f"sent again: {_line(told, 300)}" if sent else "no such dead letters")
 
 
 def _read(entity: str | None, reason: str | None) -> list[DeadLetter]:

@@ -16,6 +16,7 @@ from stream.topics import (
     HEADER_PARTITION,
     HEADER_REASON,
     HEADER_REROUTED,
+    HEADER_SOURCE,
     HEADER_STAGE,
     HEADER_TIMESTAMP,
     HEADER_TOPIC,
@@ -35,6 +36,7 @@ DEAD_HEADERS: Final = {
     HEADER_OFFSET: "where it lay",
     HEADER_TIMESTAMP: "its own, in milliseconds since 1970",
     HEADER_STAGE: "who refused it",
+    HEADER_SOURCE: "the topic that the bridge read it from",
 }
 ATTRIBUTES: Final = {
     "ce_specversion": "1.0",

@@ -15,6 +15,7 @@ from stream.topics import (
     HEADER_OFFSET,
     HEADER_PARTITION,
     HEADER_REASON,
+    HEADER_SOURCE,
     HEADER_STAGE,
     HEADER_TIMESTAMP,
     HEADER_TOPIC,
@@ -30,14 +31,16 @@ HEADERS = (
     HEADER_TIMESTAMP,
     HEADER_STAGE,
 )
+_SHED = frozenset({*HEADERS, HEADER_SOURCE})
 
 
 def dead_letter(
-    entity: str, record: Record, refused: Refused, stage: str, partition: int
+    entity: str, record: Record, refused: Refused, stage: str, partition: int, source: str = ""
 ) -> Output:
     """The refused record as one for `<entity>.dlq`, in the partition it lay in.
 
-    `dl_topic` names the entity ("requests"): the core does not know the topics' prefix.
+    `dl_topic` names the entity ("requests"): the core does not know the topics' prefix. `source`
+    is the full name of a topic of somebody else's that it was read from.
     """
     offset, timestamp_ms, key, value, headers = record
     entity_name, topic, number, by = _place(entity, partition, stage)
@@ -50,8 +53,10 @@ def dead_letter(
         (HEADER_TIMESTAMP, b"%d" % timestamp_ms),
         by,
     )
+    if source:
+        ours = (*ours, (HEADER_SOURCE, source.encode()))
     if headers:
-        ours = tuple(header for header in headers if header[0] not in HEADERS) + ours
+        ours = tuple(header for header in headers if header[0] not in _SHED) + ours
     return Output(entity_name, key, value, partition, ours)
 
 
