@@ -35,8 +35,9 @@ def connect(
     Raises:
         ConfigurationError: topics are missing or do not fit together.
     """
-    ends = Ends(settings)
     while True:
+        # New clients each time: one that a cut met in a wrong moment may time out for ever.
+        ends = Ends(settings)
         ends.wait()
         try:
             return _look_around(stage, settings, factory, fail, ends)

@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 PROBE_SECONDS = 3.0
 PATIENCE_SECONDS = 20.0
 SAY_SECONDS = 30.0  # between two lines about a broker that is away
+FAILURES = 10  # of one client: one that a cut met in a wrong moment may never be answered again
 
 Place = tuple[str, int]
 
@@ -65,8 +66,9 @@ class Ends:
         self._where = settings.bootstrap_servers
         self._why = ""
         self._embedded = settings.embedded_broker
-        properties = settings.client(log_level=0, error_cb=self._note)
-        self._admin = AdminClient(properties)
+        self._properties = settings.client(log_level=0, error_cb=self._note)
+        self._admin = AdminClient(self._properties)
+        self._failures = 0
 
     def probe(self) -> None:
         """Ask for nothing but an answer."""
@@ -168,6 +170,9 @@ class Ends:
         self._why = error.str()
 
     def _away(self, error: KafkaException) -> BrokerAway:
+        self._failures += 1
+        if self._failures % FAILURES == 0:
+            self._admin = AdminClient(self._properties)
         why = self._why or error.args[0].str()
         return BrokerAway(f"no answer from Kafka at {self._where}: {why}")
 
