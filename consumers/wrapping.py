@@ -187,8 +187,7 @@ class _Exchange:
 
     def _note(self, noted: bytearray, message: Message) -> None:
         """What is too large is cut, and so no JSON any more."""
-        if len(noted) < self._most_bytes:
-            noted += message.get("body", b"")[: self._most_bytes - len(noted)]
+        noted += message.get("body", b"")[: self._most_bytes - len(noted)]
 
 
 def _part(part: Part, whole: Any) -> Any:

@@ -158,7 +158,13 @@ def test_an_answer_in_pieces_is_one(reporter: Noted) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", [{"output": "absent"}, {"most_bytes": 10}, {"features": "age"}, {"output": "model"}]
+    "how",
+    [
+        {"output": "absent"},
+        {"most_bytes": 12, "output": "p"},
+        {"features": "age"},
+        {"output": "model"},
+    ],
 )
 def test_what_cannot_be_reported_is_counted_and_served(
     reporter: Noted, how: dict[str, Any]
