@@ -207,6 +207,11 @@ class Reporter:
         """Say what was true, whenever that is known; a later word corrects an earlier one."""
         self._report("feedback", prediction_id, time_ms, traceparent, label=label, weight=weight)
 
+    def refuse(self, why: str) -> None:
+        """Count what should have been reported, but could not be made an event."""
+        self._count("reported")
+        self._count("refused", why)
+
     # --- how it is going --------------------------------------------------------------------------
 
     @property

@@ -293,11 +293,11 @@ def console(settings: Settings, *, follow: bool = False) -> Iterator[Parts]:
 
 
 @contextmanager
-def served(settings: Settings) -> Iterator[tuple[str, Parts]]:
-    """A console that listens on a port of its own and follows its broker: its URL, its parts."""
+def served(settings: Settings, *, follow: bool = True) -> Iterator[tuple[str, Parts]]:
+    """A console that listens on a port of its own, by default following its broker: URL, parts."""
     [port] = free_ports(1)
     settings = settings.model_copy(update={"console_port": port})
-    with assembled(settings) as parts:
+    with assembled(settings, follow=follow) as parts:
         config = uvicorn.Config(
             guarded(settings, parts), port=port, log_config=None, timeout_graceful_shutdown=1
         )

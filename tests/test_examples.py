@@ -107,6 +107,19 @@ def test_the_serving_example_reports_its_predictions_and_outcomes(kafka: Setting
     assert feedback.label in spec.classes
 
 
+def test_the_wrapped_example_reports_its_predictions(kafka: Settings) -> None:
+    """Nothing in the application knows of it; a client is told which prediction it was."""
+    served = runpy.run_path(str(EXAMPLES / "python" / "wrapped.py"))
+    spec = read_spec((EXAMPLES / "python" / "loyalty.toml").read_text(), toml=True)
+    answer = TestClient(served["app"]).post("/predict", json={"age": 70, "visits": 3})
+    assert served["reporter"].flush(20)
+
+    prediction = one(kafka, "predictions", PredictionMade)
+    assert prediction.prediction_id == answer.headers["x-prediction-id"]
+    assert (prediction.model, prediction.output) == (spec.name, answer.json()["leaves"])
+    assert set(prediction.features) == {feature.name for feature in spec.features}
+
+
 def test_ten_lines_watch_the_serving_example() -> None:
     """What the page promises."""
     lines = (EXAMPLES / "python" / "serving.py").read_text().split('"""', 2)[2].splitlines()

@@ -1,0 +1,155 @@
+"""A page of the console that is left open for an hour: what it holds then, and what at the start.
+
+    python -m benchmarks.open_page [--quick] [--json] [--models 1000] [--updates 120]
+
+120 updates are those of an hour at the default tick of 30 s: in each, every model has a new window.
+They come as fast as the page draws them, so the hour takes minutes. The fleet's page shows every
+row, none scrolled out of existence; the model's page has a signal opened, and fetches its panels
+after each update, as it does at the real pace. Before each count garbage is collected.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from msgspec import structs
+from playwright.sync_api import CDPSession, Page
+
+from benchmarks.reporting import parser, report, say
+from consumers.console.history import Came
+from consumers.console.routes import Parts
+from models.database import now_ms
+from stream.events import Measure
+from tests.browsers import launcher
+from tests.consoles import SPEC, drifted, lifecycle, measured, served, settings_in
+
+FIRST: Final = "model-0000"
+WARM: Final = 12  # updates before the first count: code that is compiled late, caches that fill
+POINTS: Final = 4  # counts after it
+MODEL_SECONDS: Final = 2.2  # a model's page fetches its panels at most every 2 s
+
+
+class Held(NamedTuple):
+    """What a page holds after a number of updates; the heap is JavaScript's."""
+
+    updates: int
+    heap_mib: float
+    nodes: int
+    listeners: int
+
+
+class Fleet:
+    """Every model's windows, an hour of event time in each update."""
+
+    def __init__(self, parts: Parts, models: int) -> None:
+        self._parts = parts
+        self._names = [f"model-{number:04}" for number in range(models)]
+        self._hour = 24
+        self._take(
+            [lifecycle(model=name, spec=structs.replace(SPEC, name=name)) for name in self._names]
+        )
+
+    def update(self) -> str:
+        """The figure of the first model, as pages write it."""
+        self._hour += 1
+        value = 0.301 + self._hour / 500  # an odd last digit; those of its interval are even
+        interval = Measure(value=value, low=value - 0.021, high=value + 0.021)
+        self._take(
+            [
+                measured(value, model=name, hour=self._hour, metrics={"accuracy": interval})
+                for name in self._names
+            ]
+            + [structs.replace(drifted("age", 0.1, hour=self._hour), model=FIRST)]
+        )
+        return f"{value:.3f}"
+
+    def _take(self, events: list[Any]) -> None:
+        batch = [Came(now_ms(), event) for event in events]
+        self._parts.history.add(batch, {})
+        self._parts.board.take(batch)
+
+
+def count(session: CDPSession, updates: int) -> Held:
+    for _ in range(2):  # what the first one frees may have held more
+        session.send("HeapProfiler.collectGarbage")
+    found = session.send("Memory.getDOMCounters")
+    heap = session.send("Runtime.getHeapUsage")["usedSize"] / 2**20
+    return Held(updates, heap, int(found["nodes"]), int(found["jsEventListeners"]))
+
+
+def play(page: Page, update: Callable[[], None], updates: int) -> list[Held]:
+    """Counts after the warm-up and at equal distances from there on."""
+    session = page.context.new_cdp_session(page)
+    for _ in range(WARM):
+        update()
+    held = [count(session, 0)]
+    for number in range(1, updates + 1):
+        update()
+        if number % max(1, updates // POINTS) == 0:
+            held.append(count(session, number))
+    return held
+
+
+def fleet_page(page: Page, url: str, fleet: Fleet, models: int, updates: int) -> list[Held]:
+    page.goto(f"{url}/?refresh=0.5&sort=model")
+    rows = page.locator(".fleet tbody tr")
+    rows.first.wait_for()
+    while rows.count() < models:
+        page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        page.wait_for_timeout(50)
+
+    def update() -> None:
+        rows.first.get_by_text(fleet.update()).first.wait_for()
+
+    return play(page, update, updates)
+
+
+def model_page(page: Page, url: str, fleet: Fleet, updates: int) -> list[Held]:
+    page.goto(f"{url}/models/{FIRST}?refresh=0.5&signal=age")
+    page.locator("#quality canvas").first.wait_for()
+    page.locator("tr.opened").wait_for()
+
+    def update() -> None:
+        begun = time.monotonic()
+        page.locator(".verdict").get_by_text(fleet.update()).wait_for()
+        page.wait_for_timeout(1000 * max(0.0, MODEL_SECONDS - (time.monotonic() - begun)))
+
+    return play(page, update, updates)
+
+
+def main() -> None:
+    one = parser(__doc__ or "")
+    one.add_argument("--models", type=int, default=1000)
+    one.add_argument("--updates", type=int, default=120)
+    arguments = one.parse_args()
+    models, updates = (100, 12) if arguments.quick else (arguments.models, arguments.updates)
+    with (
+        tempfile.TemporaryDirectory(prefix="driftline-bench-") as name,
+        served(settings_in(Path(name)), follow=False) as (url, parts),
+        launcher() as launch,
+    ):
+        fleet, page = Fleet(parts, models), launch()
+        fleet.update()
+        say(f"{updates} updates of {models} models, the fleet's page open")
+        found = {"fleet": fleet_page(page, url, fleet, models, updates)}
+        say(f"{updates} updates, a model's page open")
+        found["model"] = model_page(page, url, fleet, updates)
+    report(
+        f"a page left open: {updates} updates of {models} models",
+        ("page", "updates", "heap, MiB", "nodes", "listeners"),
+        [
+            (page_name, str(h.updates), f"{h.heap_mib:.1f}", f"{h.nodes:,}", f"{h.listeners:,}")
+            for page_name, held in found.items()
+            for h in held
+        ],
+        {"models": models, **{k: [h._asdict() for h in held] for k, held in found.items()}},
+        as_json=arguments.json,
+    )
+
+
+if __name__ == "__main__":
+    main()
