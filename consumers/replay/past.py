@@ -80,8 +80,7 @@ def read_past(settings: Settings, model: str, bounds: Bounds) -> Past:
     """
     with RangeReader(settings) as reader:
         partitions = {
-            entity: len(reader.partitions(entity))
-            for entity in (*INPUTS["monitor"], "summaries")
+            entity: len(reader.partitions(entity)) for entity in (*INPUTS["monitor"], "summaries")
         }
         home = partition_of(model.encode(), partitions["summaries"], "murmur2")
         span = _span(reader, bounds, home)
