@@ -107,7 +107,6 @@ class EvaluateProcessor:
     def apply(self, batch: Batch, fleet: Fleet) -> list[Output]:
         outputs: list[Output] = []
         for record in batch.records:
-            self._progress.next = record.offset
             try:
                 outputs += self._apply(record, fleet)
             except Refused as refused:  # counted: there is nobody to give it back to
