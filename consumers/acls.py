@@ -119,7 +119,7 @@ TABLE: Final[dict[str, Rights]] = {
     ),
     "reader": Rights(
         "driftline status, doctor, tail, and what subscribes to verdicts; no one's features",
-        reads=("accuracy", "drift", "alerts", "commands", "lifecycle", "summaries"),
+        reads=("accuracy", "drift", "alerts", "commands", "decisions", "lifecycle", "summaries"),
         sees=(READER_GROUP, TRAINER_GROUP, SINK_GROUPS, *EVERY_STAGE),
         everywhere=("Describe", "DescribeConfigs"),
     ),
@@ -134,9 +134,13 @@ TABLE: Final[dict[str, Rights]] = {
         transactions=RELAY,
     ),
     "operator": Rights(
-        "people at the command line: driftline models, alerts, publish, dlq, erase",
-        # Predictions and labels: a reference from a live period, history proved by what was said.
-        reads=(*DEAD, "alerts", "lifecycle", "predictions", "feedback"),
+        "people at the command line: driftline models, alerts, publish, dlq, erase, replay",
+        # Predictions and labels: a reference from a live period, history proved by what was said,
+        # a past range folded again.
+        reads=(
+            *(*DEAD, "alerts", "lifecycle", "predictions", "feedback"),
+            *("summaries", "commands", "decisions"),
+        ),
         writes=("lifecycle", "summaries", "requests", "predictions", "feedback"),
         sees=(READER_GROUP,),
         transactions=RELAY,

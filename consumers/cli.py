@@ -17,6 +17,7 @@ from consumers.commands import (
     health,
     history,
     keys,
+    replaying,
     runs,
     services,
     topics,
@@ -42,6 +43,7 @@ for name, subject in (
 for command in (
     *(services.demo, services.worker, services.trainer, services.bridge, services.migrate),
     *(events.publish, events.tail, health.status, health.top, health.doctor, erasing.erase),
+    replaying.replay,
 ):
     app.command()(command)
 

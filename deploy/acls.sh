@@ -40,6 +40,7 @@ $KAFKA_ACLS --add --allow-principal User:driftline-evaluate --operation Write --
 $KAFKA_ACLS --add --allow-principal User:driftline-evaluate --operation Write --topic driftline.drift.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-evaluate --operation Write --topic driftline.alerts.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-evaluate --operation Write --topic driftline.commands.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-evaluate --operation Write --topic driftline.decisions.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-evaluate --operation Read --group driftline.evaluate
 $KAFKA_ACLS --add --allow-principal User:driftline-evaluate --operation Describe --group driftline.tail
 $KAFKA_ACLS --add --allow-principal User:driftline-evaluate --operation Write --operation Describe --transactional-id driftline.evaluate. --resource-pattern-type prefixed
@@ -93,6 +94,7 @@ $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Read --top
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Read --topic driftline.drift.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Read --topic driftline.alerts.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Read --topic driftline.commands.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Read --topic driftline.decisions.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Read --topic driftline.lifecycle.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Read --topic driftline.summaries.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-reader --operation Describe --operation DescribeConfigs --topic driftline. --resource-pattern-type prefixed
@@ -128,7 +130,7 @@ $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Describe 
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Describe --group driftline.shadow
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Write --operation Describe --transactional-id driftline.relay
 
-# operator: people at the command line: driftline models, alerts, publish, dlq, erase
+# operator: people at the command line: driftline models, alerts, publish, dlq, erase, replay
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.requests.v1.dlq
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.predictions.v1.dlq
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.feedback.v1.dlq
@@ -138,7 +140,9 @@ $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --t
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --operation Write --topic driftline.lifecycle.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --operation Write --topic driftline.predictions.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --operation Write --topic driftline.feedback.v1
-$KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Write --topic driftline.summaries.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --operation Write --topic driftline.summaries.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.commands.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Read --topic driftline.decisions.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Write --topic driftline.requests.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Describe --group driftline.reader
 $KAFKA_ACLS --add --allow-principal User:driftline-operator --operation Write --operation Describe --transactional-id driftline.relay

@@ -52,6 +52,12 @@ def row_at(connection: Connection, model: str, time_ms: int) -> Row[tuple[Any, .
     return connection.execute(rows.order_by(t.history.c.generation.desc()).limit(1)).first()
 
 
+def row_of(connection: Connection, model: str, generation: int) -> Row[tuple[Any, ...]] | None:
+    """The history row of one generation."""
+    same = (t.history.c.model == model) & (t.history.c.generation == generation)
+    return connection.execute(_rows().where(same)).first()
+
+
 def all_in_force(connection: Connection) -> Sequence[Row[tuple[Any, ...]]]:
     """The newest history row of every model, by name."""
     newest = select(t.history.c.model, func.max(t.history.c.generation).label("generation"))

@@ -111,6 +111,15 @@ class Registry(RunLog, Erasures):
 
         return self._database.read(work)
 
+    def at_generation(self, model: str, generation: int) -> LiveState | None:
+        """What was live in one generation; None if there was none of that number."""
+
+        def work(connection: Connection) -> LiveState | None:
+            row = history.row_of(connection, model, generation)
+            return None if row is None else history.compose(connection, row)
+
+        return self._database.read(work)
+
     def history(self, model: str) -> list[Entry]:
         """Every generation, oldest first, each with who made it, why, and on what evidence."""
         return self._database.read(lambda connection: history.entries(connection, model))

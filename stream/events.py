@@ -387,6 +387,37 @@ class Command(Struct, frozen=True, kw_only=True, omit_defaults=True):
     evidence: dict[str, object] = {}
 
 
+class RetrainHeld(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something asks for a retrain, and there is none; told once for each reason and period.
+
+    A period of the clock is the policy's, one of labels so many of them as the policy waits for.
+    Any ends when a retrain is commanded, when nothing asks any more, or with the champion.
+    """
+
+    model: Model
+    version: Version  # the champion, which is left as it is
+    generation: int  # of lifecycle, that the decision was made on
+    cause: Literal["harm", "drift", "clock", "labels"]
+    asked: str  # in words: what asks
+    reason: str  # why not
+    held_ms: int
+    labels: Count = 0  # that came since the last retrain was commanded
+    alert_id: str | None = None
+
+
+class GenerationAdopted(Struct, frozen=True, kw_only=True):
+    """Evaluate follows lifecycle to this generation: with it, all that it decides can be replayed.
+
+    Records of the model's partition of `summaries` from `offset` on are judged by it.
+    """
+
+    model: Model
+    generation: int
+    partition: Partition
+    offset: Offset
+    closed_ms: Time  # ticks that end before or then were judged by an earlier one
+
+
 # --- what is live ------------------------------------------------------------------------------
 
 
@@ -451,6 +482,8 @@ EVENT_TYPES: Final[dict[str, tuple[type[Struct], str]]] = {
     "driftline.command.reject.v1": (Command, "commands"),
     "driftline.command.rollback.v1": (Command, "commands"),
     "driftline.command.settle.v1": (Command, "commands"),
+    "driftline.retrain.held.v1": (RetrainHeld, "decisions"),
+    "driftline.generation.adopted.v1": (GenerationAdopted, "decisions"),
     "driftline.lifecycle.changed.v1": (LifecycleChanged, "lifecycle"),
 }
 

@@ -43,6 +43,7 @@ TOPICS: Final = (
     Topic("drift", key="model"),
     Topic("alerts", key="alert_id", compacted=True),
     Topic("commands", key="model"),
+    Topic("decisions", key="model"),
     Topic("lifecycle", key="model", compacted=True),
     Topic("checkpoints.score", key="part", compacted=True),
     Topic("checkpoints.monitor", key="part", compacted=True),
@@ -72,7 +73,7 @@ OUTPUTS: Final[dict[Stage, tuple[str, ...]]] = {
         *("examples", "summaries", "predictions", "feedback"),
         *("predictions.dlq", "feedback.dlq", "alerts"),
     ),
-    "evaluate": ("accuracy", "drift", "alerts", "commands"),
+    "evaluate": ("accuracy", "drift", "alerts", "commands", "decisions"),
     "shadow": ("predictions", "alerts"),
 }
 

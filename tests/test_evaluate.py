@@ -10,7 +10,7 @@ import pytest
 
 from models.spec import Policy
 from stream.core.processor import Record
-from stream.events import AccuracyMeasured, Alert, Command
+from stream.events import AccuracyMeasured, Alert, Command, RetrainHeld
 from tests.summaries import DAY_MS, SPEC, Monitor, Trainer, batch, facts, processor, verdicts
 
 
@@ -241,6 +241,52 @@ def test_after_so_many_new_labels_a_healthy_champion_is_challenged_and_they_are_
     assert world.commands == ["retrain"]
     world.days(2)
     assert world.commands == ["retrain", "retrain"]
+
+
+def held(world: World) -> list[tuple[str, str]]:
+    """Cause and reason of each retrain that was recorded as held."""
+    return [(f.cause, f.reason) for f in world.facts if isinstance(f, RetrainHeld)]
+
+
+PINNED = "a person pinned this version"
+
+
+def test_what_the_clock_asks_for_and_does_not_get_is_recorded_once_a_period() -> None:
+    world = World(policy=BY_THE_CLOCK)
+    world.trainer.change(pinned=True)
+    world.days(100)
+    assert held(world) == [("clock", PINNED)] * 3  # 30, 60 and 90 days after the first
+    assert not [fact for fact in world.facts if isinstance(fact, Alert)]
+    world.trainer.change(pinned=False)
+    world.days(1)
+    assert world.commands == ["retrain"]
+
+
+def test_what_new_labels_ask_for_and_do_not_get_is_recorded_once_for_each_reason() -> None:
+    policy = Policy(retrain_after_labels=240, retrain_minimum_labels=290, cooldown_seconds=0)
+    world = World(policy=policy, obedient=False)
+    world.days(11)
+    too_few = "the policy asks for 290 new labels, there are fewer"
+    assert held(world) == [("labels", too_few)]
+    world.trainer.change(pinned=True)
+    world.days(6)
+    assert held(world) == [("labels", too_few), ("labels", PINNED)]
+    world.days(5)  # so many labels came again
+    assert held(world) == [("labels", too_few), ("labels", PINNED), ("labels", PINNED)]
+
+
+def test_a_retrain_that_harm_asks_for_and_does_not_get_is_recorded_with_its_alert() -> None:
+    world = World(policy=Policy(retrain=False))
+    world.days(30)
+    world.days(12, bad=0.6)
+    (one,) = [f for f in world.facts if isinstance(f, RetrainHeld)]
+    assert (one.cause, one.reason) == ("harm", "the policy leaves retraining to people")
+    assert one.alert_id == world.newest("harm").alert_id
+    assert one.version == 1
+    world.days(20)
+    assert world.newest("harm").state == "resolved"
+    world.days(12, bad=0.6)
+    assert len(held(world)) == 2  # it is another harm
 
 
 def test_drift_retrains_only_where_the_policy_asks_and_its_alert_says_so() -> None:

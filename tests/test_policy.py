@@ -63,7 +63,11 @@ def weekly(*retrains_ms: int) -> Situation:
         (situation({"rollback": ago(0, generation=7)}), {}, "command to rollback"),
         (situation({"rollback": ago(0)}), {}, None),
         (situation({"settle": ago(101, generation=7)}), {}, None),
-        (situation(policy=Policy(retrain_minimum_labels=500))._replace(labels=499), {}, "499 new"),
+        (
+            situation(policy=Policy(retrain_minimum_labels=500))._replace(labels=499),
+            {},
+            "asks for 500 new labels",
+        ),
         (situation(policy=Policy(retrain_minimum_labels=500))._replace(labels=500), {}, None),
         (weekly(NOW_MS - WEEK_MS + 1, NOW_MS - 1), {}, "budget of 2 is spent"),
         (weekly(NOW_MS - WEEK_MS, NOW_MS - 1), {}, None),

@@ -191,6 +191,7 @@ SHOWN = {
         "counted",
     ),
     "drift": ("model", "version", "signal", "window", "n", "psi", "psi_noise", "evidence"),
+    "decisions": ("model", "cause", "asked", "reason", "generation"),
     "lifecycle": ("model", "generation", "champion", "challengers", "previous", "reason"),
     "predictions": ("model", "version", "prediction_id", "output"),
     "requests": ("model", "prediction_id"),

@@ -58,7 +58,7 @@ def add(
     Example: driftline models add churn.toml --data history.csv --label-column churned
     """
     settings = load_settings()
-    wanted = _read_spec(spec)
+    wanted = read_spec_file(spec)
     with registry(settings) as opened:
         _register(opened, wanted, f"from {spec.name}")
         if data is not None:
@@ -165,7 +165,11 @@ def describe(state: LiveState) -> str:
     return " ".join(words) or ("serving" if state.champion else "no version yet")
 
 
-def _read_spec(path: Path) -> ModelSpec:
+def read_spec_file(path: Path) -> ModelSpec:
+    """
+    Raises:
+        ConfigurationError: it holds no spec.
+    """
     from models.spec import read_spec
     from stream.errors import ConfigurationError
 

@@ -27,7 +27,9 @@ from stream.events import (
     AlertHandled,
     Command,
     DriftMeasured,
+    GenerationAdopted,
     ProgressReported,
+    RetrainHeld,
     SummaryComputed,
 )
 
@@ -38,6 +40,13 @@ SUMMARY_TYPE = "driftline.summary.computed.v1"
 HANDLED_TYPE = "driftline.alert.handled.v1"
 MAX_BYTES = 2**31  # summaries are our own, and may be larger than what producers are allowed
 
+#: Where facts go whose kind does not begin with it.
+ENTITIES: Mapping[type[Struct], str] = {
+    Alert: "alerts",
+    RetrainHeld: "decisions",
+    GenerationAdopted: "decisions",
+}
+
 # Dicts keep the order they were filled in, also across a restore: equal histories, equal bytes.
 _ENCODER = msgspec.json.Encoder()
 
@@ -47,6 +56,7 @@ class Progress(Struct, omit_defaults=True):
 
     partitions: int = 0
     watermarks: dict[int, int] = {}
+    next: int = 0  # offset of `summaries` that is applied next
 
     def take(self, report: ProgressReported) -> None:
         self.partitions = report.partitions
@@ -101,6 +111,9 @@ class EvaluateProcessor:
                 outputs += self._apply(record, fleet)
             except Refused as refused:  # counted: there is nobody to give it back to
                 self._counters[f"refused:{refused.reason}"] += 1
+            self._progress.next = record.offset + 1
+        if batch.records:
+            self._dirty.add(PROGRESS)
         return outputs
 
     def advance(self, clock_ms: int, caught_up: bool, fleet: Fleet) -> list[Output]:
@@ -133,7 +146,6 @@ class EvaluateProcessor:
         report = read(opened, ProgressReported)
         self._progress.take(report)
         self._trace(report)
-        self._dirty.add(PROGRESS)
         after = self._progress.watermark_ms
         if after is None or after == before:
             return []
@@ -182,7 +194,15 @@ class EvaluateProcessor:
         if live is None or live.lifecycle.generation <= state.generation:
             return []
         self._dirty.add(MODEL + name)
-        return self._published(state.adopt(live.lifecycle))
+        settled = state.adopt(live.lifecycle)
+        adopted = GenerationAdopted(
+            model=name,
+            generation=state.generation,
+            partition=self._context.partition,
+            offset=self._progress.next,
+            closed_ms=state.closed * state.tick_ms,
+        )
+        return self._published([adopted, *settled])
 
     def _close(self, name: str, watermark_ms: int, fleet: Fleet) -> list[Output]:
         outputs = self._adopt(name, fleet)
@@ -215,7 +235,7 @@ class EvaluateProcessor:
             return _ENCODER.encode(self._progress)
         return _ENCODER.encode(self._models[part.removeprefix(MODEL)])
 
-    def _published(self, facts: Iterable[Fact]) -> list[Output]:
+    def _published(self, facts: Iterable[Fact | GenerationAdopted]) -> list[Output]:
         outputs = []
         for fact in facts:
             kind, output = publish(fact)
@@ -224,21 +244,21 @@ class EvaluateProcessor:
         return outputs
 
 
-def publish(fact: Fact) -> tuple[str, Output]:
+def publish(fact: Fact | GenerationAdopted) -> tuple[str, Output]:
     """A fact or command as a record, and what to count it as; its id is a hash of its cause."""
     kind, cause, time_ms = _cause(fact)
     model = fact.model
     if isinstance(fact, Command):
         entity, key, id_ = "commands", model, fact.command_id
     else:
-        entity = "alerts" if isinstance(fact, Alert) else kind.partition(".")[0]
+        entity = ENTITIES.get(type(fact), kind.partition(".")[0])
         key = fact.alert_id if isinstance(fact, Alert) else model
         id_ = derived_id(entity, model, *cause)
     value = write(f"driftline.{kind}.v1", fact, id=id_, source=SOURCE, time_ms=time_ms)
     return kind, Output(entity, key.encode(), value)
 
 
-def _cause(fact: Fact) -> tuple[str, tuple[object, ...], int]:
+def _cause(fact: Fact | GenerationAdopted) -> tuple[str, tuple[object, ...], int]:
     """Kind, what makes the fact the one it is, and when it was so."""
     match fact:
         case AccuracyMeasured():
@@ -253,3 +273,8 @@ def _cause(fact: Fact) -> tuple[str, tuple[object, ...], int]:
             return f"alert.{told}", (fact.alert_id, fact.revision), fact.updated_ms
         case Command():
             return f"command.{fact.kind}", (fact.command_id,), fact.issued_ms
+        case RetrainHeld():
+            why = ("held", fact.generation, fact.cause, fact.reason, fact.held_ms)
+            return "retrain.held", why, fact.held_ms
+        case GenerationAdopted():
+            return "generation.adopted", ("adopted", fact.generation), fact.closed_ms

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from stream.core import describing, policy, trials, watching
 from stream.core.alerts import Book, Problem
-from stream.core.policy import Issued, Situation
+from stream.core.policy import Asking, Issued, Situation, Told
 from stream.core.ticks import Group
 from stream.core.trials import Judgement, TrialState
 from stream.core.watching import Kind, Kit, Watch
@@ -25,9 +25,10 @@ from stream.events import (
     Command,
     DriftMeasured,
     LifecycleChanged,
+    RetrainHeld,
 )
 
-Fact = AccuracyMeasured | DriftMeasured | Alert | Command
+Fact = AccuracyMeasured | DriftMeasured | Alert | Command | RetrainHeld
 
 #: What each problem's alert follows: the signals of these kinds that are open.
 KINDS: Final[tuple[tuple[Problem, tuple[Kind, ...]], ...]] = (
@@ -57,6 +58,7 @@ class Verdicts(Struct, omit_defaults=True):
     issued: dict[str, Issued] = {}
     labels: int = 0  # since the last retrain was commanded
     retrains: list[int] = []  # when they were commanded, of the last week
+    held: dict[str, Told] = {}  # why they were not, by what asked, as far as it was told
 
 
 class Case(NamedTuple):
@@ -101,6 +103,7 @@ class Case(NamedTuple):
             recent = [time_ms for time_ms in self.verdicts.retrains if time_ms > since_ms]
             self.verdicts.retrains = [*recent, command.issued_ms]
             self.verdicts.labels = 0
+            self.verdicts.held = {}
         return command
 
 
@@ -116,7 +119,7 @@ def adopt(verdicts: Verdicts, lifecycle: LifecycleChanged, now_ms: int) -> list[
         return [_settled(book, "probation", now_ms, "the probation is over")]
     left = verdicts.watch.version if verdicts.watch else None
     verdicts.watch = None if champion is None else Watch(version=champion)
-    verdicts.trials, verdicts.canaries = {}, {}
+    verdicts.trials, verdicts.canaries, verdicts.held = {}, {}, {}
     why = f" ({lifecycle.reason})" if lifecycle.reason else ""
     sentence = f"version {champion} went live in place of version {left}{why}"
     return [_settled(book, problem, now_ms, sentence) for problem in sorted(book.open)]
@@ -217,10 +220,13 @@ def _judge_harm(case: Case) -> Iterator[Fact]:
     """Harm that nothing else mends asks for a retrain; the alert says what is done about it."""
     alert = case.verdicts.book.open.get("harm")
     if alert is None:
+        case.verdicts.held.pop("harm", None)
         return
     held = _retrain_held(case)
     if held is None:
         yield case.issue(policy.retrain(case.situation, alert))
+    else:
+        yield from _record(case, Asking("harm", alert.sentence, alert), held)
     yield from _note(case, "harm", "retrain: commanded" if held is None else f"held: {held}")
 
 
@@ -232,12 +238,18 @@ def _keep_fresh(case: Case) -> Iterator[Fact]:
     since_ms, opened = case.watch.began_ms, case.verdicts.book.open
     problem: Problem = "drift" if "drift" in opened else "prediction"
     asks = opened.get(problem) if case.lifecycle.spec.policy.retrain_on_drift else None
-    reason = policy.due(case.situation, since_ms, asks)
-    if "harm" in opened or reason is None:
+    asking = policy.due(case.situation, since_ms, asks)
+    if "harm" in opened:
+        return
+    told = case.verdicts.held
+    case.verdicts.held = {c: t for c, t in told.items() if asking and c == asking.cause}
+    if asking is None:
         return
     held = _retrain_held(case)
     if held is None:
-        yield case.issue(policy.refresh(case.situation, since_ms, reason, asks))
+        yield case.issue(policy.refresh(case.situation, since_ms, asking))
+    else:
+        yield from _record(case, asking, held)
     if asks is not None:
         yield from _note(case, problem, "retrain: commanded" if held is None else f"held: {held}")
 
@@ -246,6 +258,12 @@ def _retrain_held(case: Case) -> str | None:
     lifecycle, data = case.lifecycle, case.verdicts.book.open.get("data")
     previous = case.verdicts.trials.get(lifecycle.previous or 0) if lifecycle.probation else None
     return policy.may_retrain(case.situation, data=data, previous=previous)
+
+
+def _record(case: Case, asking: Asking, reason: str) -> Iterator[Fact]:
+    held = policy.held(case.situation, asking, reason, case.verdicts.held)
+    if held is not None:
+        yield held
 
 
 def _act(case: Case, judgement: Judgement, problem: Problem | None) -> Iterator[Fact]:

@@ -9,14 +9,14 @@ generation: it is not repeated until that has changed, or the trainer had ample 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from msgspec import Struct
 
 from models.spec import ModelSpec
 from stream.core.trials import Judgement, TrialState, read_test
 from stream.envelope import derived_id, from_ms
-from stream.events import Alert, Command, LifecycleChanged
+from stream.events import Alert, Command, LifecycleChanged, RetrainHeld
 
 RETRY_MS: Final = 3_600_000
 RETRY_TICKS: Final = 100
@@ -49,6 +49,27 @@ class Situation(NamedTuple):
         return self.lifecycle.spec
 
 
+class Asking(NamedTuple):
+    """What asks for a retrain.
+
+    Attributes:
+        reason: in words.
+        period: number of the period in which it asks; another one is told of anew.
+    """
+
+    cause: Literal["harm", "drift", "clock", "labels"]
+    reason: str
+    alert: Alert | None = None
+    period: int = 0
+
+
+class Told(Struct, frozen=True):
+    """Why a retrain was held, as far as it was told in this period of this cause."""
+
+    period: int
+    reasons: list[str]
+
+
 def may_retrain(now: Situation, *, data: Alert | None, previous: TrialState | None) -> str | None:
     """Why a champion is not retrained now, though something asks for it; None if it may be.
 
@@ -72,7 +93,7 @@ def may_retrain(now: Situation, *, data: Alert | None, previous: TrialState | No
     if waiting := _outstanding(now, "retrain", "promote", "canary", "reject", "rollback", "settle"):
         return f"the command to {waiting} is being carried out"
     if now.labels < policy.retrain_minimum_labels:
-        return f"{now.labels:,} new labels, the policy asks for {policy.retrain_minimum_labels:,}"
+        return f"the policy asks for {policy.retrain_minimum_labels:,} new labels, there are fewer"
     return _spent(now) or _cooling(now, "retrain", policy.cooldown_seconds)
 
 
@@ -86,22 +107,48 @@ def _spent(now: Situation) -> str | None:
     return f"the week's budget of {budget} is spent: not again before {until:%Y-%m-%d %H:%M} UTC"
 
 
-def due(now: Situation, champion_since_ms: int, drift: Alert | None) -> str | None:
+def due(now: Situation, champion_since_ms: int, drift: Alert | None) -> Asking | None:
     """What asks for a challenger though nothing is harmed: only what the policy lets ask.
 
     The clock counts from the last retrain, and from the champion's first tick.
     """
     policy = now.spec.policy
     if drift is not None and policy.retrain_on_drift:
-        return f"the policy asks for it on drift: {drift.sentence}"
+        return Asking("drift", f"the policy asks for it on drift: {drift.sentence}", drift)
     wanted = policy.retrain_after_labels
     if wanted is not None and now.labels >= wanted:
-        return f"{now.labels:,} new labels: nothing is wrong"
+        reason = f"{now.labels:,} new labels: nothing is wrong"
+        return Asking("labels", reason, period=now.labels // wanted)
     every, issued = policy.retrain_every_seconds, now.issued.get("retrain")
     since_ms = max(champion_since_ms, issued.time_ms if issued else champion_since_ms)
     if every is not None and now.now_ms - since_ms >= every * 1000:
-        return "by the clock: nothing is wrong"
+        period = int((now.now_ms - since_ms) // (every * 1000))
+        return Asking("clock", "by the clock: nothing is wrong", period=period)
     return None
+
+
+def held(now: Situation, asking: Asking, reason: str, told: dict[str, Told]) -> RetrainHeld | None:
+    """The record of a retrain that is asked for and not commanded; None if it was told before.
+
+    Args:
+        told: by cause; what is told now is added.
+    """
+    known = told.get(asking.cause)
+    reasons = known.reasons if known is not None and known.period == asking.period else []
+    if reason in reasons or now.lifecycle.champion is None:
+        return None
+    told[asking.cause] = Told(asking.period, [*reasons, reason])
+    return RetrainHeld(
+        model=now.lifecycle.model,
+        version=now.lifecycle.champion,
+        generation=now.lifecycle.generation,
+        cause=asking.cause,
+        asked=asking.reason,
+        reason=reason,
+        held_ms=now.now_ms,
+        labels=now.labels,
+        alert_id=asking.alert.alert_id if asking.alert else None,
+    )
 
 
 def may_act(now: Situation, judgement: Judgement) -> str | None:
@@ -139,12 +186,12 @@ def retrain(now: Situation, alert: Alert) -> Command:
     return _command(now, "retrain", None, alert.sentence, evidence, alert)
 
 
-def refresh(now: Situation, champion_since_ms: int, reason: str, drift: Alert | None) -> Command:
+def refresh(now: Situation, champion_since_ms: int, asking: Asking) -> Command:
     """The command to fit candidates, because the policy asks for it (`due`)."""
     every = now.spec.policy.retrain_every_seconds
     evidence: dict[str, object] = {"every_seconds": every, "champion_since_ms": champion_since_ms}
     evidence["labels"] = now.labels
-    return _command(now, "retrain", None, reason, evidence, drift)
+    return _command(now, "retrain", None, asking.reason, evidence, asking.alert)
 
 
 def act(now: Situation, judgement: Judgement, alert: Alert | None) -> Command:

@@ -1,0 +1,243 @@
+"""A past range folded again, in memory; on the real broker: `tests/kafka/test_replay.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from consumers.replay.fleets import complete, in_force
+from consumers.replay.journal import laid_out, read_journal
+from consumers.replay.verdicts import Verdicts, difference, of_outputs
+from consumers.replay.what_if import by_overrides, by_spec, compare
+from models.spec import ModelSpec, Policy, Ticks
+from stream.core.processor import Batch, Context, CoreSettings, LiveModel, Output, Record
+from stream.core.replaying import Adoption, counted, judged
+from stream.errors import ConfigurationError
+from stream.events import (
+    Alert,
+    Applied,
+    Command,
+    GenerationAdopted,
+    LifecycleChanged,
+    ProgressReported,
+)
+from tests import monitoring
+from tests.summaries import SPEC, Live, Monitor, Trainer, facts, processor, record
+
+CONTEXT = Context(0, {"summaries": 4}, CoreSettings())
+
+
+class Lived:
+    """A model's log, and what evaluate said of it as it came: harm, a retrain, a new champion."""
+
+    def __init__(self) -> None:
+        trainer, monitor, core = Trainer(), Monitor(), processor()
+        self.lives: dict[int, LiveModel] = {}
+        self.records: list[Record] = []
+        self.outputs: list[Output] = []
+        for day in range(70):
+            bad = 0.6 if day >= 40 else 0.05
+            champion = trainer.lifecycle.champion
+            shadows = dict.fromkeys(trainer.lifecycle.shadows, 0.05)
+            monitor.day(
+                day + 100, champion or 1, bad=0.05 if champion == 2 else bad, shadows=shadows
+            )
+            monitor.progress(day + 101)
+            self.lives[trainer.lifecycle.generation] = Live(trainer.lifecycle)
+            outputs = core.advance(0, True, trainer.fleet)
+            for event in monitor.drain():
+                one = record(event)._replace(offset=3 * len(self.records))  # as transactions leave
+                self.records.append(one)
+                outputs += core.apply(Batch("summaries", 0, [one]), trainer.fleet)
+            self.outputs += outputs
+            for fact in facts(outputs):
+                if isinstance(fact, Command):
+                    trainer.obey(fact)
+        self.adoptions = [
+            Adoption(fact.offset, fact.generation)
+            for fact in facts(self.outputs)
+            if isinstance(fact, GenerationAdopted)
+        ]
+
+    def again(self, adoptions: Sequence[Adoption], **parts: object) -> list[Output]:
+        """Folded again, under a spec with other parts."""
+        lives: dict[int, LiveModel] = {}
+        for number, live in self.lives.items():
+            spec = msgspec.structs.replace(live.lifecycle.spec, **parts)
+            lives[number] = Live(msgspec.structs.replace(live.lifecycle, spec=spec))
+        told = judged(CONTEXT, "bikes", self.records, adoptions, lives, lambda _: None)
+        return list(told)
+
+
+@pytest.fixture(scope="module")
+def lived() -> Lived:
+    return Lived()
+
+
+def test_what_evaluate_said_is_said_again_to_the_byte(lived: Lived) -> None:
+    kinds = {fact.kind for fact in facts(lived.outputs) if isinstance(fact, Command)}
+    assert kinds >= {"retrain", "promote"}
+    assert len(lived.adoptions) >= 3
+    assert lived.again(lived.adoptions) == lived.outputs
+
+
+def test_what_was_followed_at_another_moment_is_judged_otherwise(lived: Lived) -> None:
+    """So a log that does not tell that moment cannot be replayed exactly."""
+    early = [Adoption(0, adoption.generation) for adoption in lived.adoptions]
+    was, would = of_outputs(lived.outputs), of_outputs(lived.again(early))
+    assert difference(was, would)
+
+
+def test_another_policy_is_told_beside_what_was_and_parts_where_commands_differ(
+    lived: Lived,
+) -> None:
+    was = of_outputs(lived.outputs)
+    would = of_outputs(lived.again(lived.adoptions, policy=Policy(retrain=False)))
+    compared = compare(was, would)
+    (retrain,) = [row for row in compared.rows if row.what == "retrain"]
+    assert (retrain.was_ms, retrain.would_ms) == (compared.parted_ms, None)
+    assert compared.counts["retrain"] == (1, 0)
+    assert would.held[0].reason == "the policy leaves retraining to people"
+    harm = next(row for row in compared.rows if row.what == "alert harm")
+    assert harm.was_ms == harm.would_ms is not None
+    assert harm.known
+    later = [row for row in compared.rows if row.would_ms and row.would_ms > retrain.was_ms]  # type: ignore[operator]
+    assert not any(row.known for row in later)
+
+
+def test_with_a_smaller_budget_of_alarms_the_alarm_would_have_come_later(lived: Lived) -> None:
+    was = of_outputs(lived.outputs)
+    respecify = by_overrides(["budget.false_alarms_per_month=0.000001"])
+    budget = respecify(SPEC).budget
+    would = of_outputs(lived.again(lived.adoptions, budget=budget))
+    first = [
+        min(alert.opened_ms for alert in verdicts.opened if alert.problem == "harm")
+        for verdicts in (was, would)
+    ]
+    assert first[0] < first[1]
+
+
+def test_a_revision_that_compaction_took_is_no_difference_and_one_that_was_never_told_is() -> None:
+    def alert(revision: int) -> Alert:
+        return Alert(
+            alert_id="a",
+            model="m",
+            problem="harm",
+            verdict="performance harmed",
+            state="open",
+            severity="critical",
+            sentence="worse",
+            opened_ms=0,
+            updated_ms=revision,
+            revision=revision,
+        )
+
+    whole = Verdicts(alerts=[alert(0), alert(1), alert(2)])
+    assert not difference(Verdicts(alerts=[alert(2)]), whole)
+    assert difference(Verdicts(alerts=[alert(1)]), whole).more
+    assert difference(whole, Verdicts(alerts=[alert(2)])).missing
+
+
+@pytest.mark.parametrize(
+    "pair", ["features=[]", "ticks.seconds=3", "policy.nothing=1", "policy.retrain", "trial=x"]
+)
+def test_what_would_change_the_counts_or_is_no_spec_is_refused(pair: str) -> None:
+    with pytest.raises(ConfigurationError):
+        by_overrides([pair])(SPEC)
+
+
+def test_a_spec_file_may_differ_in_what_evaluate_alone_reads() -> None:
+    other = msgspec.structs.replace(SPEC, policy=Policy(retrain=False), owner="else")
+    assert by_spec(other, SPEC)(SPEC) == msgspec.structs.replace(other, owner="")
+    longer = msgspec.structs.replace(other, ticks=Ticks(seconds=1))
+    with pytest.raises(ConfigurationError, match="ticks"):
+        by_spec(longer, SPEC)
+
+
+def test_a_generation_that_nobody_knows_any_more_is_an_error_that_says_so() -> None:
+    state = LifecycleChanged(model="bikes", generation=3, spec=SPEC, spec_revision=1, changed_ms=50)
+    known = {("bikes", 3): state}
+    assert complete(known, [("bikes", 3)], None) == known
+    with pytest.raises(ConfigurationError, match="generation 2 of bikes"):
+        complete(known, [("bikes", 2)], None)
+    assert in_force(known, 49) == {}
+    assert in_force(known, 50) == {"bikes": 3}
+
+
+def some_monitor() -> tuple[ModelSpec, list[Record], list[Record]]:
+    """A hundred predictions with their labels, as they lie in one partition."""
+    predictions = [
+        Record(
+            n,
+            monitoring.T0 + 100 * n,
+            b"p%d" % n,
+            b'{"prediction_id":"p%d","model":"churn","version":1,"output":0.8,'
+            b'"features":{"age":%d.0,"plan":"a"}}' % (n, n % 40),
+        )
+        for n in range(100)
+    ]
+    feedback = [
+        Record(
+            one.offset,
+            one.timestamp_ms,
+            one.key,
+            b'{"prediction_id":"p%d","model":"churn","label":"yes"}' % one.offset,
+        )
+        for one in predictions
+    ]
+    return monitoring.SPEC, predictions, feedback
+
+
+def test_the_journal_of_monitor_folded_again_gives_the_summaries_that_lie_there() -> None:
+    spec, predictions, feedback = some_monitor()
+    logs = {"predictions": predictions, "feedback": feedback}
+    context = Context(0, {"predictions": 1, "feedback": 1, "summaries": 1}, CoreSettings())
+    live = monitoring.Live(spec)
+    reports = [
+        ProgressReported(
+            partition=0,
+            partitions=1,
+            sequence=n,
+            watermark_ms=0,
+            clock_ms=monitoring.T0 + 1_000 * (n + 1),
+            caught_up=True,
+            applied=[
+                Applied(
+                    entity=entity,
+                    first=10 * n,
+                    end=10 * n + 10,
+                    generations={"churn": 1} if (n, entity) == (0, "predictions") else {},
+                )
+                for entity in logs
+            ],
+        )
+        for n in range(10)
+    ]
+
+    def told() -> list[list[bytes]]:
+        made = counted(
+            context,
+            reports,
+            lambda run: logs[run.entity][run.first : run.end],
+            lambda model, generation: live,
+            {},
+        )
+        return [[o.value or b"" for o in outs if o.entity == "summaries"] for outs in made]
+
+    once = told()
+    keys = {b"tick": b"churn", b"watermark_ms": None}
+    lying = [
+        Record(3 * n, 0, next(k for word, k in keys.items() if word in value), value)
+        for n, value in enumerate(value for values in once for value in values)
+    ]
+    journal = read_journal(lying, "churn", 2**20)
+    assert journal.is_complete
+    assert journal.generations == {("churn", 1)}
+    laid = laid_out(journal, {0: told()})
+    assert laid.records == lying == journal.recorded
+    assert laid.same == laid.made == len(lying)
+    other = laid_out(journal, {0: [[values[-1]] for values in once]})  # without any delta
+    assert (other.made, other.same) == (10, 0)
+    assert [one.offset for one in other.records] == [r.record.offset for r in journal.reports[0]]
