@@ -136,7 +136,7 @@ def peer(bench: Bench, prefix: str, *, name: str, model: bool) -> Run:
         bench = replace(bench, requests=bench.requests[: len(bench.requests) // SLOW[name]])
     source, target, group = f"{prefix}.source", f"{prefix}.target", f"{prefix}.peer"
     create(bench.bootstrap, dict.fromkeys((source, target), bench.settings(prefix).partitions))
-    python = peers.python(name) if name in peers.NAMES else sys.executable
+    python = peers.python(name) if name in PEERS.values() else sys.executable
     command = [str(python), "-m", "benchmarks.scorers", name, bench.bootstrap]
     command += [source, target, group]
     if model:
