@@ -24,6 +24,7 @@ from msgspec import structs
 from benchmarks import throughput, workload
 from benchmarks.reporting import parser, report, say, spread
 from benchmarks.throughput import WORKER, Bench, Run
+from benchmarks.workers import Progress
 from models.spec import Labels, ModelSpec
 from stream.core.monitor import MonitorProcessor
 from stream.core.processor import Batch, Context, CoreSettings, Record
@@ -63,7 +64,10 @@ def run_once(bench: Bench, prefix: str) -> Run:
     workload.go_live(settings, bench.versions)
     requests = settings.names.topic("requests")
     with bench.workers(prefix, (*WORKER, "score")) as workers:
-        run = throughput.measure(bench, workers, requests, settings.names.group("score"))
+        progress = Progress(bench.bootstrap, settings.names.group("score"))
+        run = throughput.measure(
+            bench, workers, requests, lambda _: progress.wait_for_end(workers, requests)
+        )
     topics = (settings.names.topic("predictions"), f"{requests}.dlq")
     found = sum(len(read_all(bench.bootstrap, topic)) for topic in topics)
     assert found == len(bench.requests), f"{found} of {len(bench.requests)} came out"

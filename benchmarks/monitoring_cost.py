@@ -197,7 +197,8 @@ class Costs:
 def run(rows: Path, digest: str, rounds: int, *, quick: bool) -> tuple[Costs, dict[str, str]]:
     """All contenders, round by round; what was measured, and the versions or why not."""
     costs, versions = Costs(), dict[str, str]()
-    absent = {name: peers.missing(name, install=not quick) for name in peers.NAMES}
+    names = {one.peer for one in CONTENDERS if one.peer}
+    absent = {name: peers.missing(name, install=not quick) for name in sorted(names)}
     out = {one.way: why for one in CONTENDERS if (why := absent.get(one.peer))}
     for number in range(rounds):
         for one in CONTENDERS:

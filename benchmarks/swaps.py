@@ -105,6 +105,7 @@ def measure(bootstrap: str, folder: Path, rate: float, swaps: int) -> Found:
     with Workers([command], workload.environment(settings), folder / "log") as workers:
         driver = Driver(settings, requests, rate)
         latencies = driver.run(workers, begun=lambda at: swapping.start(at + WARM_SECONDS))
+        driver.close()
     at = np.arange(len(requests)) / rate - WARM_SECONDS
     is_swapping = (at // STRETCH_SECONDS) % 2 == 1
     predictions = read_all(bootstrap, settings.names.topic("predictions"))

@@ -1,12 +1,16 @@
-"""Events per CPU second of the worker processes, side by side with two copies that do no work.
+"""Events per CPU second of the worker processes, side by side with copies and with other tools.
 
-    python -m benchmarks.throughput [--quick] [--json]
+    python -m benchmarks.throughput [--quick] [--json] [--only score,bytewax]
 
 In each round every contender starts afresh on topics of its own, warms up on a tenth of the events,
 and then gets the rest at one stroke: they are written in one transaction and its commit makes them
 visible. What is counted is user and system time of the contender's processes from that commit to
 the commit of the last event's offset. The rounds interleave the contenders, so that whatever else
 the machine does meets all of them; a ratio is of two contenders of one round.
+
+The other tools (`benchmarks.scorers`) decode the same requests, predict with the same weights and
+write a prediction each, at least once. They are measured until their last prediction lies in the
+topic. Faust reads what is not committed yet, so its clock begins before the first event is written.
 """
 
 from __future__ import annotations
@@ -15,20 +19,22 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple
 
-from benchmarks import quix, workload
+from benchmarks import peers, quix, workload
 from benchmarks.reporting import Spread, parser, report, say, spread
-from benchmarks.workers import Progress, Workers, release
+from benchmarks.workers import Progress, Workers, Written, release
 from stream.settings import Settings
 from stream.topics import STAGES, Stage
 from tests.broker import Broker
 from tests.topics import Sent, create, delete_topics, read_all
 
 WORKER = (sys.executable, "-m", "consumers", "worker", "--stages")
+Begin = Literal["release", "commit"]
 SETTLE_SECONDS = 2.5  # for evaluate to take in what monitor's last interval summed up
 
 
@@ -124,20 +130,55 @@ def loop(bench: Bench, prefix: str) -> Run:
     return run
 
 
-CONTENDERS: dict[str, Callable[[Bench, str], Run]] = {
+def peer(bench: Bench, prefix: str, *, name: str, model: bool) -> Run:
+    """Another tool, at least once; without a model it decodes and encodes only."""
+    if name in SLOW:
+        bench = replace(bench, requests=bench.requests[: len(bench.requests) // SLOW[name]])
+    source, target, group = f"{prefix}.source", f"{prefix}.target", f"{prefix}.peer"
+    create(bench.bootstrap, dict.fromkeys((source, target), bench.settings(prefix).partitions))
+    python = peers.python(name) if name in PEERS.values() else sys.executable
+    command = [str(python), "-m", "benchmarks.scorers", name, bench.bootstrap]
+    command += [source, target, group]
+    if model:
+        command.append(str(workload.write_weights(bench.versions[0], bench.folder)))
+    with bench.workers(prefix, command) as workers:
+        written = Written(bench.bootstrap, target)
+        begin: Begin = "release" if name in UNCOMMITTED else "commit"
+        run = measure(bench, workers, source, lambda count: written.wait_for(workers, count), begin)
+    _check(bench, target)
+    return run
+
+
+CONTENDERS: Final[dict[str, Callable[[Bench, str], Run]]] = {
     "copy": byte_copy,
     "quix": quix_copy,
     "score": score,
     "score_shadows": score_with_shadows,
     "loop": loop,
+    "bytewax": partial(peer, name="bytewax", model=False),
+    "bytewax_model": partial(peer, name="bytewax", model=True),
+    "pathway": partial(peer, name="pathway", model=True),
+    "faust": partial(peer, name="faust", model=True),
+    "river": partial(peer, name="river", model=True),
 }
-TITLES = {
+TITLES: Final = {
     "copy": "librdkafka byte copy",
     "quix": "quixstreams copy",
     "score": "score",
     "score_shadows": "score, two shadow versions",
     "loop": "score + monitor + evaluate",
+    "bytewax": "Bytewax, no model, at least once",
+    "bytewax_model": "Bytewax, at least once",
+    "pathway": "Pathway, at least once",
+    "faust": "Faust by itself, at least once",
+    "river": "a loop by hand with river, at least once",
 }
+BASES: Final = {"copy": "to byte copy", "quix": "to quix", "bytewax": "to Bytewax, no model"}
+#: Contenders that need an environment of their own: the peer's name there.
+PEERS: Final = {"bytewax": "bytewax", "bytewax_model": "bytewax", "pathway": "pathway"}
+SLOW: Final = {"faust": 5}  # gets that part of the events
+UNCOMMITTED: Final = ("faust",)  # read what lies in open transactions
+QUICK: Final = ("copy", "quix", "score", "score_shadows", "loop")  # what a minute is enough for
 
 
 def _score(bench: Bench, prefix: str, *, versions: int) -> Run:
@@ -145,7 +186,8 @@ def _score(bench: Bench, prefix: str, *, versions: int) -> Run:
     workload.go_live(settings, bench.versions[:versions])
     requests, predictions = (settings.names.topic(one) for one in ("requests", "predictions"))
     with bench.workers(prefix, (*WORKER, "score")) as workers:
-        run = measure(bench, workers, requests, settings.names.group("score"))
+        progress = Progress(bench.bootstrap, settings.names.group("score"))
+        run = measure(bench, workers, requests, lambda _: progress.wait_for_end(workers, requests))
     _check(bench, predictions)
     return run
 
@@ -154,23 +196,35 @@ def _copy(bench: Bench, prefix: str, command: Callable[[str, str, str], Sequence
     source, target, group = f"{prefix}.source", f"{prefix}.target", f"{prefix}.copy"
     create(bench.bootstrap, dict.fromkeys((source, target), bench.settings(prefix).partitions))
     with bench.workers(prefix, command(source, target, group)) as workers:
-        run = measure(bench, workers, source, group)
+        progress = Progress(bench.bootstrap, group)
+        run = measure(bench, workers, source, lambda _: progress.wait_for_end(workers, source))
     _check(bench, target)
     return run
 
 
-def measure(bench: Bench, workers: Workers, topic: str, group: str) -> Run:
-    progress = Progress(bench.bootstrap, group)
+def measure(
+    bench: Bench,
+    workers: Workers,
+    topic: str,
+    wait: Callable[[int], None],
+    begin: Begin = "commit",
+) -> Run:
+    """
+    Args:
+        wait: until the workers are done with so many requests.
+        begin: the clock, when the events are written or when their transaction is committed.
+    """
     release(bench.bootstrap, topic, bench.requests[: bench.warm])
-    progress.wait_for_end(workers, topic)
-    started = 0.0, 0.0
+    wait(bench.warm)
+    started = time.monotonic(), workers.cpu_seconds()
 
     def start() -> None:
         nonlocal started
-        started = time.monotonic(), workers.cpu_seconds()
+        if begin == "commit":
+            started = time.monotonic(), workers.cpu_seconds()
 
     release(bench.bootstrap, topic, bench.requests[bench.warm :], before_commit=start)
-    progress.wait_for_end(workers, topic)
+    wait(len(bench.requests))
     return _run(bench, started, workers)
 
 
@@ -206,23 +260,21 @@ def _ratio(rounds: Sequence[dict[str, Run]], name: str, base: str) -> Spread:
 def _report(rounds: Sequence[dict[str, Run]], *, as_json: bool) -> None:
     names = list(rounds[0])
     figures: dict[str, object] = {"rounds": len(rounds), "events": rounds[0]["copy"].events}
+    bases = [base for base in BASES if base in names]
     rows = []
     for name in names:
         wall = spread([one[name].per_second for one in rounds])
         cpu = spread([one[name].per_cpu_second for one in rounds])
-        to_copy = _ratio(rounds, name, "copy")
-        row = [TITLES[name], f"{wall.median:,.0f}", f"{cpu:,.0f}", f"{to_copy:.2f}"]
+        ratios = {base: _ratio(rounds, name, base) for base in bases}
+        rows.append([TITLES[name], f"{wall.median:,.0f}", f"{cpu:,.0f}"])
+        rows[-1] += [f"{ratio:.2f}" for ratio in ratios.values()]
         figures[f"{name}_events_per_second"] = round(wall.median)
         figures[f"{name}_events_per_cpu_second"] = round(cpu.median)
-        figures |= _named(f"{name}_to_copy", to_copy)
-        if "quix" in names:
-            to_quix = _ratio(rounds, name, "quix")
-            figures |= _named(f"{name}_to_quix", to_quix)
-            row.append(f"{to_quix:.2f}")
-        rows.append(row)
-    columns = ["", "events/s", "events per CPU second", "per CPU second, to byte copy", "to quix"]
-    title = "Exactly once on one broker; median (lowest-highest) of the rounds"
-    report(title, columns[: len(rows[0])], rows, figures, as_json=as_json)
+        for base, ratio in ratios.items():
+            figures |= _named(f"{name}_to_{base}", ratio)
+    columns = ["", "events/s", "events per CPU second", *(BASES[base] for base in bases)]
+    title = "On one broker, exactly once unless said; median (lowest-highest) of the rounds"
+    report(title, columns, rows, figures, as_json=as_json)
 
 
 def _named(name: str, value: Spread) -> dict[str, object]:
@@ -232,10 +284,7 @@ def _named(name: str, value: Spread) -> dict[str, object]:
 
 def main() -> None:
     arguments = _arguments()
-    names = list(arguments.only or CONTENDERS)
-    if "quix" in names and (reason := quix.missing(install=not arguments.quick)):
-        say(f"[bold]skipped: {TITLES['quix']}[/]: {reason}")
-        names.remove("quix")
+    names = _present(arguments.only or (QUICK if arguments.quick else CONTENDERS), arguments.quick)
     events = arguments.events or (50_000 if arguments.quick else 300_000)
     rounds = arguments.rounds or (1 if arguments.quick else 5)
     with tempfile.TemporaryDirectory(prefix="driftline-bench-") as name:
@@ -248,8 +297,24 @@ def main() -> None:
     _report(done, as_json=arguments.json)
 
 
+def _present(names: Iterable[str], quick: bool) -> list[str]:
+    """Those that can be run; why the others can't is said aloud."""
+    found = []
+    for name in names:
+        reason = None
+        if name == "quix":
+            reason = quix.missing(install=not quick)
+        elif name in PEERS:
+            reason = peers.missing(PEERS[name], install=not quick)
+        if reason:
+            say(f"[bold]skipped: {TITLES[name]}[/]: {reason}")
+        else:
+            found.append(name)
+    return found
+
+
 def _arguments() -> argparse.Namespace:
-    one = parser("Events per CPU second, against copies that do no work.")
+    one = parser("Events per CPU second, against copies that do no work and against other tools.")
     one.add_argument("--events", type=int, help="in each run, a tenth of them to warm up")
     one.add_argument("--rounds", type=int)
     one.add_argument("--only", type=_contenders, help=f"some of {','.join(CONTENDERS)}")

@@ -109,6 +109,28 @@ class Progress:
         return sum(max(0, end - max(0, place.offset) - 1) for place, end in pairs)
 
 
+class Written:
+    """How many records lie in a topic that is not written in transactions."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._reader = Consumer(quiet_client(bootstrap, **{"group.id": f"{topic}.written"}))
+        partitions = self._reader.list_topics(topic, timeout=30).topics[topic].partitions
+        self._places = [TopicPartition(topic, number) for number in partitions]
+
+    def wait_for(self, workers: Workers, count: int) -> None:
+        """Until so many do."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self._count() < count:
+            workers.check()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self._count():,} of {count:,} records were written")
+            time.sleep(POLL_SECONDS)
+
+    def _count(self) -> int:
+        ends = (self._reader.get_watermark_offsets(place, timeout=30) for place in self._places)
+        return sum(end for _, end in ends)
+
+
 def release(
     bootstrap: str,
     topic: str,

@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from models import artefacts
+from models import artefacts, serving
+from models.additive import additive
 from models.examples import Examples
 from models.profile import encode
 from models.spec import Feature, Labels, ModelSpec, Ticks, Training
@@ -120,6 +121,19 @@ def benchmark_settings(bootstrap: str, prefix: str, folder: Path) -> Settings:
         registry_url=f"sqlite:///{folder}/registry.db",
         artefact_url=f"file:{folder}/artefacts",
     )
+
+
+def write_weights(version: Version, folder: Path) -> Path:
+    """A version as the weights that other tools predict with, in a JSON file."""
+    model = serving.load(version.artefact, SPEC)
+    short = additive(model.pipeline, model.coder)
+    assert short is not None, "the benchmark's pipeline is linear"
+    weights = dict(zip(SPEC.feature_names, short.weights[:, 0].tolist(), strict=True))
+    path = folder / "weights.json"
+    path.write_bytes(
+        msgspec.json.encode({"weights": weights, "intercept": float(short.intercept[0])})
+    )
+    return path
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -178,6 +178,8 @@ class SummaryComputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: version -> how long the batch took in which it predicted: floor(4 log2(us + 1)) -> requests.
     #: Score says so where versions are compared, in the tick of the request's timestamp.
     latencies: dict[str, dict[str, Count]] = {}
+    #: shadow version -> requests that it did not predict, because score was too far behind.
+    shed: dict[str, Count] = {}
     delays: dict[str, Count] = {}  # label delay: floor(log2(seconds + 1)) -> count
     counters: dict[
         str, Signed

@@ -244,7 +244,7 @@ class Partition:
             failpoint("apply")
             if self._flushes is not None:
                 self._flushes.applies(piece.records)
-            batch = Batch(entity, self.number, piece.records)
+            batch = Batch(entity, self.number, piece.records, piece.ahead)
             with turn():
                 self._outputs += self.processor.apply(batch, self.world.fleets.fleet)
             self.counts["records"] += len(piece.records)

@@ -71,6 +71,11 @@ class Settings(Connection, BaseSettings):
     summary_interval_ms: int = Field(default=1000, ge=10)
     session_timeout_seconds: float = Field(default=10, ge=6)
     transaction_timeout_ms: int = Field(default=15_000, ge=1000)
+    shed_shadows_lag: int = Field(
+        default=200_000,
+        ge=0,
+        description="with more requests waiting in a partition shadows do not predict; 0: always",
+    )
     queue_batches: int = Field(default=4, ge=1, description="fetched batches held per partition")
     drain_seconds: float = Field(default=8, gt=0, description="from SIGTERM to a clean exit")
     stall_seconds: float = Field(
@@ -181,6 +186,7 @@ class Settings(Connection, BaseSettings):
             max_event_bytes=self.max_event_bytes,
             max_late_ms=round(self.max_late_seconds * 1000),
             max_ahead_ms=round(self.max_ahead_seconds * 1000),
+            shed_shadows_lag=self.shed_shadows_lag,
         )
 
     def plain(self) -> dict[str, Any]:

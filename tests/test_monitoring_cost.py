@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import monitoring_cost, peers
+from benchmarks import monitoring_cost, peers, throughput
 from benchmarks.core_work import LABELS, START_MS, WAYS, live_of
 from benchmarks.monitoring_cost import CONTENDERS, Answer, Failed, measure, run, table
 from benchmarks.watched import NAMES, REFERENCE_ROWS, Floats, Rows, draw, load, save
@@ -49,7 +49,8 @@ def test_every_pin_is_exact() -> None:
 
 
 def test_every_contender_has_an_environment_and_one_of_our_ways_to_be_compared_with() -> None:
-    assert {one.peer for one in CONTENDERS} == {"", *peers.NAMES}
+    ours = {one.peer for one in CONTENDERS}
+    assert {*ours, *throughput.PEERS.values()} == {"", *peers.NAMES}
     assert {one.like for one in CONTENDERS} <= WAYS.keys()
 
 

@@ -26,6 +26,7 @@ class Counting:
     def __init__(self) -> None:
         self.n = 0
         self.told: list[tuple[int, bool]] = []
+        self.ahead: list[int] = []
         self.generations: Mapping[str, int] = {"churn": 3}
         self.speaks = False
         self._written = 0
@@ -35,6 +36,7 @@ class Counting:
 
     def apply(self, batch: Batch, _: Fleet) -> list[Output]:
         self.n += len(batch.records)
+        self.ahead.append(batch.ahead)
         return [Output("predictions", record.key, record.value, 0) for record in batch.records]
 
     def advance(self, clock_ms: int, caught_up: bool, _: Fleet) -> list[Output]:
@@ -145,6 +147,14 @@ def piece(start: int, count: int, end: int | None = None) -> Slice:
 def counting(one: Partition) -> Counting:
     assert isinstance(one.processor, Counting)
     return one.processor
+
+
+def test_a_processor_is_told_how_much_lies_behind_its_batch() -> None:
+    one = restored(Log())
+
+    one.apply(piece(0, 3))
+
+    assert counting(one).ahead == [5]
 
 
 def test_state_and_position_survive_a_change_of_owner() -> None:

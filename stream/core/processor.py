@@ -94,11 +94,16 @@ class Records(Sequence[Record]):
 
 
 class Batch(NamedTuple):
-    """Records of one topic and partition in offset order; offsets may have gaps."""
+    """Records of one topic and partition in offset order; offsets may have gaps.
+
+    Attributes:
+        ahead: records that were known to lie behind them when they were fetched.
+    """
 
     entity: str
     partition: int
     records: Sequence[Record]
+    ahead: int = 0
 
 
 class Output(Struct, frozen=True, gc=False):
@@ -161,6 +166,7 @@ class CoreSettings(NamedTuple):
         30 * 86_400_000
     )  # event time older than the record's clock by more is refused
     max_ahead_ms: int = 300_000
+    shed_shadows_lag: int = 0  # records; 0: shadows predict whatever waits
 
 
 class Processor(Protocol):

@@ -1,8 +1,9 @@
 """The score stage: requests in, predictions out.
 
-Every batch is predicted once per model and version, champion and shadows on the same rows; where
-there is a canary, its output is the answer for a share of the keys. A row
-that the champion has no finite output for is refused; a shadow that fails is left out and counted.
+Every batch is predicted once per model and version, champion and shadows on the same rows; without
+shadows where too much waits (`shedding`). Where there is a canary, its output is the answer for a
+share of the keys. A row that the champion has no finite output for is refused; a shadow that fails
+is left out and counted.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from stream.core.partitioning import partitions_of
 from stream.core.processor import Batch, Context, Fleet, LiveModel, Output, Parts, Record
 from stream.core.refusals import Refusals
 from stream.core.scored import Columns, Said, encoded
+from stream.core.shedding import Shedding
 from stream.core.timings import Timings
 from stream.errors import Refused
 from stream.events import LifecycleChanged
@@ -43,6 +45,7 @@ class ScoreProcessor:
         self._parking = Parking(context.settings.unknown_model_wait_ms)
         self._refusals = Refusals()
         self._timings = Timings(context)
+        self._shedding = Shedding(context)
         self._summaries = context.partitions.get("summaries", 1)
         self._fleet: Fleet = {}
         self._generations: dict[str, int] = {}
@@ -53,6 +56,7 @@ class ScoreProcessor:
 
     def apply(self, batch: Batch, fleet: Fleet) -> list[Output]:
         self._fleet = fleet
+        self._shedding.begin(batch)
         decoded = decode(_ENTITY, batch.records, fleet, self._settings)
         return self._retry(fleet) + self._work(decoded, fleet)
 
@@ -62,7 +66,7 @@ class ScoreProcessor:
         expired = self._parking.expired(clock_ms)
         outputs += [self._refuse(parked.record, parked.refused) for parked in expired]
         outputs += self._refusals.told(self._partition, self._summaries)
-        return [*outputs, *self._timings.told(clock_ms)]
+        return [*outputs, *self._timings.told(clock_ms), *self._shedding.told(clock_ms)]
 
     def changes(self, *, complete: bool) -> Parts:
         return self._parking.changes(complete=complete)
@@ -134,13 +138,7 @@ class ScoreProcessor:
         self._generations[lifecycle.model] = lifecycle.generation
         if lifecycle.champion is None:
             raise ValueError(f"{lifecycle.model!r} has no champion; decode() parks such requests")
-        rows, timings = events.rows, self._timings
-        timings.begin(live, events)
-        said = {lifecycle.champion: outputs_of(live, lifecycle.champion, rows)}
-        timings.end(lifecycle.champion)
-        for version in lifecycle.shadows:
-            said[version] = self._shadow(live, version, rows)
-            timings.end(version)
+        said = self._said(events, live, lifecycle.champion)
         if lifecycle.canary not in said or lifecycle.canary == lifecycle.champion:
             return self._encoded(events, lifecycle, lifecycle.champion, said)
         lines: list[bytes | None] = [None] * len(events)
@@ -150,6 +148,22 @@ class ScoreProcessor:
             for i, line in zip(places, encoded_ones, strict=True):
                 lines[i] = line
         return lines
+
+    def _said(self, events: Events, live: LiveModel, champion: int) -> dict[int, list[Said]]:
+        """Outputs by version: of the champion, and of its shadows unless they are shed."""
+        lifecycle, rows, timings = live.lifecycle, events.rows, self._timings
+        shadows = self._shedding.left(lifecycle)
+        missing = set(lifecycle.shadows) - set(shadows)
+        if missing:
+            self._shedding.note(lifecycle, events, missing)
+            self._counters["shadow_shed"] += len(events) * len(missing)
+        timings.begin(live, events)
+        said = {champion: outputs_of(live, champion, rows)}
+        timings.end(champion)
+        for version in shadows:
+            said[version] = self._shadow(live, version, rows)
+            timings.end(version)
+        return said
 
     def _encoded(
         self,

@@ -34,6 +34,7 @@ class Tick(Struct, omit_defaults=True):
     offsets: Offsets = {}  # where all this came from
     segments: dict[str, Tick] = {}  # predictions, bets and pairs of each
     latencies: dict[str, dict[str, int]] = {}  # as in `SummaryComputed`
+    shed: dict[str, int] = {}  # as in `SummaryComputed`
     traces: list[str] = []  # as in `SummaryComputed`
 
     @property
@@ -64,6 +65,7 @@ class Tick(Struct, omit_defaults=True):
             self.pairs[version] = added_pairs(self.pairs.get(version, Pairs()), pairs)
         for version, counts in more.latencies.items():
             add_counts(self.latencies.setdefault(version, {}), counts)
+        add_counts(self.shed, more.shed)
         add_counts(self.refused, refused_in(more))
         if more.offsets:
             self.offsets = hull(self.offsets, more.offsets)
@@ -105,8 +107,9 @@ class Pending(Struct, omit_defaults=True):
             the number of the tick that it counts in; None if in none.
         """
         late = delta.tick < closed
-        arrived = delta.bets or delta.judged or delta.pairs or delta.latencies or refused_in(delta)
-        if not (arrived or (delta.predictions and not late)):
+        arrived = delta.bets or delta.judged or delta.pairs or refused_in(delta)
+        aside = delta.latencies or delta.shed
+        if not (arrived or aside or (delta.predictions and not late)):
             return None
         number = max(delta.tick, closed)
         tick = self.open.setdefault(number, Tick())

@@ -33,6 +33,7 @@ class TrialState(Struct, omit_defaults=True):
     started_ms: int
     ended_ms: int = 0  # end of the last group seen
     cycles: int = 0  # whole business cycles that were judged
+    shed: int = 0  # requests that the shadow did not predict, because score was too far behind
     totals: Pairs = Pairs()
     tests: dict[str, list[float]] = {}
     guards: Guards = field(default_factory=Guards)
@@ -52,6 +53,8 @@ def observe(trials: dict[int, TrialState], lifecycle: LifecycleChanged, group: G
     spec = lifecycle.spec.trial
     for version in sorted(set(lifecycle.shadows)):
         pairs = group.counts.pairs.get(str(version))
+        if version in trials:
+            trials[version].shed += group.counts.shed.get(str(version), 0)
         if pairs is None:
             continue
         state = trials.setdefault(version, TrialState(started_ms=group.start_ms))
@@ -214,5 +217,6 @@ def _judgement(
         "since_ms": state.started_ms,
         "until_ms": state.ended_ms,
         "cycles": state.cycles,
+        "shed": state.shed,
     }
     return Judgement(kind, version, reason, evidence)
