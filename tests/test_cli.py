@@ -106,6 +106,8 @@ def test_help_imports_nothing_heavy() -> None:
         ("driftline models pr", ["promote"]),
         ("driftline tail al", ["alerts", "alerts.dlq"]),
         ("driftline models show ch", ["churn"]),
+        ("driftline replay ch", ["churn"]),
+        ("driftline replay churn --what-if policy.promo", ["policy.promote="]),
         ("driftline status --ch", ["--check"]),
     ],
 )

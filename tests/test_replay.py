@@ -12,11 +12,13 @@ from consumers.replay.journal import laid_out, read_journal
 from consumers.replay.verdicts import Verdicts, difference, of_outputs
 from consumers.replay.what_if import by_overrides, by_spec, compare
 from models.spec import ModelSpec, Policy, Ticks
+from stream.core.evaluate import EvaluateProcessor
 from stream.core.processor import Batch, Context, CoreSettings, LiveModel, Output, Record
 from stream.core.replaying import Adoption, counted, judged
 from stream.errors import ConfigurationError
 from stream.events import (
     Alert,
+    AlertHandled,
     Applied,
     Command,
     GenerationAdopted,
@@ -27,6 +29,12 @@ from tests import monitoring
 from tests.summaries import SPEC, Live, Monitor, Trainer, facts, processor, record
 
 CONTEXT = Context(0, {"summaries": 4}, CoreSettings())
+
+
+def seen_to(alert: Alert) -> AlertHandled:
+    return AlertHandled(
+        model="bikes", alert_id=alert.alert_id, kind="acknowledge", who="ada", handled_ms=1
+    )
 
 
 class Lived:
@@ -47,10 +55,9 @@ class Lived:
             monitor.progress(day + 101)
             self.lives[trainer.lifecycle.generation] = Live(trainer.lifecycle)
             outputs = core.advance(0, True, trainer.fleet)
-            for event in monitor.drain():
-                one = record(event)._replace(offset=3 * len(self.records))  # as transactions leave
-                self.records.append(one)
-                outputs += core.apply(Batch("summaries", 0, [one]), trainer.fleet)
+            outputs += self._told(core, monitor.drain(), trainer)
+            opened = [f for f in facts(outputs) if isinstance(f, Alert) and f.revision == 0]
+            outputs += self._told(core, [seen_to(alert) for alert in opened], trainer)
             self.outputs += outputs
             for fact in facts(outputs):
                 if isinstance(fact, Command):
@@ -60,6 +67,16 @@ class Lived:
             for fact in facts(self.outputs)
             if isinstance(fact, GenerationAdopted)
         ]
+
+    def _told(
+        self, core: EvaluateProcessor, events: Sequence[msgspec.Struct], trainer: Trainer
+    ) -> list[Output]:
+        outputs = []
+        for event in events:
+            one = record(event)._replace(offset=3 * len(self.records))  # as transactions leave them
+            self.records.append(one)
+            outputs += core.apply(Batch("summaries", 0, [one]), trainer.fleet)
+        return outputs
 
     def again(self, adoptions: Sequence[Adoption], **parts: object) -> list[Output]:
         """Folded again, under a spec with other parts."""
@@ -81,6 +98,20 @@ def test_what_evaluate_said_is_said_again_to_the_byte(lived: Lived) -> None:
     assert kinds >= {"retrain", "promote"}
     assert len(lived.adoptions) >= 3
     assert lived.again(lived.adoptions) == lived.outputs
+
+
+def test_what_people_said_of_alerts_is_said_again_where_it_was_said(lived: Lived) -> None:
+    """It lies in the model's partition, between the counts: the journal keeps it in its place."""
+    said = [record for record in lived.records if b"alert.handled" in (record.value or b"")]
+    assert len(said) == 1
+    assert read_journal(lived.records, "bikes", 2**20).asides == said
+    told = of_outputs(lived.outputs).alerts
+    assert {alert.handled_by for alert in told} >= {"ada"}
+    without = Lived.__new__(Lived)
+    without.lives = lived.lives
+    without.records = [record for record in lived.records if record not in said]
+    unsaid = of_outputs(without.again(lived.adoptions)).alerts
+    assert {alert.handled_by for alert in unsaid} == {""}
 
 
 def test_what_was_followed_at_another_moment_is_judged_otherwise(lived: Lived) -> None:

@@ -30,6 +30,23 @@ if TYPE_CHECKING:
 SHOWN = 100  # characters of a sentence in the table
 
 
+def _changes(begun: str) -> list[str]:
+    """For the shell to complete: what `--what-if` can change."""
+    import msgspec
+
+    from consumers.replay.what_if import FIELDS, PARTS
+    from models.spec import ModelSpec
+
+    parts = {field.name: field.type for field in msgspec.structs.fields(ModelSpec)}
+    named = [
+        f"{part}.{field.name}"
+        for part in PARTS
+        if part != "detectors"
+        for field in msgspec.structs.fields(parts[part])
+    ]
+    return [f"{name}=" for name in (*named, "detectors", *FIELDS) if name.startswith(begun)]
+
+
 def replay(
     model: Model,
     start: Annotated[
@@ -52,6 +69,7 @@ def replay(
             "--what-if",
             help="A spec file, or part.field=value of policy, budget, tolerances, alerts, trial, "
             "detectors, ticks.minimum_events. Repeat it for more.",
+            autocompletion=_changes,
             show_default=False,
         ),
     ] = None,

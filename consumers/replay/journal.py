@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from stream.core.evaluate import SUMMARY_TYPE
+from stream.core.evaluate import HANDLED_TYPE, SUMMARY_TYPE
 from stream.core.processor import Record
 from stream.envelope import open_record, read
 from stream.errors import Refused
@@ -106,7 +106,7 @@ def _sort(
         (journal.asides if delta.offsets else waiting.setdefault(delta.partition, [])).append(
             record
         )
-    elif record.key is not None:
+    elif opened.type == HANDLED_TYPE:
         journal.asides.append(record)
     else:
         said = read(opened, ProgressReported)

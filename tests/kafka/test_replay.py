@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from consumers.cli import app
 from consumers.loop import RangeReader
 from consumers.relay import Relay
-from consumers.replay.past import Bounds, Past, read_past, recorded
+from consumers.replay.past import Bounds, Past, ReplayError, read_past, recorded
 from consumers.replay.replaying import Basis, fold, prepare
 from consumers.replay.verdicts import Verdicts, difference
 from consumers.replay.what_if import by_overrides, compare
@@ -111,6 +111,7 @@ def test_a_finished_log_replayed_gives_the_alerts_and_commands_that_were_told(
 
     _what_if(past, basis, once.verdicts)
     _without_what_was_followed(basis, told)
+    _a_part_of_it(finished, registry, past)
     _by_the_command_line(finished, once.digest, monkeypatch)
 
 
@@ -130,6 +131,25 @@ def _without_what_was_followed(basis: Basis, told: Verdicts) -> None:
     """Lifecycle followed at another moment gives other alerts: the log must tell that moment."""
     late = [one._replace(offset=basis.laid.records[-1].offset + 1) for one in basis.adoptions]
     assert difference(told, fold(basis._replace(adoptions=late)).verdicts)
+
+
+def _a_part_of_it(settings: Settings, registry: Registry, whole: Past) -> None:
+    """The first half is exact; the second begins without memory, and says so."""
+    records = whole.journal.recorded
+    middle = records[len(records) * 2 // 3]
+    half = read_past(settings, SPEC.name, Bounds(until_ms=middle.timestamp_ms))
+    assert whole.span.start == half.span.start < half.span.end < whole.span.end
+    again = fold(prepare(settings, half, registry=registry))
+    assert again.verdicts.told["accuracy"] > 0
+    assert not difference(recorded(settings, half), again.verdicts)
+
+    rest = read_past(settings, SPEC.name, Bounds(first=middle.offset))
+    assert not rest.journal.is_complete
+    basis = prepare(settings, rest, registry=registry)
+    assert 0 < basis.events["predictions"] < REQUESTS
+    assert fold(basis).verdicts.told["accuracy"] > 0
+    with pytest.raises(ReplayError, match="empty"):
+        read_past(settings, SPEC.name, Bounds(first=whole.span.end))
 
 
 def _by_the_command_line(settings: Settings, digest: str, monkeypatch: pytest.MonkeyPatch) -> None:
