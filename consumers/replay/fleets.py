@@ -73,7 +73,9 @@ def in_force(known: Lifecycles, time_ms: int) -> dict[str, int]:
 class Fleets:
     """Models with their profiles, loaded once each."""
 
-    def __init__(self, lifecycles: Mapping[tuple[str, int], LifecycleChanged], settings: Settings):
+    def __init__(
+        self, lifecycles: Mapping[tuple[str, int], LifecycleChanged], settings: Settings
+    ) -> None:
         def fetch(url: str, digest: str) -> bytes:
             from models import artefacts
 

@@ -63,7 +63,8 @@ class Past(NamedTuple):
         """Generations in force as the range begins, by model."""
         if self.journal.is_complete:
             return {}
-        return in_force(self.lifecycles, self.journal.clock_ms)
+        followed = {self.model: one.generation for one in self.adoptions[:1]}
+        return in_force(self.lifecycles, self.journal.clock_ms) | followed
 
     @property
     def wanted(self) -> set[tuple[str, int]]:
