@@ -63,8 +63,10 @@ class Past(NamedTuple):
         """Generations in force as the range begins, by model."""
         if self.journal.is_complete:
             return {}
-        followed = {self.model: one.generation for one in self.adoptions[:1]}
-        return in_force(self.lifecycles, self.journal.clock_ms) | followed
+        found = in_force(self.lifecycles, self.journal.clock_ms)
+        if self.adoptions:
+            found[self.model] = self.adoptions[0].generation
+        return found
 
     @property
     def wanted(self) -> set[tuple[str, int]]:
