@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import add
 from typing import Any, Final, NamedTuple
 
 import msgspec
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from stream.core.processor import Parts
 from stream.core.ticks import added_outcomes, added_pairs
@@ -51,6 +54,12 @@ class Delta(Struct, omit_defaults=True):
         if counts is None:
             counts = self.signals[name] = [0] * size
         counts[index] += count
+
+    def add_signals(self, more: Mapping[str, NDArray[np.int64]]) -> None:
+        """Add counts on all bins of signals."""
+        for name, counts in more.items():
+            known, listed = self.signals.get(name), counts.tolist()
+            self.signals[name] = list(map(add, known, listed)) if known else listed
 
     def add_estimate(self, index: int, size: int, count: int) -> None:
         """Add a count to one of the estimator's `size` bins; the one after them: outside."""

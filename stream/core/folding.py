@@ -78,8 +78,8 @@ def _count_together(source: Source, made: Sequence[Made], deltas: Deltas) -> Non
         return
     bins = source.binner.codes([m.row for m in made], outputs)
     _estimate(source, bins, strata, groups, deltas)
-    for place, cell, count in groups.whole_cells(bins, source.binner.size):
-        deltas.at(place).add_signal(*source.signal(cell), count)
+    for place, counts in groups.whole_counts(bins, source.binner.size):
+        deltas.at(place).add_signals(source.binner.split(counts))
     segments = groups.segments
     judged = segments.among(source.judged)
     features = len(source.spec.features)
