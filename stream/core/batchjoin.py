@@ -1,23 +1,22 @@
 """The join of many events at once: what `joining.Join` does with each, where nothing is special.
 
 Most predictions are new and most labels meet a prediction that waits, so these are packed and
-unpacked as tables of one kind. All others go one by one. Events of different ids do not touch each
-other, so the outcome is that of each in turn.
+unpacked as tables, of all kinds that are laid out alike at once. All others go one by one. Events
+of different ids do not touch each other, so the outcome is that of each in turn.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import repeat
-from operator import add
+from collections.abc import Callable, Iterable, Sequence
+from operator import add, attrgetter
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.core.joining import Join, Joined
-from stream.core.packing import Ints, Label, Packer, Prediction, is_finished, number_of
+from stream.core.packing import Ints, Label, Packer, Prediction, is_finished, is_late, number_of
 from stream.core.rowparts import HEAD, pieces
 
 T = TypeVar("T")
@@ -25,6 +24,12 @@ Mask = NDArray[np.bool_]
 Places = NDArray[np.intp]
 
 FEW: Final = 32  # events that are faster joined one by one
+
+_number = attrgetter("number")
+_forgotten_ms = attrgetter("forgotten_ms")
+_horizon_ms = attrgetter("kind.horizon_ms")
+_early_ms = attrgetter("kind.early_ms")
+_correction_ms = attrgetter("kind.correction_ms")
 
 
 class Predictions(NamedTuple):
@@ -85,12 +90,12 @@ class BatchJoin(Join):
         keys = list(map(add, made.ids, map(tags.__getitem__, made.packers)))
         late_ms = np.maximum(made.floors_ms - made.times_ms, 0)
         plain = self._are_new(keys)
-        for packer, places in _places(made.packers).items():
-            plain[places] &= made.times_ms[places] >= watermark_ms - packer.forgotten_ms
+        plain &= made.times_ms >= watermark_ms - _of_each(made.packers, _forgotten_ms)
+        for places in _places([packer.layout for packer in made.packers]).values():
             for alike in (late_ms == 0, late_ms > 0):
                 mine = places[(plain & alike)[places]]
                 if len(mine):
-                    self._put_pending(packer, keys, made, late_ms, mine)
+                    self._put_pending(keys, made, late_ms, mine)
         taken: list[bool] = plain.tolist()
         for place in np.flatnonzero(~plain).tolist():
             taken[place] = self.predict(made.packers[place], made.at(place), watermark_ms)
@@ -107,13 +112,14 @@ class BatchJoin(Join):
         joined: list[Joined | None] = [None] * len(keys)
         rows = self._rows.get_all(keys)
         numbers = [row[HEAD.size : HEAD.size + 4] for row in rows]
+        sorts = {number: self._sort(number) for number in set(numbers)}
         once = _once(keys)
-        for number, places in _places(numbers).items():
-            if number and not is_finished(number):
-                mine = places[once[places]]
-                if len(mine):
-                    for place, one in self._first_all(number, keys, rows, labels, mine):
-                        joined[place] = one
+        for sort, places in _places([sorts[number] for number in numbers]).items():
+            mine = places[once[places]]
+            if sort is not None and len(mine):
+                packers = [self._packers[number_of(numbers[place])] for place in mine.tolist()]
+                for place, one in self._first_all(packers, keys, rows, labels, mine):
+                    joined[place] = one
         others = [place for place, one in enumerate(joined) if one is None]
         for place in others:
             before = len(self.joined)
@@ -122,53 +128,65 @@ class BatchJoin(Join):
                 joined[place] = self.joined.pop()
         self.joined += filter(None, joined)
 
+    def _sort(self, number: bytes) -> tuple[object, bool] | None:
+        """Which waiting rows are read together, by where a row has its number; None of others."""
+        if not number or is_finished(number):
+            return None
+        return self._packers[number_of(number)].layout, is_late(number)
+
     def _put_pending(
-        self, packer: Packer, keys: list[str], made: Predictions, late_ms: Ints, places: Places
+        self, keys: list[str], made: Predictions, late_ms: Ints, places: Places
     ) -> None:
-        """Put in the predictions at these places; all are late, or none is."""
-        dues_ms = made.times_ms[places] + packer.kind.horizon_ms
-        rows = packer.all_pending(
+        """Put in the predictions at these places: of one layout; all are late, or none is."""
+        packers = _take(made.packers, places)
+        rows = packers[0].all_pending(
+            _of_each(packers, _number),
             _take(made.offsets, places),
             _take(made.codes, places),
             _take(made.values, places),
             late_ms[places],
         )
+        dues_ms = made.times_ms[places] + _of_each(packers, _horizon_ms)
         self._rows.put_all(_take(keys, places), dues_ms, rows)
 
     def _first_all(
         self,
-        number: bytes,
+        packers: Sequence[Packer],
         keys: Sequence[str],
         rows: Sequence[bytes],
         labels: Labels,
         places: Places,
     ) -> Iterable[tuple[int, Joined]]:
-        """Join the labels at these places, if their predictions, all waiting, take them."""
-        packer = self._packers[number_of(number)]
-        kind = packer.kind
-        table, late_ms = packer.read_all_pending(_take(rows, places))
+        """Join the labels at these places, if their predictions, all waiting, take them.
+
+        Args:
+            packers: of the predictions, one for each place.
+        """
+        first = packers[0]
+        table, late_ms = first.read_all_pending(_take(rows, places))
         said_ms, due_ms = labels.times_ms[places], table["due_ms"]
-        made_ms = due_ms - kind.horizon_ms
-        taken = (said_ms <= due_ms) & (made_ms <= said_ms + kind.early_ms)
+        made_ms = due_ms - _of_each(packers, _horizon_ms)
+        taken = (said_ms <= due_ms) & (made_ms <= said_ms + _of_each(packers, _early_ms))
         if not taken.all():
+            packers = _take(packers, np.flatnonzero(taken))
             places, table = places[taken], table[taken]
             said_ms, made_ms, late_ms = said_ms[taken], made_ms[taken], late_ms[taken]
         arrived_ms = np.maximum(made_ms + late_ms, np.maximum(said_ms, labels.floors_ms[places]))
         said, weights = _take(labels.labels, places), _take(labels.weights, places)
         self._rows.put_all(
             _take(keys, places),
-            arrived_ms + kind.correction_ms,
-            packer.all_finished(table, made_ms, said, weights),
+            arrived_ms + _of_each(packers, _correction_ms),
+            first.all_finished(_of_each(packers, _number), table, made_ms, said, weights),
         )
         joined = map(
             Joined,
             _take(labels.ids, places),
-            repeat(kind),
+            [packer.kind for packer in packers],
             table["offset"].tolist(),
             made_ms.tolist(),
             said_ms.tolist(),
             arrived_ms.tolist(),
-            pieces(table["codes"].tobytes(), kind.codes, len(table)),
+            pieces(table["codes"].tobytes(), first.kind.codes, len(table)),
             map(tuple, table["values"].tolist()),
             said,
             weights,
@@ -193,6 +211,14 @@ def _places(things: Sequence[T]) -> dict[T, Places]:
     for place, thing in enumerate(things):
         places.setdefault(thing, []).append(place)
     return {thing: np.array(some) for thing, some in places.items()}
+
+
+def _of_each(packers: Sequence[Packer], field: Callable[[Packer], int]) -> Ints:
+    """A number of each packer, shape (n,); few of them differ."""
+    known = {packer: field(packer) for packer in dict.fromkeys(packers)}
+    if len(known) == 1:
+        return np.full(len(packers), next(iter(known.values())), dtype=np.int64)
+    return np.fromiter(map(known.__getitem__, packers), np.int64, len(packers))
 
 
 def _take(column: Sequence[T], places: Places) -> Sequence[T]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import add
 from typing import Any, Final, NamedTuple
 
 import msgspec
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from stream.core.processor import Parts
 from stream.core.ticks import added_outcomes, added_pairs
+from stream.core.trails import Offsets, after
 from stream.events import Outcomes, Pairs, SummaryComputed
 
 PART: Final = "deltas"
@@ -25,7 +29,7 @@ class Place(NamedTuple):
 
 
 class Delta(Struct, omit_defaults=True):
-    """The counts of one place; fields as in `SummaryComputed`."""
+    """The counts of one place; fields as in `SummaryComputed`, but for `since`."""
 
     predictions: int = 0
     signals: dict[str, list[int]] = {}
@@ -44,6 +48,12 @@ class Delta(Struct, omit_defaults=True):
     delays: dict[str, int] = {}
     counters: dict[str, int] = {}
     traces: list[str] = []
+    since: dict[str, int] | None = None  # of what waits: where inputs were before it; by partition
+
+    @property
+    def events(self) -> int:
+        """How much there is to tell."""
+        return self.predictions + self.labelled + sum(self.bets)
 
     def add_signal(self, name: str, index: int, size: int, count: int) -> None:
         """Add a count to one of a signal's `size` bins."""
@@ -51,6 +61,12 @@ class Delta(Struct, omit_defaults=True):
         if counts is None:
             counts = self.signals[name] = [0] * size
         counts[index] += count
+
+    def add_signals(self, more: Mapping[str, NDArray[np.int64]]) -> None:
+        """Add counts on all bins of signals."""
+        for name, counts in more.items():
+            known, listed = self.signals.get(name), counts.tolist()
+            self.signals[name] = list(map(add, known, listed)) if known else listed
 
     def add_estimate(self, index: int, size: int, count: int) -> None:
         """Add a count to one of the estimator's `size` bins; the one after them: outside."""
@@ -81,13 +97,35 @@ class Deltas:
 
     def take(self, partition: int) -> list[SummaryComputed]:
         """All deltas, in order of their places, names in order too; none are left."""
-        taken = [
-            SummaryComputed(**place._asdict(), **_ordered(delta), partition=partition)
-            for place, delta in sorted(self._deltas.items())
+        return self.tell(partition, list(self._deltas), {}, {})
+
+    def tell(
+        self, partition: int, due: Sequence[Place], before: Offsets, now: Offsets
+    ) -> list[SummaryComputed]:
+        """Deltas of these places, in their order, names in order too. The others wait.
+
+        Args:
+            before: ranges of all that had been applied when the last ones were told.
+            now: the same, until now.
+        """
+        told = [
+            SummaryComputed(
+                **place._asdict(), **_ordered(self._deltas.pop(place), now), partition=partition
+            )
+            for place in sorted(due)
         ]
-        self._changed |= bool(taken)
-        self._deltas.clear()
-        return taken
+        ends = {place: end for place, (_, end) in before.items()}
+        for delta in self._deltas.values():
+            if delta.since is None:
+                delta.since = ends
+                self._changed = True
+        self._changed |= bool(told)
+        return told
+
+    @property
+    def places(self) -> Mapping[Place, Delta]:
+        """What is to be told of."""
+        return self._deltas
 
     def changes(self, *, complete: bool) -> Parts:
         """The part `deltas`, if it differs from the last call."""
@@ -110,18 +148,28 @@ class Deltas:
 
 
 _CODEC = msgspec.msgpack.Decoder(list[tuple[Place, Delta]])
+_COUNTS: Final = tuple(name for name in Delta.__struct_fields__ if name not in ("latest", "since"))
 
 
-def _ordered(delta: Delta) -> dict[str, Any]:
-    """Fields of a delta; in what order names came depends on how events were cut into batches."""
-    fields = msgspec.structs.asdict(delta)
-    return {name: _sorted(value) for name, value in fields.items()}
+def _ordered(delta: Delta, now: Offsets) -> dict[str, Any]:
+    """Fields of a delta; in what order names came depends on how events were cut into batches.
+
+    One that did not wait leaves its offsets to the report that it is part of.
+    """
+    fields = {name: value for name in _COUNTS if (value := getattr(delta, name))}
+    found = {name: _sorted(v) if type(v) is dict else v for name, v in fields.items()}
+    if delta.latest is not None:
+        found["latest"] = delta.latest
+    if delta.since is not None:
+        found["offsets"] = after(now, delta.since)
+    return found
 
 
-def _sorted(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {name: _sorted(inner) for name, inner in sorted(value.items())}
+def _sorted(value: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _sorted(inner) if type(inner) is dict else inner
+        for name, inner in sorted(value.items())
+    }
 
 
 def add_named(into: dict[str, int], name: str, count: int) -> None:

@@ -47,10 +47,11 @@ def compare(reference: ArrayLike, current: ArrayLike) -> Comparison:
     """
     r, c = np.asarray(reference, dtype=float), np.asarray(current, dtype=float)
     n, m, bins = float(c.sum()), float(r.sum()), int(((r > 0) | (c > 0)).sum())
-    value = float(psi(r, c))
+    p, q = _shares(r, c)
+    value = float(_psi(p, q))
     low, high = psi_interval(value, n, m, bins)
     return Comparison(
-        value, psi_noise(n, m, bins), low, high, float(jensen_shannon(r, c)), js_noise(n, m, bins)
+        value, psi_noise(n, m, bins), low, high, float(_js(p, q)), js_noise(n, m, bins)
     )
 
 
@@ -60,8 +61,7 @@ def psi(reference: ArrayLike, current: ArrayLike) -> Array:
     >>> float(psi([500, 500], [500, 500]))
     0.0
     """
-    p, q = _shares(reference, current)
-    return np.asarray(((q - p) * (np.log(_positive(q)) - np.log(_positive(p)))).sum(-1))
+    return _psi(*_shares(reference, current))
 
 
 def psi_noise(n: float, m: float, bins: int) -> float:
@@ -95,10 +95,7 @@ def jensen_shannon(reference: ArrayLike, current: ArrayLike) -> Array:
     >>> float(jensen_shannon([10**6, 0], [0, 10**6])) > 0.99
     True
     """
-    p, q = _shares(reference, current)
-    middle = (p + q) / 2
-    divergence = (special.rel_entr(p, middle) + special.rel_entr(q, middle)).sum(-1) / 2
-    return np.asarray(np.sqrt(np.maximum(divergence, 0.0) / np.log(2)))
+    return _js(*_shares(reference, current))
 
 
 def js_noise(n: float, m: float, bins: int) -> float:
@@ -158,11 +155,21 @@ MEASURES: Final[dict[str, Measure]] = {
 }
 
 
+def _psi(p: Array, q: Array) -> Array:
+    return np.asarray(((q - p) * (np.log(_positive(q)) - np.log(_positive(p)))).sum(-1))
+
+
+def _js(p: Array, q: Array) -> Array:
+    middle = (p + q) / 2
+    divergence = (special.rel_entr(p, middle) + special.rel_entr(q, middle)).sum(-1) / 2
+    return np.asarray(np.sqrt(np.maximum(divergence, 0.0) / np.log(2)))
+
+
 def _shares(
     reference: ArrayLike, current: ArrayLike, *, smooth: bool = True
 ) -> tuple[Array, Array]:
     """Both as shares; smooth: with half a row added to every bin that either sample occupies."""
-    r, c = np.broadcast_arrays(np.asarray(reference, float), np.asarray(current, float))
+    r, c = np.asarray(reference, float), np.asarray(current, float)
     half = np.where(r + c > 0, 0.5 * smooth, 0.0)
     r, c = r + half, c + half
     return r / _positive(r.sum(-1, keepdims=True)), c / _positive(c.sum(-1, keepdims=True))

@@ -78,8 +78,8 @@ def _count_together(source: Source, made: Sequence[Made], deltas: Deltas) -> Non
         return
     bins = source.binner.codes([m.row for m in made], outputs)
     _estimate(source, bins, strata, groups, deltas)
-    for place, cell, count in groups.whole_cells(bins, source.binner.size):
-        deltas.at(place).add_signal(*source.signal(cell), count)
+    for place, counts in groups.whole_counts(bins, source.binner.size):
+        deltas.at(place).add_signals(source.binner.split(counts))
     segments = groups.segments
     judged = segments.among(source.judged)
     features = len(source.spec.features)
@@ -253,21 +253,30 @@ def _count_labels(
     first: Sequence[Labelled], labels: Floats, groups: Groups, deltas: Deltas
 ) -> None:
     """What turned out, on the bins of the versions' references, in places that are all."""
-    known: dict[Source, list[int]] = {}
-    for i, one in enumerate(first):
-        if one.source.labels is not None:
-            known.setdefault(one.source, []).append(i)
-    for source, who in known.items():
-        signal, of = source.labels, groups.whole[who]
-        if signal is None:
-            continue
-        size = len(signal.counts)
-        bins = label_bins(source.spec, signal, labels[who])
-        counts = np.bincount(of * size + bins)
-        for cell in np.flatnonzero(counts).tolist():
-            place, column = divmod(cell, size)
+    who = [i for i, one in enumerate(first) if one.source.labels is not None]
+    signals = {int(groups.whole[i]): first[i].source.labels for i in who}
+    if not who:
+        return
+    width = max(len(signal.counts) for signal in signals.values() if signal)
+    bins = _label_bins([first[i].source for i in who], labels[who])
+    counts = np.bincount(groups.whole[who] * width + bins)
+    for cell in np.flatnonzero(counts).tolist():
+        place, column = divmod(cell, width)
+        if signal := signals[place]:
             delta = deltas.at(groups.places[place])
-            delta.add_signal(signal.name, column, size, int(counts[cell]))
+            delta.add_signal(signal.name, column, len(signal.counts), int(counts[cell]))
+
+
+def _label_bins(sources: Sequence[Source], labels: Floats) -> Ints:
+    """As `models.profiling.label_bins`, of labels of several sources that have the signal."""
+    bins, alike = np.empty(len(labels), dtype=np.int64), dict[object, list[int]]()
+    for i, source in enumerate(sources):
+        alike.setdefault(source.labels and source.labels.edges, []).append(i)
+    for places in alike.values():
+        source = sources[places[0]]
+        if source.labels:
+            bins[places] = label_bins(source.spec, source.labels, labels[places])
+    return bins
 
 
 def _pair(first: Sequence[Labelled], judged: _Judged, groups: Groups, deltas: Deltas) -> None:

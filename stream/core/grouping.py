@@ -54,9 +54,12 @@ class Groups(NamedTuple):
         """Counts by place and column (n,), below `width`, where they are not zero."""
         return self._cells(self.of * width + columns[self.who], width)
 
-    def whole_cells(self, columns: Ints, width: int) -> Iterable[tuple[Place, int, int]]:
-        """Counts by place and columns (n, k), of places that are all."""
-        return self._cells((self.whole[:, None] * width + columns).ravel(), width)
+    def whole_counts(self, columns: Ints, width: int) -> Iterable[tuple[Place, Ints]]:
+        """Counts of columns (n, k), each below `width`, by place that is all."""
+        found, of = np.unique(self.whole, return_inverse=True)
+        cells = (of[:, None] * width + columns).ravel()
+        counts = np.bincount(cells, minlength=len(found) * width).reshape(-1, width)
+        return zip([self.places[place] for place in found.tolist()], counts, strict=True)
 
     def _cells(self, cells: Ints, width: int) -> Iterable[tuple[Place, int, int]]:
         counts = np.bincount(cells)

@@ -34,9 +34,11 @@ from stream.core.reporting import examples, progress, summaries
 from stream.core.rerouting import misplaced, sent_on
 from stream.core.shadowed import Shadowed, told_apart
 from stream.core.sources import Sources
+from stream.core.telling import due, over
 from stream.core.traces import few, is_trace
+from stream.core.trails import Offsets, reached
 from stream.errors import Refused
-from stream.events import ProgressReported
+from stream.events import ProgressReported, SummaryComputed
 from stream.topics import INPUTS
 
 STATE: Final = "state"
@@ -49,6 +51,7 @@ class _State(Struct):
 
     clocks: Clocks
     journal: Journal
+    reach: Offsets = {}  # ranges of all that was reported as applied
 
 
 class MonitorProcessor:
@@ -116,8 +119,9 @@ class MonitorProcessor:
             outputs.append(self._refuse(parked.entity, parked.record, parked.refused))
         if caught_up and self._by_broker:
             self._state.clocks.idle(clock_ms)
+        before_ms = self._state.clocks.watermark_ms
         self._move_watermark(clock_ms)
-        return outputs + self._report(clock_ms, caught_up)
+        return outputs + self._report(clock_ms, caught_up, before_ms)
 
     def changes(self, *, complete: bool) -> Parts:
         self._fold()
@@ -282,7 +286,10 @@ class MonitorProcessor:
         )
         self._join.expire(clocks.watermark_ms, before_ms)
 
-    def _report(self, clock_ms: int, caught_up: bool) -> list[Output]:
+    def _report(self, clock_ms: int, caught_up: bool, before_ms: int) -> list[Output]:
+        """Args:
+        before_ms: the watermark of the last report.
+        """
         self._fold()
         partition, count = self._context.partition, self._context.partitions["summaries"]
         sequence = self._state.journal.sequence
@@ -295,11 +302,22 @@ class MonitorProcessor:
             caught_up=caught_up,
             applied=self._state.journal.report(clock_ms),
         )
-        deltas = self._deltas.take(partition)
+        deltas = self._tell(report, before_ms)
         return [
             *summaries(deltas, count, sequence=sequence, clock_ms=clock_ms),
             *progress(report, count),
         ]
+
+    def _tell(self, report: ProgressReported, before_ms: int) -> list[SummaryComputed]:
+        """Counts; all of a model whose spec may have changed: its ticks may be others now."""
+        below = over(self._sources.ticks_ms, before_ms, report.watermark_ms)
+        for run in report.applied:
+            for model in run.generations:
+                below.pop(model, None)
+        before = self._state.reach
+        self._state.reach = reached(before, report.applied, report.partition)
+        told = due(self._deltas.places, below)
+        return self._deltas.tell(report.partition, told, before, self._state.reach)
 
     def _fold(self) -> None:
         """Count what has gathered; done for many events at once."""

@@ -127,6 +127,7 @@ class Packer:
 
     Attributes:
         forgotten_ms: so long after its time, a prediction's row may have been let go of.
+        layout: of rows; those of kinds with an equal one differ in their numbers only.
     """
 
     def __init__(self, kind: Kind, number: int) -> None:
@@ -134,6 +135,7 @@ class Packer:
         self.number = number
         self.forgotten_ms = min(kind.correction_ms, kind.horizon_ms)
         codes, values = kind.codes, kind.outputs * (1 + len(kind.shadows))
+        self.layout = (codes, values, kind.outputs)
         self._pending = Layout(f"<IQ{codes}s{values}d")
         self._late = Layout(f"<IQ{codes}s{values}dI")
         self._finished = Layout(f"<IIQqdd{codes}s{kind.outputs}d")
@@ -169,7 +171,7 @@ class Packer:
 
     def read_pending(self, id_: str, body: bytes, due_ms: int) -> Prediction:
         time_ms = due_ms - self.kind.horizon_ms
-        if body[3] & 0x40:
+        if is_late(body):
             _, offset, codes, *values, late_ms = self._late.unpack(body)
             return Prediction(id_, time_ms, time_ms + late_ms, offset, codes, tuple(values))
         fields = self._pending.unpack(body)
@@ -177,6 +179,7 @@ class Packer:
 
     def all_pending(
         self,
+        numbers: Ints,
         offsets: Sequence[int],
         codes: Sequence[bytes],
         values: Sequence[tuple[float, ...]],
@@ -185,11 +188,12 @@ class Packer:
         """As `pending` of each: shape (n, bytes).
 
         Args:
+            numbers: of the rows' kinds, shape (n,); all of this one's layout.
             late_ms: shape (n,), the floors less the times: all above 0, or none.
         """
         is_late = late_ms[0] > 0
         rows = np.empty(len(offsets), dtype=self._late_rows if is_late else self._pending_rows)
-        rows["number"] = self.number | (_LATE if is_late else 0)
+        rows["number"] = numbers | (_LATE if is_late else 0)
         rows["offset"] = offsets
         rows["codes"] = np.frombuffer(b"".join(codes), np.uint8).reshape(rows["codes"].shape)
         flat = np.fromiter(chain.from_iterable(values), np.float64, rows["values"].size)
@@ -199,7 +203,8 @@ class Packer:
         return rows.view(np.uint8).reshape(len(rows), rows.itemsize)[:, HEAD.size :]
 
     def read_all_pending(self, rows: Sequence[bytes]) -> tuple[Rows, Ints]:
-        """Rows with their heads, whose numbers are equal, as a table, and late_ms of each.
+        """Rows with their heads as a table, and late_ms of each. They are of kinds of this one's
+        layout; all are late, or none is.
 
         The table's fields: serial, due_ms, number, offset, codes, values.
         """
@@ -210,11 +215,18 @@ class Packer:
         return table, np.zeros(len(rows), dtype=np.int64)
 
     def all_finished(
-        self, made: Rows, times_ms: Ints, labels: Sequence[float], weights: Sequence[float]
+        self,
+        numbers: Ints,
+        made: Rows,
+        times_ms: Ints,
+        labels: Sequence[float],
+        weights: Sequence[float],
     ) -> Bytes:
-        """As `finish` of each: shape (n, bytes). `made`: a table of `read_all_pending`."""
+        """As `finish` of each: shape (n, bytes). `made`: a table of `read_all_pending`; `numbers`:
+        of its rows' kinds.
+        """
         rows = np.zeros(len(made), dtype=self._finished_bodies)
-        rows["number"] = self.number | _FINISHED
+        rows["number"] = numbers | _FINISHED
         rows["offset"] = made["offset"]
         rows["predicted_ms"] = times_ms
         rows["label"] = labels
@@ -262,6 +274,11 @@ def number_of(body: bytes) -> int:
 
 def is_finished(body: bytes) -> bool:
     return body[3] >= 0x80
+
+
+def is_late(body: bytes) -> bool:
+    """Of a row that waits: whether its floor is later than its time."""
+    return bool(body[3] & 0x40)
 
 
 def pack_labels(labels: list[Label]) -> bytes:

@@ -20,6 +20,7 @@ from stream.events import Label, ProgressReported, SummaryComputed
 
 SOURCE: Final = "driftline/monitor"
 EXAMPLE: Final = "driftline.example.labelled.v1"
+FEW: Final = 4  # examples of one kind that are faster encoded one by one
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -66,6 +67,10 @@ def examples(
         else:
             values[place] = _ENCODER.encode(_envelope(one, classes, partition))
     for places in alike.values():
+        if len(places) < FEW:
+            for place in places:
+                values[place] = _ENCODER.encode(_envelope(joined[place], classes, partition))
+            continue
         encoded = _framed([joined[place] for place in places], classes, partition)
         for place, value in zip(places, encoded, strict=True):
             values[place] = value

@@ -151,6 +151,7 @@ class Sources:
         lateness_ms: the largest allowed lateness of any model.
         early_ms: by model, how long a label waits for its prediction.
         classes: by model, as labels are spelt.
+        ticks_ms: by model, how long a tick is.
     """
 
     def __init__(self, fleet: Fleet) -> None:
@@ -158,6 +159,7 @@ class Sources:
         self.lateness_ms = lateness_ms(specs)
         self.early_ms = {spec.name: early_ms(spec) for spec in specs}
         self.classes = {spec.name: spec.classes for spec in specs}
+        self.ticks_ms = {spec.name: spec.tick_ms for spec in specs}
         self._allowed_ms = {spec.name: lateness_ms([spec]) for spec in specs}
         self._fleet = fleet
         self._again: dict[Kind, Source] = {}

@@ -8,6 +8,7 @@ each label is bet on once, and no verdict is un-made.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import add
 from typing import Final, NamedTuple
 
 from msgspec import Struct
@@ -183,6 +184,8 @@ def added(counts: list[int], more: Sequence[int]) -> list[int]:
     """
     if not more:
         return counts
+    if len(counts) == len(more):
+        return list(map(add, counts, more))
     if len(counts) < len(more):
         counts = [*counts, *[0] * (len(more) - len(counts))]
     return [a + b for a, b in zip(counts, [*more, *[0] * (len(counts) - len(more))], strict=True)]

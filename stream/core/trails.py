@@ -6,11 +6,12 @@ holds every record that was counted, and may hold more: which ones count, their 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
 from stream.core.traces import few
+from stream.events import Applied
 
 MARKS: int = 4  # of each size that are told apart
 
@@ -87,3 +88,21 @@ def hull(one: Mapping[str, tuple[int, int]], other: Mapping[str, tuple[int, int]
             (first, end) if known is None else (min(known[0], first), max(known[1], end))
         )
     return joined
+
+
+def reached(known: Offsets, runs: Iterable[Applied], partition: int) -> Offsets:
+    """The ranges of all that was ever applied, with some runs more."""
+    for run in runs:
+        if run.entity:
+            known = hull(known, {f"{run.entity}/{partition}": (run.first, run.end)})
+    return known
+
+
+def after(reach: Offsets, since: Mapping[str, int]) -> Offsets:
+    """The ranges of what was applied after some ends.
+
+    >>> after({"a/0": (3, 9), "b/0": (0, 4)}, {"a/0": 7, "b/0": 4})
+    {'a/0': (7, 9)}
+    """
+    starts = {place: max(first, since.get(place, first)) for place, (first, _) in reach.items()}
+    return {place: (starts[place], end) for place, (_, end) in reach.items() if starts[place] < end}
