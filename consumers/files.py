@@ -90,9 +90,9 @@ def time_ms(value: object) -> int:
 
 
 def _feature(feature: Feature, row: Mapping[str, object]) -> Value:
-    if feature.name not in row:
+    if feature.name not in row and not feature.optional:
         raise ValueError(f"feature {feature.name!r} is missing")
-    value = row[feature.name]
+    value = row.get(feature.name)
     if value is None or not isinstance(value, str | bool | int | float):
         return None if value is None else _no_value(feature, value)
     if feature.type == "numeric" and isinstance(value, str):

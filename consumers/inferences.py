@@ -9,7 +9,7 @@ they are may all be of one kind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -155,28 +155,34 @@ def _time_ms(event: Payload, record: Record) -> int:
 
 
 def _asked(spec: ModelSpec, request: Payload) -> list[Features]:
-    names = [feature.name for feature in spec.features]
     if isinstance(request.get("instances"), list):
-        return [_instance(names, one) for one in request["instances"]]
+        return [_instance(spec, one) for one in request["instances"]]
     tensors = _tensors(request.get("inputs"), "bad-features")
-    if set(names) <= set(tensors):
+    missing = _missing(spec, tensors)
+    if not missing:
+        names = [name for name in spec.feature_names if name in tensors]
         columns = [_column(name, tensors[name]) for name in names]
         if len({len(column) for column in columns}) != 1:
             raise Refused("bad-features", "the inputs have different numbers of rows")
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     if len(tensors) == 1:
         [values] = tensors.values()
-        return [_instance(names, row) for row in values]
-    missing = ", ".join(sorted(set(names) - set(tensors)))
-    raise Refused("bad-features", f"no inputs {missing}, and not one tensor of all features")
+        return [_instance(spec, row) for row in values]
+    absent = ", ".join(sorted(missing))
+    raise Refused("bad-features", f"no inputs {absent}, and not one tensor of all features")
 
 
-def _instance(names: Sequence[str], one: Any) -> Features:
+def _missing(spec: ModelSpec, found: Mapping[str, Any]) -> list[str]:
+    return [f.name for f in spec.features if not f.optional and f.name not in found]
+
+
+def _instance(spec: ModelSpec, one: Any) -> Features:
+    names = spec.feature_names
     if isinstance(one, Mapping):
-        missing = [name for name in names if name not in one]
+        missing = _missing(spec, one)
         if missing:
             raise Refused("bad-features", f"feature {missing[0]!r} is missing")
-        return {name: one[name] for name in names}
+        return {name: one[name] for name in names if name in one}
     values = one if isinstance(one, list) else [one]
     if len(values) != len(names):
         raise Refused("bad-features", f"{len(values)} values for {len(names)} features")

@@ -92,7 +92,10 @@ def _fitted(factory: Factory, candidate: CandidateSpec, lesson: Lesson) -> Servi
         if not np.allclose(older.weights, older.weights[0]):
             raise Unusable("it takes no sample_weight, and the examples differ in weight")
         weights = {}
-    pipeline.fit(coder.matrix(older.rows), older.labels, **weights)
+    matrix = coder.matrix(older.rows)
+    # Nobody has seen it yet. As a constant it teaches nothing; boosting can't bin a column of NaN.
+    matrix[:, np.isnan(matrix).all(axis=0)] = 0.0
+    pipeline.fit(matrix, older.labels, **weights)
     return ServingModel(spec, coder, pipeline)
 
 

@@ -101,7 +101,8 @@ def _purpose(spec: ModelSpec) -> Iterator[str]:
     says = _TASKS[spec.task].format(*(spec.classes if spec.task == "binary" else [spec.classes]))
     owner = f" Its owner is {text(spec.owner)}." if spec.owner else ""
     yield f"It predicts {text(says)} from {len(spec.features)} features.{owner}"
-    yield _table(("feature", "type"), [(f.name, f.type) for f in spec.features])
+    types = [(f.name, f.type + (", optional" if f.optional else "")) for f in spec.features]
+    yield _table(("feature", "type"), types)
 
 
 def _data(subject: Subject) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Row, insert, select
 from models import history
 from models import tables as t
 from models.database import UnknownModel
-from models.spec import ModelSpec
+from models.features import listed
+from models.spec import Feature, ModelSpec
 from models.state import Outcome
 from models.transitions import Action, Asked, Refusal, Standing, decide
 
@@ -155,14 +156,48 @@ def revision_refusal(old: ModelSpec, new: ModelSpec, has_versions: bool) -> str:
     """Why `new` may not follow `old`; empty if it may.
 
     Versions are fitted to the task, the classes and the features in their order, so once there is
-    one, these stay: what would differ in them is another model.
+    one, these stay: what would differ in them is another model. Optional features may follow: a
+    version knows the first so many of the spec's, and does without the others.
     """
     if new == old:
         return "the spec is the same as the one in force"
-    fitted = ("task", "classes", "features")
+    if not has_versions:
+        return ""
+    fitted = ("task", "classes")
     differing = [name for name in fitted if getattr(new, name) != getattr(old, name)]
-    if has_versions and differing:
+    if differing:
         return f"versions were fitted to its {', '.join(differing)}; add another model instead"
+    return _features_refusal(old.features, new.features)
+
+
+def _features_refusal(old: Sequence[Feature], new: Sequence[Feature]) -> str:
+    """Why features may not follow others that versions were fitted to; empty if they may."""
+    names = {feature.name for feature in new}
+    gone = [feature.name for feature in old if feature.name not in names]
+    if gone:
+        return (
+            f"features: versions were fitted to {listed(gone)}; keep what is no longer known, with "
+            "optional = true, or add another model instead"
+        )
+    for before, after in zip(old, new, strict=False):
+        if before.name != after.name:
+            return (
+                f"features: versions were fitted to {before.name!r} where {after.name!r} is now; "
+                "keep the order, and put new features last"
+            )
+        if before.type != after.type:
+            return (
+                f"features: versions were fitted to {before.name!r} as {before.type}; give it as "
+                f"{after.type} under another name, last and with optional = true"
+            )
+        if before.optional and not after.optional:
+            return f"features: records may lack {before.name!r} already; leave it optional = true"
+    added = [feature.name for feature in new[len(old) :] if not feature.optional]
+    if added:
+        return (
+            f"features: versions and records know nothing of {listed(added)}; say optional = true, "
+            "or add another model instead"
+        )
     return ""
 
 

@@ -63,8 +63,9 @@ def fit_estimator(
     error = values["loss"] if spec.task == "regression" else 1.0 - values["correct"]
     starts = [int(cells[0]) for cells in binner.split(np.arange(binner.size)).values()]
     columns = [codes[:, i] - start for i, start in enumerate(starts)]
-    features = _most_telling(columns[: len(spec.features)], error)
-    said = range(len(spec.features), len(columns))  # what the model said, as signals
+    inputs = len(binner.places)
+    features = _most_telling(columns[:inputs], error)
+    said = range(inputs, len(columns))  # what the model said, as signals
     names = [*(binner.names[j] for j in (*features, *said)), ""]
     design = _Design([*(columns[j] for j in (*features, *said)), groups], error)
     chosen = _choose(design, len(features))

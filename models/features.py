@@ -51,13 +51,13 @@ def check_row(spec: ModelSpec, features: Mapping[str, object]) -> Row:
     Raises:
         ValueError: names the features that are missing, extra, or of the wrong type.
     """
-    names = spec.feature_names
-    missing = [name for name in names if name not in features]
+    missing = [f.name for f in spec.features if not f.optional and f.name not in features]
     if missing:
-        raise ValueError(f"missing: {_listed(missing)} (a missing value is null)")
-    if len(features) != len(names):
-        raise ValueError(f"not in the spec: {_listed(sorted(set(features) - set(names)))}")
-    return tuple(_value(f.name, f.type, features[f.name]) for f in spec.features)
+        raise ValueError(f"missing: {listed(missing)} (a missing value is null)")
+    extra = features.keys() - set(spec.feature_names)
+    if extra:
+        raise ValueError(f"not in the spec: {listed(sorted(extra))}")
+    return tuple(_value(f.name, f.type, features.get(f.name)) for f in spec.features)
 
 
 def _value(name: str, kind: str, value: object) -> Value:
@@ -81,7 +81,11 @@ def _value(name: str, kind: str, value: object) -> Value:
     return number
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """
+    >>> listed(["age", "plan"])
+    "'age', 'plan'"
+    """
     shown = ", ".join(repr(name[:40]) for name in names[:5])
     return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
@@ -96,6 +100,11 @@ class Coder(Struct, frozen=True):
 
     categories: tuple[tuple[str, ...] | None, ...]
 
+    @property
+    def width(self) -> int:
+        """Features that it knows."""
+        return len(self.categories)
+
     @classmethod
     def fit(cls, spec: ModelSpec, rows: Sequence[Row]) -> Coder:
         columns = zip(*rows, strict=True) if rows else iter([()] * len(spec.features))
@@ -108,6 +117,8 @@ class Coder(Struct, frozen=True):
 
     def matrix(self, rows: Sequence[Row]) -> NDArray[np.float64]:
         """Shape (rows, features): numbers, codes of categories, NaN where a value is missing.
+
+        Values beyond those that training saw are of features that the spec has gained since.
 
         >>> Coder((None, ("a", "b"))).matrix([(1.5, "b"), (None, "zzz"), (2.0, None)])
         array([[1.5, 1. ],
@@ -124,12 +135,17 @@ class Coder(Struct, frozen=True):
 
 
 def numbers(rows: Sequence[Row], width: int) -> NDArray[np.float64]:
-    """Rows of numbers only as a matrix, in half the time of going by columns.
+    """The first values of rows, all of them numbers, in half the time of going by columns.
 
     >>> numbers([(1.5, 2.0), (None, 3.0)], 2)
     array([[1.5, 2. ],
            [nan, 3. ]])
+    >>> numbers([(1.5, "a"), (None, "b")], 1)
+    array([[1.5],
+           [nan]])
     """
+    if rows and len(rows[0]) > width:
+        rows = [row[:width] for row in rows]
     flat = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * width)
     return flat.reshape(len(rows), width)
 

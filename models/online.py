@@ -43,14 +43,15 @@ def teach(
 
     Args:
         older: the examples that may be learnt from.
-        before: a version of this learner.
+        before: a version of this learner; one from before the spec gained a feature is none to go
+            on from.
         passes: how often the first lesson is gone through; later ones are gone through once.
 
     Raises:
         ValueError: nothing was labelled since, or several classes come with weights.
     """
     known_ms = older.times_ms if older.known_ms is None else older.known_ms
-    if before is None or before.taught is None:
+    if before is None or before.taught is None or before.coder.width < coder.width:
         start, so_far = _beginning(spec, coder, older)
         rounds = passes
     else:

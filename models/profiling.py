@@ -7,6 +7,7 @@ layout of the counts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from models.spec import ModelSpec
 
 BINS = 10
 LABELS = "labels"  # the signal of what turned out
+FEWEST_ROWS = 200  # of an optional feature that came while the rows did
 FEW_VALUES = 12  # a numeric signal with no more distinct values gets a bin for each
 
 Floats = NDArray[np.float64]
@@ -36,31 +38,41 @@ def build_profile(
 ) -> ReferenceProfile:
     """The reference of a version.
 
+    An optional feature counts from the row on that was the first to bring it. Where that leaves too
+    few rows it has no signal: what of it is to be expected is not known yet.
+
     Args:
         rows: in event-time order, else the deflation estimate sees no dependence.
         outputs: shape (m, spec.outputs), of the newest rows, that the version was not fitted on.
         times_ms: of the rows, shape (len(rows),); without them no season is looked for.
         labels: of the rows, from `losses.encode_label`.
     """
-    whole = Rhythm(spec, times_ms)
-    newest = Rhythm(spec, None if times_ms is None else times_ms[len(rows) - len(outputs) :])
+
+    @cache
+    def since(first: int) -> Rhythm:
+        return Rhythm(spec, None if times_ms is None else times_ms[first:])
+
     columns: dict[str, tuple[object, ...]] = dict(
         zip(spec.feature_names, zip(*rows, strict=True), strict=True)
     )
+    firsts = _firsts(spec, columns)
+    kinds = {feature.name: feature.type for feature in spec.features}
     features = [
-        _categorical(feature.name, columns[feature.name], whole)
-        if feature.type == "categorical"
-        else _numeric(feature.name, _numbers(columns[feature.name]), whole)
-        for feature in spec.features
+        _categorical(name, columns[name][first:], since(first))
+        if kinds[name] == "categorical"
+        else _numeric(name, _numbers(columns[name][first:]), since(first))
+        for name, first in firsts.items()
     ]
+    whole, newest = since(0), since(len(rows) - len(outputs))
     signals = [*features]
     signals += [_numeric(n, v, newest) for n, v in prediction_signals(spec, outputs).items()]
     if labels is not None and LABELS not in spec.feature_names:
         signals.append(_labels(spec, labels, whole))
-    bins = np.column_stack([_bins(signal, columns[signal.name]) for signal in features])
-    together = None if joint.NAME in columns else _joint(features, bins, outputs)
+    latest = max(firsts.values())
+    bins = np.column_stack([_bins(signal, columns[signal.name][latest:]) for signal in features])
+    together = None if joint.NAME in columns else _joint(features, bins, outputs[-len(bins) :])
     if together is not None:
-        signals.append(_distances(together, bins, whole))
+        signals.append(_distances(together, bins, since(latest)))
     return ReferenceProfile(
         model=spec.name,
         rows=len(rows),
@@ -69,6 +81,19 @@ def build_profile(
         time_zone=spec.time_zone,
         joint=together,
     )
+
+
+def _firsts(spec: ModelSpec, columns: Mapping[str, Sequence[object]]) -> dict[str, int]:
+    """The row from which on each feature counts; those are left out that too few rows bring."""
+    firsts = {}
+    for feature in spec.features:
+        column, first = columns[feature.name], 0
+        if feature.optional:
+            found = (i for i, value in enumerate(column) if value is not None)
+            first = next(found, len(column))
+        if not first or len(column) - first >= FEWEST_ROWS:
+            firsts[feature.name] = first
+    return firsts
 
 
 def prediction_signals(spec: ModelSpec, outputs: Floats) -> dict[str, Floats]:
@@ -92,19 +117,29 @@ class Binner:
     events: `codes` once per batch, then `count` per group.
 
     Attributes:
+        places: in a row, of the features that have a signal: of the optional ones some may not.
         names: of the signals, features in the order of the spec first, how they go together last.
         size: bins of all signals together.
+
+    Raises:
+        KeyError: the profile is not of this spec.
     """
 
     def __init__(self, profile: ReferenceProfile, spec: ModelSpec) -> None:
         signals = {signal.name: signal for signal in profile.signals}
-        names = (*spec.feature_names, *prediction_signals(spec, np.empty((0, spec.outputs))))
+        self.places = tuple(
+            place
+            for place, feature in enumerate(spec.features)
+            if feature.name in signals or not feature.optional
+        )
+        known = (spec.feature_names[place] for place in self.places)
+        names = (*known, *prediction_signals(spec, np.empty((0, spec.outputs))))
         self._distance = None if profile.joint is None else joint.Distance(profile.joint)
         names += () if profile.joint is None else (joint.NAME,)
-        self._features = len(spec.features)
         self._spec = spec
         self._signals = [signals[name] for name in names]
-        self._has_categories = any(signal.kind == "categorical" for signal in self._signals)
+        self._width = 1 + max(self.places, default=-1)
+        self._has_categories = any(f.type == "categorical" for f in spec.features[: self._width])
         self._places = [_places(signal) for signal in self._signals]
         self._edges = [np.array(signal.edges) for signal in self._signals]
         self.names = names
@@ -124,12 +159,13 @@ class Binner:
         if self._has_categories:
             columns = [*zip(*rows, strict=True)]
         else:
-            columns = [*numbers(rows, len(self._spec.features)).T]
+            columns = [*numbers(rows, self._width).T]
+        columns = [columns[place] for place in self.places]
         columns += prediction_signals(self._spec, outputs).values()
         for i, column in enumerate(columns):
             codes[:, i] = self._bins(i, column)
         if self._distance is not None:
-            codes[:, -1] = self.joint_bins(codes[:, : self._features])
+            codes[:, -1] = self.joint_bins(codes[:, : len(self.places)])
         codes += self._starts[:-1]
         return codes
 

@@ -141,7 +141,8 @@ def load(data: bytes, spec: ModelSpec) -> ServingModel:
     """Build the model that `dump` wrote.
 
     Raises:
-        BadArtefact: not an artefact, too large, of types not allowed, or not of this spec.
+        BadArtefact: not an artefact, too large, of types not allowed, or not of this spec, of which
+            it may know the first features only, if the others are optional.
     """
     _check_archive(data)
     try:
@@ -154,7 +155,9 @@ def load(data: bytes, spec: ModelSpec) -> ServingModel:
     except Exception as error:  # hostile bytes may fail in any way
         raise BadArtefact(_sentence(error)) from error
     kinds = tuple("numeric" if known is None else "categorical" for known in coder.categories)
-    if kinds != tuple(feature.type for feature in spec.features) or width != len(kinds):
+    known, since = spec.features[:width], spec.features[width:]
+    fits = width == len(kinds) and kinds == tuple(feature.type for feature in known)
+    if not fits or not all(feature.optional for feature in since):
         raise BadArtefact(f"made for {width} features ({', '.join(kinds)[:200]}), not this spec's")
     return model
 

@@ -32,10 +32,15 @@ DETECTORS: Final = frozenset(
 
 
 class Feature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One input of the model. A missing value is null and is counted, not refused."""
+    """One input of the model. A missing value is null and is counted, not refused.
+
+    Records may leave an optional one out, which is null as well. So a model gains one while it is
+    live: versions that were fitted before do without.
+    """
 
     name: Annotated[str, Meta(min_length=1, max_length=100)]
     type: Literal["numeric", "categorical"] = "numeric"
+    optional: bool = False
 
 
 class Labels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -262,6 +267,7 @@ def check(spec: ModelSpec) -> ModelSpec:
     categorical = {feature.name for feature in spec.features if feature.type == "categorical"}
     problems = {
         "features: name at least one": not names,
+        "features: at least one is not optional": all(f.optional for f in spec.features),
         "features: names must differ": len(set(names)) < len(names),
         "classes: a binary model has two, (negative, positive)": (
             spec.task == "binary" and len(spec.classes) != 2

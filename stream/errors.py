@@ -83,7 +83,7 @@ REASONS = frozenset(
         "bad-json",  # not JSON, or nested too deeply, or not UTF-8
         "bad-envelope",  # CloudEvents attributes missing or of the wrong type
         "bad-data",  # right JSON, wrong types or values
-        "bad-features",  # missing or extra features by the model's spec, or wrong feature types
+        "bad-features",  # missing features by the model's spec, or wrong feature types
         "bad-id",  # empty, too long, or not printable
         "bad-label",  # not a label of the model's task
         "bad-schema",  # of Confluent's wire format: unknown to the registry, or not one we can read
@@ -94,6 +94,7 @@ REASONS = frozenset(
         "too-large",
         "undeliverable",  # an alert that a sink did not take, in all the time it was given
         "unknown-event",  # unknown type or version of it
+        "unknown-feature",  # one that is not in the model's spec
         "unknown-model",
         "unknown-version",
     }

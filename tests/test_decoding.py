@@ -232,7 +232,7 @@ HOSTILE: dict[str, tuple[object, str]] = {
     "model served elsewhere": (changed(model="elsewhere", features={"x": 1}), "unknown-model"),
     "features of the wrong type": (changed(features=[1, 2]), "bad-features"),
     "missing feature": (changed(features={"age": 1}), "bad-features"),
-    "extra feature": (changed(features=GOOD_FEATURES | {"z": 1}), "bad-features"),
+    "extra feature": (changed(features=GOOD_FEATURES | {"z": 1}), "unknown-feature"),
     "text for a number": (changed(features=GOOD_FEATURES | {"age": "41"}), "bad-features"),
     "true for a number": (changed(features=GOOD_FEATURES | {"age": True}), "bad-features"),
     "fraction for a category": (changed(features=GOOD_FEATURES | {"plan": 0.5}), "bad-features"),

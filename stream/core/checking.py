@@ -17,6 +17,7 @@ MAX_ID_BYTES = 256
 MAX_WEIGHT = 1e6
 SUM_SLACK = 0.01  # how far a multiclass output's probabilities may be from adding up to 1
 _PATH = re.compile(r"`\$\.(\w+)")  # of the field, in the decoder's messages
+_EXTRA = "Object contains unknown field"  # how such a message begins
 _BLAME = {
     "prediction_id": "bad-id",
     "features": "bad-features",
@@ -66,4 +67,6 @@ def blamed(error: Exception) -> Refused:
         deep = isinstance(error, RecursionError)
         return Refused("bad-json", "nested too deeply" if deep else said)
     path = _PATH.search(said)
+    if path and path[1] == "features" and said.startswith(_EXTRA):
+        return Refused("unknown-feature", f"{said}; `driftline models add` revises a spec")
     return Refused(_BLAME.get(path[1] if path else "", "bad-data"), said)

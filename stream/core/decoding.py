@@ -30,14 +30,15 @@ from stream.events import (
     Model,
 )
 
-UNKNOWN = frozenset({"unknown-model", "unknown-version"})
+#: What lifecycle may be about to say: a producer can be quicker to know it than a worker.
+UNKNOWN = frozenset({"unknown-feature", "unknown-model", "unknown-version"})
 
 
 class Decoded(NamedTuple):
     """What became of a run of records; each is in one list, in the order they came in.
 
     Attributes:
-        unknown: the model or version is not known yet: to be parked.
+        unknown: the model, version or feature is not known yet: to be parked.
         clocks: how far a replayer says that event time is, in ms.
     """
 

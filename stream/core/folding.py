@@ -82,9 +82,8 @@ def _count_together(source: Source, made: Sequence[Made], deltas: Deltas) -> Non
         deltas.at(place).add_signals(source.binner.split(counts))
     segments = groups.segments
     judged = segments.among(source.judged)
-    features = len(source.spec.features)
-    for column in range(features + source.spec.outputs):
-        for place, cell, count in (judged if column < features else segments).cells(
+    for column in range(source.features + source.spec.outputs):
+        for place, cell, count in (judged if column < source.features else segments).cells(
             bins[:, column], source.binner.size
         ):
             deltas.at(place).add_signal(*source.signal(cell), count)
@@ -104,7 +103,7 @@ def _estimate(source: Source, bins: Ints, strata: Ints, groups: Groups, deltas: 
 
 def _count_one(source: Source, made: Made, deltas: Deltas) -> None:
     kind, tick = source.kind, made.time_ms // source.tick_ms
-    cells, features = source.bins(made.row, made.output), len(source.spec.features)
+    cells, features = source.bins(made.row, made.output), source.features
     stratum, card = source.strata.of_output(made.output), source.scorecard
     score, outside = card.bin(cells, stratum) if card else (0, False)
     which = [

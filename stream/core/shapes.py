@@ -1,7 +1,8 @@
 """Decoders made for one model: its features as fields of a struct, checked while they are parsed.
 
 A generated type derives from the event's own (`PredictionRequested`, ...) and narrows it:
-`features` becomes a struct with exactly the spec's features, `output` what the task allows.
+`features` becomes a struct with exactly the spec's features, the optional ones null where they are
+left out, `output` what the task allows.
 Decoding one is twice as fast as decoding into a dict and checking that.
 """
 
@@ -169,12 +170,17 @@ def _narrowed(
 
 def _features_struct(features: tuple[Feature, ...]) -> type[Struct]:
     types = {"numeric": float | None, "categorical": Category}
+    fields: list[tuple[Any, ...]] = [
+        (f"f{i}", types[feature.type], *((None,) if feature.optional else ()))
+        for i, feature in enumerate(features)
+    ]
     return defstruct(
         "Features",
-        [(f"f{i}", types[feature.type]) for i, feature in enumerate(features)],
+        fields,
         rename={f"f{i}": feature.name for i, feature in enumerate(features)},
         forbid_unknown_fields=True,
         frozen=True,
+        kw_only=True,  # so that an optional one may stand before one that is not
         gc=False,
     )
 

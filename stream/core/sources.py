@@ -82,6 +82,7 @@ class Source:
         binner: None where the profile is not known any more, or is not of the spec's features.
         judging_bin: of delays, the first that is too late for a label to be judged at the judging
             age; None where labels are judged as they come.
+        features: that have a signal; their bins come first.
         scorecard: None where there is no binner, or the profile has no estimator.
         labels: the signal of what turned out; None where the profile has none.
         judged: names of the segments that are judged apart.
@@ -98,6 +99,8 @@ class Source:
         age = spec.labels.judged_after_seconds
         self.judging_bin = judging_bin(age) if age is not None else None
         self.binner = _binner(spec, profile)
+        self._places = self.binner.places if self.binner else ()
+        self.features = len(self._places)
         self.scorecard = _scorecard(self.binner, profile)
         self._rulers = _rulers(self.binner, profile)
         self._cells = [(r.name, i, r.size) for r in self._rulers for i in range(r.size)]
@@ -132,10 +135,10 @@ class Source:
 
     def bins(self, row: Row, output: Sequence[float]) -> list[int]:
         """As `Binner.codes`, for one event."""
-        values = (*row, *output)
+        values = (*map(row.__getitem__, self._places), *output)
         bins = [ruler.bin(value) for ruler, value in zip(self._rulers, values, strict=False)]
         if self.binner is not None and len(bins) < len(self._rulers):
-            features = np.array([bins[: len(row)]], dtype=np.int64)
+            features = np.array([bins[: self.features]], dtype=np.int64)
             bins.append(int(self.binner.joint_bins(features)[0]))
         return [start + bin_ for start, bin_ in zip(self._starts, bins, strict=False)]
 
@@ -198,7 +201,7 @@ def _binner(spec: ModelSpec, profile: ReferenceProfile | None) -> Binner | None:
         return None
     try:
         return Binner(profile, spec)
-    except KeyError:  # the spec has gained a feature that this version never saw
+    except KeyError:  # the version was fitted to other features
         return None
 
 
