@@ -52,9 +52,8 @@ docs: venv  ## the documents of the API, and the site into .cache/site; a wrong 
 	$(BIN)/python -m consumers.manual
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-bench: venv  ## the tables of the README; every figure is made on this machine
-	$(BIN)/python -m benchmarks.throughput
-	$(BIN)/python -m benchmarks.latency
+bench: venv  ## the figures of docs/performance.md, made on this machine: 40 minutes at most
+	$(BIN)/python -m benchmarks.all
 
 check-pins: venv  ## PINS="faust-streaming==0.15.4": what must hold before a pin moves
 	scripts/check-pins $(PINS)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-BEGIN: Final = "<!-- tables -->"
-END: Final = "<!-- end of tables -->"
 Rows = list[list[str]]
 
 
@@ -21,9 +19,12 @@ class Table(NamedTuple):
         return "\n".join([f"**{self.title}**", "", *[f"| {' | '.join(line)} |" for line in lines]])
 
 
-def write_page(page: Path, tables: Sequence[Table], command: str) -> None:
-    """Put the tables between the page's marks, with the command that made them."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
+def write_page(page: Path, tables: Sequence[Table], command: str, mark: str = "tables") -> None:
+    """Put the tables between the page's marks of that name, with the command that made them."""
+    begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+    before, found, rest = page.read_text().partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (found and ended):
+        raise ValueError(f"{page} has no {begin} with an {end}")
     told = "\n\n".join([f"`{command}`", *[table.markdown() for table in tables]])
-    page.write_text(f"{before}{BEGIN}\n\n{told}\n\n{END}{after}")
+    page.write_text(f"{before}{begin}\n\n{told}\n\n{end}{after}")

@@ -12,7 +12,6 @@ worker of so many partitions has; a way that can't falls behind, which `interval
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -112,8 +111,8 @@ def measure(broker: Broker, prefix: str, partitions: int, seconds: float, *, eac
     consumer.close()
     delete_topics(broker.bootstrap, prefix)
     records = rounds * count * partitions
-    micros = [1e6 * one / records for one in used]
-    return Cost(*micros, 1000 * elapsed / rounds, 1000 * sum(taken) / len(taken))
+    client, broker_us = (1e6 * one / records for one in used)
+    return Cost(client, broker_us, 1000 * elapsed / rounds, 1000 * sum(taken) / len(taken))
 
 
 def _cpu(process: psutil.Process) -> float:
@@ -154,4 +153,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -14,7 +14,7 @@ from models import serving
 
 def test_other_tools_get_the_weights_of_the_same_model(tmp_path: Path) -> None:
     version = workload.versions(1)[0]
-    requests = [json.loads(one.value)["features"] for one in workload.requests(50)]
+    requests = [json.loads(one.value or b"")["features"] for one in workload.requests(50)]
 
     model = Model(**json.loads(workload.write_weights(version, tmp_path).read_text()))
 
