@@ -13,7 +13,7 @@ from typing import Final
 
 from stream.core.deltas import Delta, Place
 
-CROWD: Final = 64  # places that are told at once, however little they hold
+CROWD: Final = 64  # places that could wait, but are not worth it: all is told at once
 MUCH: Final = 100  # events of a place that does not wait
 MOST: Final = 2_000  # places that wait: their counts are one part of the checkpoint
 
@@ -24,14 +24,12 @@ def due(deltas: Mapping[Place, Delta], below: Mapping[str, int]) -> list[Place]:
     Args:
         below: by model the ticks to tell of, from `over`; all of a model that is not in it.
     """
-    if len(deltas) <= CROWD:
-        return list(deltas)
     now = [
         place
         for place, delta in deltas.items()
         if place.tick < below.get(place.model, place.tick + 1) or delta.events >= MUCH
     ]
-    return now if len(deltas) - len(now) <= MOST else list(deltas)
+    return now if CROWD < len(deltas) - len(now) <= MOST else list(deltas)
 
 
 def over(ticks_ms: Mapping[str, int], before_ms: int, after_ms: int) -> dict[str, int]:
