@@ -102,8 +102,9 @@ def fleet_page(page: Page, url: str, fleet: Fleet, models: int, updates: int) ->
     rows = page.locator(".fleet tbody tr")
     rows.first.wait_for()
     while rows.count() < models:
-        page.evaluate("scrollTo(0, document.body.scrollHeight)")
-        page.wait_for_timeout(50)
+        for edge in ("0", "document.body.scrollHeight"):  # the end is seen again when it comes again
+            page.evaluate(f"scrollTo(0, {edge})")
+            page.wait_for_timeout(100)
 
     def update() -> None:
         rows.first.get_by_text(fleet.update()).first.wait_for()
