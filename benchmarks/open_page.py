@@ -102,7 +102,7 @@ def fleet_page(page: Page, url: str, fleet: Fleet, models: int, updates: int) ->
     rows = page.locator(".fleet tbody tr")
     rows.first.wait_for()
     while rows.count() < models:
-        for edge in ("0", "document.body.scrollHeight"):  # the end is seen again when it comes again
+        for edge in ("0", "document.body.scrollHeight"):  # or the end is not seen anew
             page.evaluate(f"scrollTo(0, {edge})")
             page.wait_for_timeout(100)
 
