@@ -1,6 +1,6 @@
 """A page of the console that is left open for an hour: what it holds then, and what at the start.
 
-    python -m benchmarks.open_page [--quick] [--json] [--models 1000] [--updates 120]
+    python -m benchmarks.open_page [--quick] [--json] [--models 1000] [--updates 120] [--page fleet]
 
 120 updates are those of an hour at the default tick of 30 s: in each, every model has a new window.
 They come as fast as the page draws them, so the hour takes minutes. The fleet's page shows every
@@ -20,6 +20,7 @@ from msgspec import structs
 from playwright.sync_api import CDPSession, Page
 
 from benchmarks.reporting import parser, report, say
+from consumers.console.board import TREND
 from consumers.console.history import Came
 from consumers.console.routes import Parts
 from models.database import now_ms
@@ -28,8 +29,9 @@ from tests.browsers import launcher
 from tests.consoles import SPEC, drifted, lifecycle, measured, served, settings_in
 
 FIRST: Final = "model-0000"
-WARM: Final = 12  # updates before the first count: code that is compiled late, caches that fill
+WARM: Final = TREND + 8  # updates before the first count: until lines have all their points
 POINTS: Final = 4  # counts after it
+SETTLE_SECONDS: Final = 1.5  # before a count: what is under way is no part of what is held
 MODEL_SECONDS: Final = 2.2  # a model's page fetches its panels at most every 2 s
 
 
@@ -73,7 +75,8 @@ class Fleet:
         self._parts.board.take(batch)
 
 
-def count(session: CDPSession, updates: int) -> Held:
+def count(page: Page, session: CDPSession, updates: int) -> Held:
+    page.wait_for_timeout(1000 * SETTLE_SECONDS)
     for _ in range(2):  # what the first one frees may have held more
         session.send("HeapProfiler.collectGarbage")
     found = session.send("Memory.getDOMCounters")
@@ -86,11 +89,11 @@ def play(page: Page, update: Callable[[], None], updates: int) -> list[Held]:
     session = page.context.new_cdp_session(page)
     for _ in range(WARM):
         update()
-    held = [count(session, 0)]
+    held = [count(page, session, 0)]
     for number in range(1, updates + 1):
         update()
         if number % max(1, updates // POINTS) == 0:
-            held.append(count(session, number))
+            held.append(count(page, session, number))
     return held
 
 
@@ -99,8 +102,9 @@ def fleet_page(page: Page, url: str, fleet: Fleet, models: int, updates: int) ->
     rows = page.locator(".fleet tbody tr")
     rows.first.wait_for()
     while rows.count() < models:
-        page.evaluate("scrollTo(0, document.body.scrollHeight)")
-        page.wait_for_timeout(50)
+        for edge in ("0", "document.body.scrollHeight"):  # or the end is not seen anew
+            page.evaluate(f"scrollTo(0, {edge})")
+            page.wait_for_timeout(100)
 
     def update() -> None:
         rows.first.get_by_text(fleet.update()).first.wait_for()
@@ -125,6 +129,7 @@ def main() -> None:
     one = parser(__doc__ or "")
     one.add_argument("--models", type=int, default=1000)
     one.add_argument("--updates", type=int, default=120)
+    one.add_argument("--page", choices=("fleet", "model"), help="only this one")
     arguments = one.parse_args()
     models, updates = (100, 12) if arguments.quick else (arguments.models, arguments.updates)
     with (
@@ -134,10 +139,13 @@ def main() -> None:
     ):
         fleet, page = Fleet(parts, models), launch()
         fleet.update()
-        say(f"{updates} updates of {models} models, the fleet's page open")
-        found = {"fleet": fleet_page(page, url, fleet, models, updates)}
-        say(f"{updates} updates, a model's page open")
-        found["model"] = model_page(page, url, fleet, updates)
+        found: dict[str, list[Held]] = {}
+        if arguments.page != "model":
+            say(f"{updates} updates of {models} models, the fleet's page open")
+            found["fleet"] = fleet_page(page, url, fleet, models, updates)
+        if arguments.page != "fleet":
+            say(f"{updates} updates, a model's page open")
+            found["model"] = model_page(page, url, fleet, updates)
     report(
         f"a page left open: {updates} updates of {models} models",
         ("page", "updates", "heap, MiB", "nodes", "listeners"),

@@ -102,8 +102,8 @@ class Shell:
             process.wait(30)
 
 
-def until(condition: Callable[[], bool], said: Callable[[], str]) -> None:
-    deadline = time.monotonic() + SECONDS
+def until(condition: Callable[[], bool], said: Callable[[], str], seconds: float = SECONDS) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, said()
         time.sleep(0.3)
