@@ -59,14 +59,15 @@ class Line(NamedTuple):
 
 
 JOBS: Final = (
-    Job("throughput", ("--events", "200000", "--rounds", "2"), 11),
+    Job("throughput", ("--events", "200000", "--rounds", "2"), 10),
     Job("latency", ("--seconds", "30"), 6),
     Job("transactions", ("--seconds", "10", "--rounds", "1"), 3),
+    Job("overload", ("--events", "200000", "--rounds", "1"), 1.5),
     Job("recovery", (), 5),
     Job("bad_input", ("--events", "1000000"), 4),
     Job("swaps", ("--swaps", "20"), 2.5),
     Job("rollback", ("--rounds", "2"), 3),
-    Job("fleet", (), 2.5),
+    Job("fleet", (), 2),
     Job("scale", ("--only", "models", "--rounds", "1"), 2),
     Job("alarms", ("--quick",), 1),
 )
@@ -115,6 +116,12 @@ LINES: Final = (
         "us",
     ),
     Line("transactions", "the same, one per worker", "worker_64_broker", None, "us"),
+    Line(
+        "overload",
+        "all requests at once: the slowest partition's progress to the fastest's",
+        "shed_fairness",
+    ),
+    Line("overload", "memory that a worker needs more", "shed_grown_mib", None, "MiB"),
     Line(
         "recovery",
         "restart of monitor after a SIGKILL, past the session timeout",
