@@ -111,8 +111,9 @@ def check_replay(logs: Logs) -> None:
         for entity, home in (("summaries", logs.home), ("examples", partition)):
             told = [v for v in logs.values(entity, home) if _source(v) in (None, partition)]
             again = [o.value for o in outputs if (o.entity, o.partition) == (entity, home)]
+            other = [pair for pair in zip(told, again, strict=False) if pair[0] != pair[1]]
+            assert not other, f"{entity} of {partition}: {len(other)} differ, first {other[0]}"
             assert len(told) == len(again), f"{entity} of {partition}"
-            assert told == again, f"{entity} of {partition}"
         _check_rerouted(logs, partition, outputs)
 
 
