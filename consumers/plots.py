@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -36,13 +36,13 @@ def plots(run: Run) -> dict[Plot, bytes]:
     metric = "absolute_error" if "absolute_error" in chosen.metrics else "log_loss"
     drawn: dict[Plot, bytes] = {}
     if metric in chosen.metrics:
-        drawn["candidates"] = _svg(lambda axes: _candidates(axes, run, metric))
+        drawn["candidates"] = _one(lambda axes: _candidates(axes, run, metric))
     if chosen.calibration:
-        drawn["calibration"] = _svg(lambda axes: _calibration(axes, chosen))
+        drawn["calibration"] = _one(lambda axes: _calibration(axes, chosen))
     if chosen.course:
-        drawn["course"] = _svg(lambda axes: _course(axes, chosen, metric))
+        drawn["course"] = _one(lambda axes: _course(axes, chosen, metric))
     if chosen.segments:
-        drawn["segments"] = _svg(lambda axes: _segments(axes, chosen, metric))
+        drawn["segments"] = _one(lambda axes: _segments(axes, chosen, metric))
     return drawn
 
 
@@ -105,11 +105,23 @@ def _words(metric: str) -> str:
     return metric.replace("_", " ")
 
 
-def _svg(draw: Callable[[Any], None]) -> bytes:
+def _one(draw: Callable[[Any], None]) -> bytes:
+    return svg(lambda axes: draw(axes[0]), INCHES)
+
+
+def svg(
+    draw: Callable[[Sequence[Any]], None],
+    inches: tuple[float, float],
+    heights: Sequence[float] = (1,),
+) -> bytes:
+    """What `draw` puts on panels of these relative heights, which share their x axis."""
     # No pyplot: it would look for a display, and keep every figure.
     with mpl.rc_context({**STYLE}):
-        canvas = Canvas(figsize=INCHES, layout="constrained")
-        draw(canvas.add_subplot())
+        canvas = Canvas(figsize=inches, layout="constrained")
+        panels = canvas.subplots(
+            len(heights), squeeze=False, sharex=True, gridspec_kw={"height_ratios": heights}
+        )
+        draw([*panels[:, 0]])
         file = io.BytesIO()
         canvas.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()

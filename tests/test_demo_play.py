@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,11 +36,15 @@ def assert_closed(figures: dict[str, Any]) -> None:
     assert figures["events"] >= figures["labelled"] > 1000
 
 
-def test_the_loop_closes_on_real_data_on_the_embedded_broker() -> None:
-    """Harm is found, a better version proven and promoted, a forced bad one rolled back."""
-    figures, story = play("--seconds", "40")
+def test_the_loop_closes_on_real_data_on_the_embedded_broker(tmp_path: Path) -> None:
+    """Harm is found, a better version proven and promoted, a forced bad one rolled back; and the
+    picture of it says so."""
+    picture = tmp_path / "demo.svg"
+    figures, story = play("--seconds", "40", "--plot", str(picture))
 
     assert_closed(figures)
+    for words in ("version 2", "performance harmed", "retrain", "promote", "rollback"):
+        assert f">{words}</text>" in picture.read_text()
     assert "performance harmed" in story
     assert "nothing is kept" in story
 

@@ -11,6 +11,7 @@ import typer
 from consumers.commands.common import (
     FAILURE,
     Json,
+    Model,
     Yes,
     confirm,
     group,
@@ -181,6 +182,34 @@ def card(
     say(f"written: {', '.join(files)}")
     if json:
         print_json({"run_id": run_id, "files": files})
+
+
+@app.command()
+def plot(
+    model: Model,
+    out: Annotated[
+        Path | None, typer.Option(help="The SVG file; MODEL.svg by default.", show_default=False)
+    ] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Draw a model's course: rolling loss, drift, what was live, alerts and decisions.
+
+    It reads what the topics still hold, in event time.
+
+    Example: driftline runs plot churn --out churn.svg
+    """
+    from consumers.course import draw, read_course
+    from consumers.loop import RangeReader
+
+    settings = load_settings()
+    with RangeReader(settings) as reader:
+        course = read_course(reader, model, settings.max_record_bytes)
+    file = out or Path(f"{model}.svg")
+    file.write_bytes(draw(course))
+    say(f"written: {file}")
+    if json:
+        print_json({"model": model, "file": str(file), "windows": len(course.accuracy)})
 
 
 class Format(StrEnum):

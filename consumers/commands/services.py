@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,6 +27,10 @@ def demo(
         str | None,
         typer.Option(help="Kafka to use instead of the embedded broker.", show_default=False),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw the model's course into this SVG file.", show_default=False),
+    ] = None,
     *,
     headless: Annotated[bool, typer.Option("--headless", help="Plain lines, no table.")] = False,
     json: Json = False,
@@ -39,7 +44,12 @@ def demo(
     from consumers.demo.play import play
 
     code = play(
-        scenario=scenario, seconds=seconds, bootstrap=bootstrap, headless=headless, json=json
+        scenario=scenario,
+        seconds=seconds,
+        bootstrap=bootstrap,
+        headless=headless,
+        json=json,
+        plot=plot,
     )
     raise typer.Exit(code)
 

@@ -57,11 +57,14 @@ class Ledger:
         self.lifecycle: LifecycleChanged | None = None
         self.champions: list[int] = []  # in the order in which they went live
         self.evaluated_ms = 0  # event time up to which ticks were closed
+        self.told: list[Struct] = []  # all accuracy, drift, alerts and commands, as they came
 
     def take(self, event: Struct) -> None:
         """Fold one event in; those of other models are ignored."""
         if getattr(event, "model", self.spec.name) != self.spec.name:
             return
+        if isinstance(event, AccuracyMeasured | DriftMeasured | Alert | Command):
+            self.told.append(event)
         match event:
             case PredictionMade():
                 self._predicted(event)

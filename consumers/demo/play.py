@@ -37,8 +37,12 @@ def play(
     bootstrap: str | None = None,
     headless: bool = False,
     json: bool = False,
+    plot: Path | None = None,
 ) -> int:
     """Play one scenario; 0 only if the loop closed.
+
+    Args:
+        plot: the file that the model's course is drawn into.
 
     Raises:
         ConfigurationError: no such scenario.
@@ -50,7 +54,7 @@ def play(
     console = Console(file=sys.stderr if json else None, force_terminal=False if headless else None)
     with ExitStack() as stage:
         folder = Path(stage.enter_context(tempfile.TemporaryDirectory(prefix="driftline-demo-")))
-        figures = _perform(chosen, seconds, bootstrap, console, folder, stage)
+        figures = _perform(chosen, seconds, bootstrap, console, folder, stage, plot)
     print_summary(figures, console)
     if json:
         sys.stdout.write(msgspec.json.encode(figures).decode() + "\n")
@@ -64,6 +68,7 @@ def _perform(
     console: Console,
     folder: Path,
     stage: ExitStack,
+    plot: Path | None,
 ) -> dict[str, Any]:
     begun = time.monotonic()
     happenings = scenario.happenings()
@@ -90,7 +95,17 @@ def _perform(
     left = max(LEAST_SECONDS, seconds - (time.monotonic() - begun))
     director = Director(scenario, Pipeline(services, replayer, watcher, ledger, story), left)
     director.play(start_ms, live[-1].asked_ms + DAY_MS)
+    if plot is not None:
+        _draw(ledger, plot)
+        story.line(f"its course is drawn in {plot}")
     return summary(scenario, ledger, start_ms, director.first_alert_seconds)
+
+
+def _draw(ledger: Ledger, file: Path) -> None:
+    """From what was seen: the in-memory broker keeps the newest records alone."""
+    from consumers.course import course_of, draw
+
+    file.write_bytes(draw(course_of(ledger.spec.name, ledger.told)))
 
 
 def _start(services: Stack, scenario: Scenario, history: list[Happening], story: Story) -> None:
