@@ -113,6 +113,7 @@ def test_the_wrapped_example_reports_its_predictions(kafka: Settings) -> None:
     spec = read_spec((EXAMPLES / "python" / "loyalty.toml").read_text(), toml=True)
     answer = TestClient(served["app"]).post("/predict", json={"age": 70, "visits": 3})
     assert served["reporter"].flush(20)
+    served["reporter"].close()
 
     prediction = one(kafka, "predictions", PredictionMade)
     assert prediction.prediction_id == answer.headers["x-prediction-id"]

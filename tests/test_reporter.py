@@ -163,10 +163,10 @@ def test_an_event_loop_waits_for_room_without_standing_still(kafka: Settings) ->
 def test_an_event_loop_is_told_when_no_room_comes() -> None:
     async def play() -> bool:
         nowhere = Settings(bootstrap_servers=NOBODY)
-        reporter = Reporter("m", settings=nowhere, queue_events=10, flush_seconds=0)
-        for n in range(20):
-            reporter.feedback(f"p{n}", "yes")
-        return await reporter.ready(0.1)
+        async with Reporter("m", settings=nowhere, queue_events=10, flush_seconds=0) as reporter:
+            for n in range(20):
+                reporter.feedback(f"p{n}", "yes")
+            return await reporter.ready(0.1)
 
     assert asyncio.run(play()) is False
 
