@@ -12,12 +12,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from stream.core.accepted import Events
-from stream.core.asides import aside
+from stream.core.asides import Asides
 from stream.core.deltas import add_named
 from stream.core.guards import latency_bin
 from stream.core.processor import Context, LiveModel, Output
-from stream.core.trails import Offsets, hull
-from stream.events import SummaryComputed
 
 
 class Timings:
@@ -25,27 +23,16 @@ class Timings:
 
     def __init__(self, context: Context) -> None:
         self._stopwatch = context.stopwatch
-        self._place = f"requests/{context.partition}"
-        self._partition = context.partition
-        self._partitions = context.partitions.get("summaries", 1)
-        self._interval_ms = context.settings.summary_interval_ms
-        self._due_ms = 0
         self._begun: _Begun | None = None
-        # By model, version and tick: by the version that was timed, requests by bin.
-        self._counts: dict[tuple[str, int, int], dict[str, dict[str, int]]] = {}
-        self._offsets: Offsets = {}
-        self._newest_ms = 0
+        self._asides = Asides(context, "timed", "latencies")
 
     def begin(self, live: LiveModel, events: Events) -> None:
         """The champion predicts these events now; its shadows, if it has some, after it."""
         self._begun = None
-        lifecycle, newest_ms = live.lifecycle, events.records.stamps_ms[-1]
+        lifecycle = live.lifecycle
         if self._stopwatch is None or not lifecycle.shadows or lifecycle.champion is None:
             return
-        offsets = events.records.offsets
-        self._offsets = hull(self._offsets, {self._place: (offsets[0], offsets[-1] + 1)})
-        self._newest_ms = max(self._newest_ms, newest_ms)
-        at = (lifecycle.model, lifecycle.champion, newest_ms // lifecycle.spec.tick_ms)
+        at = self._asides.note(lifecycle, events)
         self._begun = _Begun(at, len(events), self._stopwatch())
 
     def end(self, version: int) -> None:
@@ -55,26 +42,12 @@ class Timings:
         at, requests, since = self._begun
         now = self._stopwatch()
         self._begun = _Begun(at, requests, now)
-        counts = self._counts.setdefault(at, {}).setdefault(str(version), {})
+        counts = self._asides.counts(at).setdefault(str(version), {})
         add_named(counts, str(latency_bin(now - since)), requests)
 
     def told(self, clock_ms: int) -> Iterator[Output]:
-        """One summary for each model and tick, if it is time; nothing is left."""
-        if clock_ms < self._due_ms or not self._counts:
-            return
-        self._due_ms = clock_ms + self._interval_ms
-        counted, offsets = self._counts, self._offsets
-        self._counts, self._offsets = {}, {}
-        for (model, champion, tick), latencies in sorted(counted.items()):
-            delta = SummaryComputed(
-                model=model,
-                version=champion,
-                tick=tick,
-                partition=self._partition,
-                latencies=latencies,
-                offsets=offsets,
-            )
-            yield aside("timed", delta, self._newest_ms, self._partitions)
+        """Requests by bin, of each version that was timed: see `Asides`."""
+        return self._asides.told(clock_ms)
 
 
 class _Begun(NamedTuple):
