@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gc
 import random
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -24,12 +23,11 @@ from msgspec import structs
 from benchmarks import throughput, workload
 from benchmarks.reporting import parser, report, say, spread
 from benchmarks.throughput import WORKER, Bench, Run
-from benchmarks.workers import Progress
+from benchmarks.workers import Progress, kafka
 from models.spec import Labels, ModelSpec
 from stream.core.monitor import MonitorProcessor
 from stream.core.processor import Batch, Context, CoreSettings, Record
 from tests import monitoring
-from tests.broker import Broker
 from tests.topics import Sent, delete_topics, read_all
 
 POISON: Final = (
@@ -77,23 +75,20 @@ def run_once(bench: Bench, prefix: str) -> Run:
 
 def compare(events: int, rounds: int) -> list[tuple[Run, Run]]:
     """Clean and half-poisoned traffic, round by round."""
-    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as name:
-        folder = Path(name)
-        say("starting Kafka")
-        with Broker(folder / "kafka", heap="2g") as broker:
-            clean = list(workload.requests(events))
-            versions = workload.versions(1)
-            kinds = [
-                Bench(broker.bootstrap, folder, requests, (), versions)
-                for requests in (clean, half_poison(clean))
-            ]
-            done = []
-            for number in range(rounds):
-                clean_run, bad_run = (
-                    run_once(kind, f"bad-{number}-{i}") for i, kind in enumerate(kinds)
-                )
-                say(f"round {number + 1}: {_told(clean_run)} clean, {_told(bad_run)} half poison")
-                done.append((clean_run, bad_run))
+    with kafka(heap="2g") as (broker, folder):
+        clean = list(workload.requests(events))
+        versions = workload.versions(1)
+        kinds = [
+            Bench(broker.bootstrap, folder, requests, (), versions)
+            for requests in (clean, half_poison(clean))
+        ]
+        done = []
+        for number in range(rounds):
+            clean_run, bad_run = (
+                run_once(kind, f"bad-{number}-{i}") for i, kind in enumerate(kinds)
+            )
+            say(f"round {number + 1}: {_told(clean_run)} clean, {_told(bad_run)} half poison")
+            done.append((clean_run, bad_run))
     return done
 
 

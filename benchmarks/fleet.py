@@ -10,7 +10,6 @@ afterwards. Every model has its own name and artefact; the rate and the active m
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,12 +21,11 @@ from msgspec.structs import replace
 
 from benchmarks import workload
 from benchmarks.reporting import parser, report, say
-from benchmarks.workers import Progress, Workers, release
+from benchmarks.workers import Progress, Workers, kafka, release
 from models import artefacts
 from stream.envelope import derived_id, write
 from stream.events import LifecycleChanged
 from stream.settings import Settings
-from tests.broker import Broker
 from tests.topics import Sent, make_topics, produce
 
 REQUESTS: Final = 50_000
@@ -112,12 +110,10 @@ def main() -> None:
     given = one.parse_args()
     most = given.registered or (200 if given.quick else 1_000)
     found = []
-    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as name:
-        say("starting Kafka")
-        with Broker(Path(name) / "kafka") as broker:
-            for registered in (given.active, most):
-                say(f"{registered} models")
-                found.append(measure(broker.bootstrap, Path(name), registered, given.active))
+    with kafka() as (broker, folder):
+        for registered in (given.active, most):
+            say(f"{registered} models")
+            found.append(measure(broker.bootstrap, folder, registered, given.active))
     rows = [
         [
             f"{one.registered:,}",

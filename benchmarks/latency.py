@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,9 +30,8 @@ from numpy.typing import NDArray
 
 from benchmarks import workload
 from benchmarks.reporting import parser, report, say
-from benchmarks.workers import Workers
+from benchmarks.workers import Workers, kafka
 from stream.settings import Settings
-from tests.broker import Broker
 from tests.topics import Sent, delete_topics, quiet_client
 
 STRAGGLE_SECONDS = 30.0
@@ -197,16 +195,14 @@ def main() -> None:
     rates = arguments.rate or ([2000.0] if arguments.quick else [100.0, 2000.0, 10_000.0])
     seconds = arguments.seconds or (5.0 if arguments.quick else 60.0)
     rows, figures = [], dict[str, object](seconds=seconds, rates=rates)
-    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as name:
-        say("starting Kafka")
-        with Broker(Path(name) / "kafka", optimised=not arguments.quick) as broker:
-            for rate in rates:
-                say(f"{rate:,.0f} requests a second")
-                found = measure(broker.bootstrap, Path(name), rate, seconds)
-                for what, values in found._asdict().items():
-                    row, figured = _told(what, rate, values)
-                    rows.append(row)
-                    figures |= figured
+    with kafka(optimised=not arguments.quick) as (broker, folder):
+        for rate in rates:
+            say(f"{rate:,.0f} requests a second")
+            found = measure(broker.bootstrap, folder, rate, seconds)
+            for what, values in found._asdict().items():
+                row, figured = _told(what, rate, values)
+                rows.append(row)
+                figures |= figured
     title = "Milliseconds from when it was due; of labels, from when they were sent"
     columns = ["requests/s", "what", "number", "never seen", *map(_name, QUANTILES), "most"]
     report(title, columns, rows, figures, as_json=arguments.json)

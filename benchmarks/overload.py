@@ -12,7 +12,6 @@ half of all is done. Every request must have its prediction once.
 from __future__ import annotations
 
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -22,8 +21,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks import workload
 from benchmarks.reporting import parser, report, say, spread
-from benchmarks.workers import Progress, Workers, release
-from tests.broker import Broker
+from benchmarks.workers import Progress, Workers, kafka, release
 from tests.topics import Sent, delete_topics, quiet_client, read_all
 
 MIB: Final = 2**20
@@ -108,18 +106,14 @@ def main() -> None:
     events = given.events or (60_000 if given.quick else 400_000)
     rounds = given.rounds or (1 if given.quick else 3)
     runs: dict[str, list[Found]] = {"kept": [], "shed": []}
-    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as name:
-        say("starting Kafka")
-        with Broker(Path(name) / "kafka", heap="2g") as broker:
-            requests = list(workload.requests(events))
-            for number in range(rounds):
-                for way, found in runs.items():
-                    prefix = f"overload-{number}-{way}"
-                    sheds = way == "shed"
-                    found.append(
-                        measure(broker.bootstrap, Path(name), prefix, requests, sheds=sheds)
-                    )
-                    say(f"shadows {way}: {found[-1]}")
+    with kafka(heap="2g") as (broker, folder):
+        requests = list(workload.requests(events))
+        for number in range(rounds):
+            for way, found in runs.items():
+                prefix = f"overload-{number}-{way}"
+                sheds = way == "shed"
+                found.append(measure(broker.bootstrap, folder, prefix, requests, sheds=sheds))
+                say(f"shadows {way}: {found[-1]}")
     rows, figures = [], dict[str, object](events=events, rounds=rounds)
     for way, found in runs.items():
         rows.append([f"shadows {way}"])

@@ -12,7 +12,6 @@ which no restore can shorten, so that is told apart.
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +22,8 @@ import numpy as np
 
 from benchmarks import workload
 from benchmarks.reporting import parser, report, say
-from benchmarks.workers import Progress, Workers, release
+from benchmarks.workers import Progress, Workers, kafka, release
 from stream.settings import Settings
-from tests.broker import Broker
 from tests.topics import Sent, read_all
 
 COMMAND: Final = (sys.executable, "-m", "stream.worker", "monitor")
@@ -109,10 +107,8 @@ def main() -> None:
     given = one.parse_args()
     pending = given.pending or (50_000 if given.quick else 1_000_000)
     passed = given.passed or (100_000 if given.quick else 2_000_000)
-    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as name:
-        say("starting Kafka")
-        with Broker(Path(name) / "kafka", heap="2g") as broker:
-            found = measure(broker.bootstrap, Path(name), pending, passed)
+    with kafka(heap="2g") as (broker, folder):
+        found = measure(broker.bootstrap, folder, pending, passed)
     beyond = found.seconds - SESSION_SECONDS
     figures = {
         "pending": pending,

@@ -14,7 +14,6 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -24,9 +23,8 @@ import msgspec
 from benchmarks import workload
 from benchmarks.recovery import CHUNK, predictions
 from benchmarks.reporting import parser, report, say
-from benchmarks.workers import Progress, Workers, release
+from benchmarks.workers import Progress, Workers, kafka, release
 from stream.settings import Settings
-from tests.broker import Broker
 
 STAGES: Final = ("monitor", "evaluate")
 PROCESSES: Final = 2
@@ -97,10 +95,8 @@ def main() -> None:
     one.add_argument("--events", type=int, help="predictions and labels")
     given = one.parse_args()
     events = given.events or (40_000 if given.quick else 1_000_000)
-    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as name:
-        say("starting Kafka")
-        with Broker(Path(name) / "kafka", heap="2g") as broker:
-            first, second, quick = measure(broker.bootstrap, Path(name), events)
+    with kafka(heap="2g") as (broker, folder):
+        first, second, quick = measure(broker.bootstrap, folder, events)
     digests = {run.said["digest"] for run in (first, second, quick)}
     figures = {
         "events": sum(first.said["events"].values()),

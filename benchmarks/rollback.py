@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import random
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -29,12 +28,11 @@ from typing import Any, Final, NamedTuple
 from msgspec.structs import replace
 
 from benchmarks import workload
-from benchmarks.reporting import parser, report, say, spread
-from benchmarks.workers import Workers
+from benchmarks.reporting import parser, report, spread
+from benchmarks.workers import Workers, kafka
 from models.registry import Registry
 from models.spec import Ticks
 from stream.settings import Settings
-from tests.broker import Broker
 from tests.kafka import traffic
 from tests.kafka.traffic import Event, Sender, some_features, some_label
 from tests.topics import Seen, make_topics, read_all
@@ -158,10 +156,8 @@ def main() -> None:
     one.add_argument("--rounds", type=int, help="bad champions")
     given = one.parse_args()
     count = given.rounds or (1 if given.quick else 5)
-    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as name:
-        say("starting Kafka")
-        with Broker(Path(name) / "kafka") as broker:
-            found = rounds(broker.bootstrap, Path(name), count)
+    with kafka() as (broker, folder):
+        found = rounds(broker.bootstrap, folder, count)
     columns = list(Round._fields)
     spreads = [spread([getattr(one, column) for one in found]) for column in columns]
     figures: dict[str, object] = {"rounds": count, "rate": RATE}

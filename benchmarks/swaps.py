@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -25,9 +24,8 @@ from numpy.typing import NDArray
 from benchmarks import workload
 from benchmarks.latency import Driver
 from benchmarks.reporting import parser, report, say
-from benchmarks.workers import Workers
+from benchmarks.workers import Workers, kafka
 from stream.settings import Settings
-from tests.broker import Broker
 from tests.topics import Seen, read_all
 
 WARM_SECONDS: Final = 15.0
@@ -123,10 +121,8 @@ def main() -> None:
     given = one.parse_args()
     rate = given.rate or (1000.0 if given.quick else 5000.0)
     swaps = given.swaps or (10 if given.quick else 50)
-    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as name:
-        say("starting Kafka")
-        with Broker(Path(name) / "kafka") as broker:
-            found = measure(broker.bootstrap, Path(name), rate, swaps)
+    with kafka() as (broker, folder):
+        found = measure(broker.bootstrap, folder, rate, swaps)
     lost = int(np.isnan(found.quiet).sum() + np.isnan(found.swapping).sum())
     quiet, swapping = (
         np.nanquantile(some, (0.5, 0.99)) * 1000 for some in (found.quiet, found.swapping)

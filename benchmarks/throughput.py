@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -27,10 +26,9 @@ from typing import Final, Literal, NamedTuple
 
 from benchmarks import peers, quix, workload
 from benchmarks.reporting import Spread, parser, report, say, spread
-from benchmarks.workers import Progress, Workers, Written, release
+from benchmarks.workers import Progress, Workers, Written, kafka, release
 from stream.settings import Settings
 from stream.topics import STAGES, Stage
-from tests.broker import Broker
 from tests.topics import Sent, create, delete_topics, read_all
 
 WORKER = (sys.executable, "-m", "consumers", "worker", "--stages")
@@ -287,13 +285,10 @@ def main() -> None:
     names = _present(arguments.only or (QUICK if arguments.quick else CONTENDERS), arguments.quick)
     events = arguments.events or (50_000 if arguments.quick else 300_000)
     rounds = arguments.rounds or (1 if arguments.quick else 5)
-    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as name:
-        folder = Path(name)
-        say("starting Kafka")
-        with Broker(folder / "kafka", heap="2g") as broker:
-            requests, feedback = list(workload.requests(events)), list(workload.feedback(events))
-            bench = Bench(broker.bootstrap, folder, requests, feedback, workload.versions(3))
-            done = _rounds(bench, rounds, names)
+    with kafka(heap="2g") as (broker, folder):
+        requests, feedback = list(workload.requests(events)), list(workload.feedback(events))
+        bench = Bench(broker.bootstrap, folder, requests, feedback, workload.versions(3))
+        done = _rounds(bench, rounds, names)
     _report(done, as_json=arguments.json)
 
 
@@ -322,7 +317,15 @@ def _arguments() -> argparse.Namespace:
 
 
 def _contenders(text: str) -> list[str]:
-    """The byte copy is always one of them: it is what the others are compared with."""
+    """The byte copy is always one of them: it is what the others are compared with.
+
+    Raises:
+        ArgumentTypeError: there is no such contender.
+    """
+    if unknown := sorted(set(text.split(",")) - set(CONTENDERS)):
+        raise argparse.ArgumentTypeError(
+            f"no contender {', '.join(unknown)}; there are {', '.join(CONTENDERS)}"
+        )
     return [name for name in CONTENDERS if name == "copy" or name in text.split(",")]
 
 

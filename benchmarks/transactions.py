@@ -12,17 +12,16 @@ worker of so many partitions has; a way that can't falls behind, which `interval
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import psutil
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from benchmarks.reporting import parser, report, say, spread
+from benchmarks.workers import kafka
 from stream.settings import Settings
 from tests.broker import Broker
 from tests.topics import create, delete_topics, quiet_client
@@ -129,24 +128,22 @@ def main() -> None:
     seconds = given.seconds or (3.0 if given.quick else 15.0)
     rounds = given.rounds or (1 if given.quick else 3)
     rows, figures = [], dict[str, object](rate=RATE, rounds=rounds, seconds=seconds)
-    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as name:
-        say("starting Kafka")
-        with Broker(Path(name) / "kafka", heap="2g", optimised=not given.quick) as broker:
-            for partitions in numbers:
-                found: dict[str, list[Cost]] = {"partition": [], "worker": []}
-                for number in range(rounds):
-                    for way, costs in found.items():
-                        prefix = f"tx-{partitions}-{number}-{way}"
-                        each = way == "partition"
-                        costs.append(measure(broker, prefix, partitions, seconds, each=each))
-                        say(f"{partitions} partitions, one per {way}: {costs[-1]}")
+    with kafka(heap="2g", optimised=not given.quick) as (broker, _):
+        for partitions in numbers:
+            found: dict[str, list[Cost]] = {"partition": [], "worker": []}
+            for number in range(rounds):
                 for way, costs in found.items():
-                    row = [str(partitions), f"one per {way}"]
-                    for field in Cost._fields:
-                        values = spread([getattr(cost, field) for cost in costs])
-                        row.append(f"{values:.1f}")
-                        figures[f"{way}_{partitions}_{field}"] = round(values.median, 2)
-                    rows.append(row)
+                    prefix = f"tx-{partitions}-{number}-{way}"
+                    each = way == "partition"
+                    costs.append(measure(broker, prefix, partitions, seconds, each=each))
+                    say(f"{partitions} partitions, one per {way}: {costs[-1]}")
+            for way, costs in found.items():
+                row = [str(partitions), f"one per {way}"]
+                for field in Cost._fields:
+                    values = spread([getattr(cost, field) for cost in costs])
+                    row.append(f"{values:.1f}")
+                    figures[f"{way}_{partitions}_{field}"] = round(values.median, 2)
+                rows.append(row)
     columns = ["partitions", "transactions", "client us", "broker us", "interval ms", "commit ms"]
     title = f"CPU a record at {RATE:,} records/s; median (lowest-highest) of the rounds"
     report(title, columns, rows, figures, as_json=given.json)

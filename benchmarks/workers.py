@@ -1,11 +1,13 @@
-"""Worker processes under measurement: start, watch their progress, count their CPU seconds."""
+"""What is measured: a broker of its own, worker processes, their progress and CPU seconds."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,10 +15,21 @@ from typing import Self
 import psutil
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from benchmarks.reporting import say
+from tests.broker import Broker
 from tests.topics import Sent, quiet_client
 
 PATIENCE_SECONDS = 180.0
 POLL_SECONDS = 0.05
+
+
+@contextmanager
+def kafka(*, heap: str = "1g", optimised: bool = False) -> Iterator[tuple[Broker, Path]]:
+    """A real broker and a new folder for all that a benchmark writes; both are gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as name:
+        say("starting Kafka")
+        with Broker(Path(name) / "kafka", heap=heap, optimised=optimised) as broker:
+            yield broker, Path(name)
 
 
 class Workers:

@@ -124,7 +124,7 @@ ROWS = (
         "so every leader, the controller and every coordinator is lost",
         invariant=EXACT,
         kept_by="acknowledged by all in-sync replicas; a failed commit ends the process",
-        seen="as broker-kills",
+        seen="as broker-pause",
     ),
     Row(
         id="too-few-replicas",
@@ -132,6 +132,6 @@ ROWS = (
         done="two of three brokers stand still for 10 s",
         invariant=EXACT,
         kept_by="acknowledged by all in-sync replicas; a failed commit ends the process",
-        seen="as broker-kills",
+        seen="as broker-pause",
     ),
 )

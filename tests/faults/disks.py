@@ -170,7 +170,7 @@ ROWS = (
         done="the broker's disk is full under load, which ends it; with room again it is started",
         invariant=EXACT,
         kept_by=f"{TRANSACTION}; acknowledged by the broker before anything goes on",
-        seen="as broker-kills",
+        seen="as broker-pause",
     ),
     Row(
         id="corrupt-artefact",

@@ -89,7 +89,7 @@ ROWS = (
         done=f"{DELAY_SECONDS} s more each way for half of the run",
         invariant=EXACT,
         kept_by=TRANSACTION,
-        seen="as broker-kills",
+        seen="as broker-pause",
     ),
     Row(
         id="tcp-trickle",
@@ -97,7 +97,7 @@ ROWS = (
         done=f"{TRICKLE_BYTES / TRICKLE_SECONDS / 1000:.0f} kB/s a connection for half of the run",
         invariant=EXACT,
         kept_by=TRANSACTION,
-        seen="as broker-kills",
+        seen="as broker-pause",
     ),
     Row(
         id="tcp-half-open",
@@ -105,6 +105,6 @@ ROWS = (
         done="connections stay and nothing goes through, past the session timeout, twice",
         invariant=EXACT,
         kept_by=f"{TRANSACTION}; {FENCING}",
-        seen="as zombies and broker-kills",
+        seen="as zombies and broker-pause",
     ),
 )

@@ -70,21 +70,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
         stages.end()
 
 
-@pytest.fixture
-def settings(kafka_settings: Settings) -> Settings:
-    chosen = kafka_settings.model_copy(update={"log_format": "json"})
-    make_topics(chosen)
-    return chosen
-
-
-@pytest.fixture
-def registry(settings: Settings) -> Iterator[Registry]:
-    """With version 1 of the model live."""
-    one = launch(settings)
-    yield one
-    one.close()
-
-
 @pytest.mark.timeout(900)
 def test_loop_survives_kills(settings: Settings, registry: Registry, start: Start) -> None:
     """SIGKILLs of random stage processes at random moments: nothing lost, doubled or mis-folded."""

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,13 +29,6 @@ from tests.kafka.loop import Stages, drain
 from tests.kafka.traffic import Sender, Traffic, launch
 from tests.registries import CHURN
 from tests.topics import create, make_topics, quiet_client
-
-
-@pytest.fixture
-def children(kafka_settings: Settings, tmp_path: Path) -> Iterator[Children]:
-    started = Children(kafka_settings, tmp_path)
-    yield started
-    started.end()
 
 
 @pytest.fixture

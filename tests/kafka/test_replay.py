@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,27 +21,12 @@ from models.registry import Registry
 from stream.settings import Settings
 from stream.supervising import environment
 from tests.kafka.loop import Stages, drain, until
-from tests.kafka.traffic import LATENESS_MS, SPEC, Sender, Traffic, launch, train
-from tests.topics import make_topics, quiet_client, read_all
+from tests.kafka.traffic import LATENESS_MS, SPEC, Sender, Traffic, train
+from tests.topics import quiet_client, read_all
 
 REQUESTS = 12_000
 PIECES = 60
 READ = ("predictions", "feedback", "summaries", "alerts", "commands", "decisions", "lifecycle")
-
-
-@pytest.fixture
-def settings(kafka_settings: Settings) -> Settings:
-    chosen = kafka_settings.model_copy(update={"log_format": "json"})
-    make_topics(chosen)
-    return chosen
-
-
-@pytest.fixture
-def registry(settings: Settings) -> Iterator[Registry]:
-    """With version 1 of the model live."""
-    one = launch(settings)
-    yield one
-    one.close()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -29,13 +29,6 @@ from tests.topics import Sent, make_topics, produce, read_all
 
 MIRRORED = ("requests", "predictions", "feedback", "examples", "lifecycle", "alerts")
 SEEN_GENERATION = 7  # that workers have seen and the registry has not
-
-
-@pytest.fixture
-def children(kafka_settings: Settings, tmp_path: Path) -> Iterator[Children]:
-    started = Children(kafka_settings, tmp_path)
-    yield started
-    started.end()
 
 
 # --- the cluster is lost, a mirror is there -------------------------------------------------------

@@ -29,13 +29,6 @@ TRAINER = ("consumers", "trainer")
 
 
 @pytest.fixture
-def children(kafka_settings: Settings, tmp_path: Path) -> Iterator[Children]:
-    started = Children(kafka_settings, tmp_path)
-    yield started
-    started.end()
-
-
-@pytest.fixture
 def silence() -> Iterator[str]:
     """An address that takes connections and never answers, as a half-open network does."""
     with socket.create_server(("127.0.0.1", 0)) as deaf:
