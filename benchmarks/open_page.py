@@ -5,7 +5,8 @@
 120 updates are those of an hour at the default tick of 30 s: in each, every model has a new window.
 They come as fast as the page draws them, so the hour takes minutes. The fleet's page shows every
 row, none scrolled out of existence; the model's page has a signal opened, and fetches its panels
-after each update, as it does at the real pace. Before each count garbage is collected.
+after each update, as it does at the real pace. Counted is what can be reached: data by a heap
+snapshot, nodes and listeners after a collection; not garbage that nobody has swept yet.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from consumers.console.history import Came
 from consumers.console.routes import Parts
 from models.database import now_ms
 from stream.events import Measure
-from tests.browsers import launcher
+from tests.browsers import held, launcher
 from tests.consoles import SPEC, drifted, lifecycle, measured, served, settings_in
 
 FIRST: Final = "model-0000"
@@ -35,11 +36,11 @@ SETTLE_SECONDS: Final = 1.5  # before a count: what is under way is no part of w
 MODEL_SECONDS: Final = 2.2  # a model's page fetches its panels at most every 2 s
 
 
-class Held(NamedTuple):
-    """What a page holds after a number of updates; the heap is JavaScript's."""
+class Count(NamedTuple):
+    """What a page holds after a number of updates."""
 
     updates: int
-    heap_mib: float
+    data_mib: float
     nodes: int
     listeners: int
 
@@ -75,29 +76,26 @@ class Fleet:
         self._parts.board.take(batch)
 
 
-def count(page: Page, session: CDPSession, updates: int) -> Held:
+def count(page: Page, session: CDPSession, updates: int) -> Count:
     page.wait_for_timeout(1000 * SETTLE_SECONDS)
-    for _ in range(2):  # what the first one frees may have held more
-        session.send("HeapProfiler.collectGarbage")
-    found = session.send("Memory.getDOMCounters")
-    heap = session.send("Runtime.getHeapUsage")["usedSize"] / 2**20
-    return Held(updates, heap, int(found["nodes"]), int(found["jsEventListeners"]))
+    found = held(session)
+    return Count(updates, found.data / 2**20, found.nodes, found.listeners)
 
 
-def play(page: Page, update: Callable[[], None], updates: int) -> list[Held]:
+def play(page: Page, update: Callable[[], None], updates: int) -> list[Count]:
     """Counts after the warm-up and at equal distances from there on."""
     session = page.context.new_cdp_session(page)
     for _ in range(WARM):
         update()
-    held = [count(page, session, 0)]
+    counts = [count(page, session, 0)]
     for number in range(1, updates + 1):
         update()
         if number % max(1, updates // POINTS) == 0:
-            held.append(count(page, session, number))
-    return held
+            counts.append(count(page, session, number))
+    return counts
 
 
-def fleet_page(page: Page, url: str, fleet: Fleet, models: int, updates: int) -> list[Held]:
+def fleet_page(page: Page, url: str, fleet: Fleet, models: int, updates: int) -> list[Count]:
     page.goto(f"{url}/?refresh=0.5&sort=model")
     rows = page.locator(".fleet tbody tr")
     rows.first.wait_for()
@@ -112,7 +110,7 @@ def fleet_page(page: Page, url: str, fleet: Fleet, models: int, updates: int) ->
     return play(page, update, updates)
 
 
-def model_page(page: Page, url: str, fleet: Fleet, updates: int) -> list[Held]:
+def model_page(page: Page, url: str, fleet: Fleet, updates: int) -> list[Count]:
     page.goto(f"{url}/models/{FIRST}?refresh=0.5&signal=age")
     page.locator("#quality canvas").first.wait_for()
     page.locator("tr.opened").wait_for()
@@ -139,7 +137,7 @@ def main() -> None:
     ):
         fleet, page = Fleet(parts, models), launch()
         fleet.update()
-        found: dict[str, list[Held]] = {}
+        found: dict[str, list[Count]] = {}
         if arguments.page != "model":
             say(f"{updates} updates of {models} models, the fleet's page open")
             found["fleet"] = fleet_page(page, url, fleet, models, updates)
@@ -148,13 +146,13 @@ def main() -> None:
             found["model"] = model_page(page, url, fleet, updates)
     report(
         f"a page left open: {updates} updates of {models} models",
-        ("page", "updates", "heap, MiB", "nodes", "listeners"),
+        ("page", "updates", "data, MiB", "nodes", "listeners"),
         [
-            (page_name, str(h.updates), f"{h.heap_mib:.1f}", f"{h.nodes:,}", f"{h.listeners:,}")
-            for page_name, held in found.items()
-            for h in held
+            (page_name, str(c.updates), f"{c.data_mib:.2f}", f"{c.nodes:,}", f"{c.listeners:,}")
+            for page_name, counts in found.items()
+            for c in counts
         ],
-        {"models": models, **{k: [h._asdict() for h in held] for k, held in found.items()}},
+        {"models": models, **{k: [c._asdict() for c in counts] for k, counts in found.items()}},
         as_json=arguments.json,
     )
 

@@ -126,7 +126,7 @@ TABLE: Final[dict[str, Rights]] = {
     "console": Rights(
         "driftline console: every event whole, and what people decide in it",
         reads=(
-            *("accuracy", "drift", "alerts", "commands", "lifecycle", "summaries"),
+            *("accuracy", "drift", "alerts", "commands", "decisions", "lifecycle", "summaries"),
             *("requests", "predictions", "feedback", "examples", *DEAD),
         ),
         writes=("lifecycle", "summaries"),

@@ -22,8 +22,9 @@ from consumers.inferences import Half, Own
 from consumers.places import Delivered, Place
 from consumers.producing import Publisher
 from consumers.service import Stop
+from consumers.spans import bridging
 from consumers.status import published
-from stream import logs
+from stream import logs, tracing
 from stream.core.deadletters import dead_letter
 from stream.core.processor import Output, Record
 from stream.envelope import derived_id, write
@@ -211,6 +212,7 @@ class Bridge:
                     id=derived_id("bridge", model, id_),
                     source=inferences.SOURCE,
                     time_ms=request.time_ms,
+                    traceparent=request.traceparent or response.traceparent,
                 ),
             )
 
@@ -234,6 +236,7 @@ def run(settings: Settings, wanted: Wanted) -> int:
             again.
     """
     logs.configure(settings.log_format, settings.log_level, service="bridge")
+    send_spans = tracing.configure("driftline-bridge")
     stop = Stop(settings.drain_seconds)
     publisher = Publisher(settings)
 
@@ -248,21 +251,24 @@ def run(settings: Settings, wanted: Wanted) -> int:
             _turn(reader, bridge, publisher)
     finally:
         reader.close()
+        send_spans()
         log.info("bridge ends", **bridge.counts)
     return 0
 
 
 def _turn(reader: GroupReader, bridge: Bridge, publisher: Publisher) -> None:
     now = time.monotonic()
-    done = [place for came in reader.poll(POLL_SECONDS) for place in bridge.take(came, now)]
-    done += bridge.give_up(now)
-    publisher.flush()  # before any of them is committed
-    for place in done:
-        reader.done(place)
-    try:
-        reader.commit()
-    except KafkaException as error:  # tried again at the next turn; at worst they come again
-        log.warning("offsets not committed", error=str(error))
+    came = reader.poll(POLL_SECONDS)
+    with bridging([one.record for one in came], bridge.counts):
+        done = [place for one in came for place in bridge.take(one, now)]
+        done += bridge.give_up(now)
+        publisher.flush()  # before any of them is committed
+        for place in done:
+            reader.done(place)
+        try:
+            reader.commit()
+        except KafkaException as error:  # tried again at the next turn; at worst they come again
+            log.warning("offsets not committed", error=str(error))
 
 
 class _Known:

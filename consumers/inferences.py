@@ -16,6 +16,7 @@ import msgspec
 
 from models.spec import ModelSpec
 from stream.core.processor import Record
+from stream.core.traces import is_trace
 from stream.envelope import SPEC_VERSION, binary_attributes, derived_id, from_ms, ms_of
 from stream.errors import Refused
 from stream.events import DEFAULT_TYPES
@@ -33,13 +34,15 @@ Row = tuple[Features, float | list[float]]
 
 
 class Half(NamedTuple):
-    """A request or a response; `service` is the inference service's name, if the logger told it."""
+    """A request or a response; `service` is the inference service's name, if the logger told it,
+    `traceparent` W3C's, if the event or its record carries one."""
 
     kind: Literal["request", "response"]
     id: str
     service: str
     time_ms: int
     payload: Payload
+    traceparent: str | None = None
 
 
 class Own(NamedTuple):
@@ -104,7 +107,7 @@ def _event(event: Any, record: Record, entity: str = "") -> Iterator[Half | Own]
         raise Refused("bad-envelope", "no object")
     kind = str(event.get("type", ""))
     if kind.startswith(OURS):
-        yield Own(kind, event)
+        yield Own(kind, _traced(event, record))
     elif kind.endswith((REQUEST, RESPONSE)):
         half: Literal["request", "response"] = "request" if kind.endswith(REQUEST) else "response"
         yield _half(half, event, event.get("data"), record)
@@ -124,7 +127,7 @@ def _bare(data: Payload, record: Record, kind: str) -> Own:
         "type": kind,
         "time": from_ms(record.timestamp_ms),
     }
-    return Own(kind, {**attributes, "data": data})
+    return Own(kind, _traced({**attributes, "data": data}, record))
 
 
 def _id(event: Payload) -> Any:
@@ -142,7 +145,20 @@ def _half(
     if not id_ or not isinstance(id_, str | int):
         raise Refused("bad-envelope", f"the {kind} has no id")
     service = event.get("inferenceservicename") or payload.get("model_name") or ""
-    return Half(kind, str(id_), str(service), _time_ms(event, record), payload)
+    time_ms, trace = _time_ms(event, record), _trace(event, record)
+    return Half(kind, str(id_), str(service), time_ms, payload, trace)
+
+
+def _trace(event: Payload, record: Record) -> str | None:
+    """The `traceparent` that an event names, or else its record; what is none is left out."""
+    named = event.get("traceparent") or binary_attributes(record.headers).get("traceparent")
+    return named if isinstance(named, str) and is_trace(named) else None
+
+
+def _traced(event: Payload, record: Record) -> Payload:
+    trace = _trace(event, record)
+    kept = {name: value for name, value in event.items() if name != "traceparent"}
+    return kept if trace is None else {**kept, "traceparent": trace}
 
 
 def _time_ms(event: Payload, record: Record) -> int:

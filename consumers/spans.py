@@ -1,19 +1,23 @@
-"""Spans of what happens seldom: commands, retrains and their steps, publishing, a person's deeds.
+"""Spans of what happens seldom: commands, retrains and their steps, publishing, a person's deeds;
+and of each turn of the bridge.
 
 Where no spans are recorded these are the API's empty ones (see `stream.tracing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final, Literal
 
 from opentelemetry.trace import Span, SpanKind, set_span_in_context
 
 from models.state import LiveState
 from stream import tracing
+from stream.core.processor import Record
 from stream.events import Command
+from stream.spans import sampled
 
 NAME_CHARACTERS: Final = 200  # of a model that a stranger may have named
 Step = Literal["wait", "fit", "gate"]
@@ -42,6 +46,32 @@ def publication(states: Sequence[LiveState]) -> AbstractContextManager[Span]:
             "driftline.models": sorted({state.model for state in states}),
         },
     )
+
+
+@contextmanager
+def bridging(records: Sequence[Record], counts: Counter[str]) -> Iterator[None]:
+    """One turn of the bridge, to the end of its commit; none of a turn to which nothing came.
+
+    Args:
+        counts: what was made of all records so far; what the turn adds is told.
+    """
+    if not records or not tracing.recording():
+        yield
+        return
+    before = counts.copy()
+    with tracing.tracer().start_as_current_span(
+        "bridge turn",
+        kind=SpanKind.CONSUMER,
+        links=tracing.links(sampled(records)),
+        attributes={
+            "messaging.system": "kafka",
+            "messaging.operation.type": "process",
+            "messaging.batch.message_count": len(records),
+        },
+    ) as span:
+        yield
+        for name, made in (counts - before).items():
+            span.set_attribute(f"driftline.{name}", made)
 
 
 def deed(action: str, model: str, role: str) -> AbstractContextManager[Span]:

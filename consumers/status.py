@@ -16,11 +16,18 @@ from models.registry import LiveState, Registry
 from stream.core.alerts import as_of
 from stream.envelope import open_record, read
 from stream.errors import Refused
-from stream.events import AccuracyMeasured, Alert, LifecycleChanged, ProgressReported
+from stream.events import (
+    AccuracyMeasured,
+    Alert,
+    Command,
+    LifecycleChanged,
+    ProgressReported,
+    RetrainHeld,
+)
 from stream.settings import Settings
 from stream.topics import EVERY_STAGE, INPUTS, SINK_GROUPS, STAGES, TRAINER_GROUP
 
-S = TypeVar("S", AccuracyMeasured, Alert, LifecycleChanged, ProgressReported)
+S = TypeVar("S", AccuracyMeasured, Alert, Command, LifecycleChanged, ProgressReported, RetrainHeld)
 
 NEWEST: Final = 2000  # records of a partition that are looked through
 TIMEOUT_SECONDS: Final = 10.0
@@ -39,11 +46,13 @@ class Lag(Struct, frozen=True):
 
 
 class ModelStatus(Struct, frozen=True, kw_only=True):
-    """One model: what is live, its newest figures, its alerts that are not resolved."""
+    """One model: what is live, its newest figures, its alerts that are not resolved, and the
+    newest retrain that was held back for one of them, if none was commanded since."""
 
     live: LiveState
     accuracy: AccuracyMeasured | None
     alerts: list[Alert]
+    held: RetrainHeld | None = None
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -84,6 +93,7 @@ def collect(settings: Settings, registry: Registry) -> Status:
     with RangeReader(settings) as reader:
         alerts = [a for a in newest_alerts(reader, settings) if a.state != "resolved"]
         accuracy = _newest_accuracy(reader, settings)
+        held = _held_back(reader, settings)
         silent = _silent(reader, settings)
         dead = {e: sum(span.length for span in reader.bounds(f"{e}.dlq")) for e in ENTITIES}
         waiting = lags(settings, reader)
@@ -91,7 +101,8 @@ def collect(settings: Settings, registry: Registry) -> Status:
         ModelStatus(
             live=state,
             accuracy=accuracy.get((state.model, state.champion)),
-            alerts=[alert for alert in alerts if alert.model == state.model],
+            alerts=(mine := [alert for alert in alerts if alert.model == state.model]),
+            held=_of(held.get(state.model), mine, state.generation),
         )
         for state in registry.models()
     ]
@@ -172,6 +183,30 @@ def _newest_accuracy(
         if not measured.segment and (known is None or _order(measured) >= _order(known)):
             newest[key] = measured
     return newest
+
+
+def _held_back(reader: RangeReader, settings: Settings) -> dict[str, RetrainHeld]:
+    """The last word on each model's retrains where it is that there is none, and why."""
+    commanded_ms: dict[str, int] = {}
+    for command in _events(reader, settings, "commands", Command, NEWEST):
+        if command.kind == "retrain":
+            before = commanded_ms.get(command.model, 0)
+            commanded_ms[command.model] = max(before, command.issued_ms)
+    newest: dict[str, RetrainHeld] = {}
+    for held in _events(reader, settings, "decisions", RetrainHeld, NEWEST):
+        known = newest.get(held.model)
+        since_ms = known.held_ms if known else commanded_ms.get(held.model, 0)
+        if held.alert_id is not None and held.held_ms > since_ms:
+            newest[held.model] = held
+    return newest
+
+
+def _of(held: RetrainHeld | None, alerts: list[Alert], generation: int) -> RetrainHeld | None:
+    """It, while what it is about still is so."""
+    known = {alert.alert_id for alert in alerts}
+    if held is None or held.alert_id not in known or held.generation != generation:
+        return None
+    return held
 
 
 def _order(measured: AccuracyMeasured) -> tuple[int, int]:

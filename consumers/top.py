@@ -27,7 +27,7 @@ from consumers.console.views import (
     fleet_row,
     number,
 )
-from stream.events import Alert, Command
+from stream.events import Alert, Command, RetrainHeld
 from stream.settings import Settings
 
 LOOK_BACK: Final = 2_000  # records of a partition, for the lines of the fleet
@@ -61,7 +61,7 @@ class Now(Struct, frozen=True, kw_only=True):
     stages: list[GroupView]
     dead_letters: int
     alerts: list[Alert]  # the newest first
-    decisions: list[Command]  # the newest first
+    decisions: list[Command | RetrainHeld]  # what was commanded or held back, the newest first
 
 
 class Forgetful:
@@ -137,9 +137,15 @@ def _newest_alerts(entries: Sequence[Entry]) -> list[Alert]:
     return sorted(found, key=lambda alert: -alert.opened_ms)
 
 
-def _newest_decisions(entries: Sequence[Entry]) -> list[Command]:
-    found = [command for entry in entries for command in entry.commands.values()]
-    return sorted(found, key=lambda command: -command.issued_ms)
+def _newest_decisions(entries: Sequence[Entry]) -> list[Command | RetrainHeld]:
+    found: list[Command | RetrainHeld] = []
+    for entry in entries:
+        found += [*entry.commands.values(), *entry.held.values()]
+    return sorted(found, key=lambda one: -_decided_ms(one))
+
+
+def _decided_ms(one: Command | RetrainHeld) -> int:
+    return one.issued_ms if isinstance(one, Command) else one.held_ms
 
 
 def screen(now: Now, *, height: int = 24) -> Group:
@@ -224,10 +230,12 @@ def _alert(alert: Alert, now_ms: int) -> str:
     return f"{alert.severity:<8} {ago:>6} ago  {alert.model}: {alert.sentence}{state}"
 
 
-def _decision(command: Command, now_ms: int) -> str:
-    version = "" if command.version is None else f" v{command.version}"
-    ago = duration(now_ms - command.issued_ms)
-    return f"{command.kind:<8} {ago:>6} ago  {command.model}{version}: {command.reason}"
+def _decision(one: Command | RetrainHeld, now_ms: int) -> str:
+    ago = duration(now_ms - _decided_ms(one))
+    if isinstance(one, RetrainHeld):
+        return f"{'held':<8} {ago:>6} ago  {one.model}: no retrain for {one.cause}: {one.reason}"
+    version = "" if one.version is None else f" v{one.version}"
+    return f"{one.kind:<8} {ago:>6} ago  {one.model}{version}: {one.reason}"
 
 
 def _line(text: str, style: str = "") -> Text:

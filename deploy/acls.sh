@@ -111,6 +111,7 @@ $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --to
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.drift.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.alerts.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.commands.v1
+$KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.decisions.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --operation Write --topic driftline.lifecycle.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --operation Write --topic driftline.summaries.v1
 $KAFKA_ACLS --add --allow-principal User:driftline-console --operation Read --topic driftline.requests.v1

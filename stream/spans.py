@@ -81,7 +81,7 @@ def sampled(records: Iterable[Record]) -> list[str]:
 
 def _named(record: Record) -> Iterator[str]:
     for name, value in record.headers:
-        if name == "traceparent" and value:
+        if name in ("traceparent", "ce_traceparent") and value:
             yield value.decode(errors="replace")
     for trace in _QUOTED.findall(record.value or b""):
         yield trace.decode()

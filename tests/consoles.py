@@ -31,9 +31,11 @@ from stream.events import (
     Command,
     DriftMeasured,
     FeedbackReceived,
+    GenerationAdopted,
     LifecycleChanged,
     Measure,
     PredictionMade,
+    RetrainHeld,
 )
 from stream.settings import Settings
 from tests.broker import free_ports
@@ -77,6 +79,8 @@ KINDS = {
     AccuracyMeasured: ("accuracy", "driftline.accuracy.measured.v1"),
     DriftMeasured: ("drift", "driftline.drift.measured.v1"),
     Command: ("commands", "driftline.command.retrain.v1"),
+    RetrainHeld: ("decisions", "driftline.retrain.held.v1"),
+    GenerationAdopted: ("decisions", "driftline.generation.adopted.v1"),
     LifecycleChanged: ("lifecycle", "driftline.lifecycle.changed.v1"),
     PredictionMade: ("predictions", "driftline.prediction.made.v1"),
     FeedbackReceived: ("feedback", "driftline.feedback.received.v1"),
@@ -174,6 +178,21 @@ def command(kind: str = "retrain", *, hour: int = 24, **more: Any) -> Command:
     return Command(**(figures | more))
 
 
+def held(cause: str = "harm", *, hour: int = 24, **more: Any) -> RetrainHeld:
+    """A retrain that was asked for and not commanded."""
+    figures: dict[str, Any] = {
+        "model": "churn",
+        "version": 1,
+        "generation": 2,
+        "cause": cause,
+        "asked": f"what {cause} says",
+        "reason": "the week's budget of 2 is spent",
+        "held_ms": START + hour * HOUR,
+        "alert_id": f"alert-{cause}" if cause in ("harm", "drift") else None,
+    }
+    return RetrainHeld(**(figures | more))
+
+
 def lifecycle(champion: int | None = 1, **more: Any) -> LifecycleChanged:
     figures: dict[str, Any] = {
         "model": "churn",
@@ -263,6 +282,8 @@ def story(hours: int = 96) -> list[Struct]:
             sentence=f"inputs differ: {SCRIPT}",
         )
     )
+    events.append(held(hour=round(hours * 0.855)))
+    events.append(held("labels", hour=30, reason=f"too few: {SCRIPT}"))
     events.append(command(hour=round(hours * 0.86)))
     return events
 

@@ -17,11 +17,13 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import ConsoleMessage, Page, Route, expect
 
 from consumers import relay
+from consumers.console.board import TREND
+from consumers.console.history import Came
 from consumers.console.routes import Parts
 from consumers.demo.embedded import EmbeddedBroker
 from stream.events import FeedbackReceived, PredictionMade
 from stream.settings import Settings
-from tests.browsers import Launch, Scheme
+from tests.browsers import Launch, Scheme, held
 from tests.consoles import (
     SCRIPT,
     START,
@@ -129,6 +131,7 @@ def test_strings_from_kafka_are_text(browser: Watched, scene: Scene) -> None:
 
     expect(page.locator(".drift").get_by_role("button", name=SCRIPT)).to_be_visible()
     expect(page.locator("#alerts").get_by_text(f"inputs differ: {SCRIPT}")).to_be_visible()
+    expect(page.locator("#decisions").get_by_text(f"too few: {SCRIPT}")).to_be_visible()
     browser.open(scene.url, "/events?id=a1")
     page.get_by_text("Whole record").first.click()
     expect(page.locator("pre.json").first).to_contain_text(SCRIPT)
@@ -157,6 +160,25 @@ def test_code_is_fetched_when_it_is_wanted_and_its_absence_is_said(
     page.get_by_role("button", name="Load the page again").click()
     expect(page.locator("#quality canvas").first).to_be_visible()
     assert fetched.count("uPlot.iife.min.js") == 1
+
+
+def test_the_page_says_why_nothing_was_done(browser: Watched, scene: Scene) -> None:
+    """Held back, with who asked and why not, beside what was commanded; and when there is none."""
+    page = browser.open(scene.url, "/models/churn")
+    held = page.locator("#decisions li", has_text="budget of 2 is spent")
+    expect(held).to_contain_text("held back")
+    expect(held).to_contain_text("asked for by harm: what harm says")
+    expect(page.locator("#decisions li").first).to_contain_text("commanded")
+
+    page.route("**/decisions", lambda route: route.fulfill(json=[]))
+    page.reload()
+    expect(page.locator("#decisions .mood.empty")).to_contain_text("Nothing was asked for yet")
+    page.unroute("**/decisions")
+    page.route("**/decisions", lambda route: route.abort())
+    page.reload()
+    expect(page.locator("#decisions .mood.failed")).to_contain_text("could not be shown")
+    page.unroute("**/decisions")
+    browser.said.clear()
 
 
 # --- live -----------------------------------------------------------------------------------------
@@ -207,6 +229,40 @@ def test_an_open_page_does_not_grow(browser: Watched, scene: Scene) -> None:
 
     assert after["nodes"] <= before["nodes"] * 1.1 + 200
     assert after["jsEventListeners"] <= before["jsEventListeners"] * 1.1 + 20
+
+
+def test_a_fleet_left_open_holds_no_update_that_is_over(chromium: Launch, tmp_path: Path) -> None:
+    """After as many updates as half an hour has, it refers to no more data than at the start.
+
+    One row more, of each update, that something holds on to is six times what is allowed here.
+    """
+    names = [f"model-{number:02}" for number in range(40)]
+    with served(settings_in(tmp_path), follow=False) as (url, parts):
+
+        def update(hour: int) -> str:
+            value = 0.5 + hour / 1000 + 0.0001  # as many digits each time
+            parts.board.take([Came(hour, measured(value, model=name, hour=hour)) for name in names])
+            return f"{value:.3f}"
+
+        for hour in range(TREND + 1):  # until lines have all their points
+            update(hour)
+        page = chromium(1280, "light")
+        page.goto(f"{url}/?refresh=0.5&sort=model")
+        rows = page.locator(".fleet tbody tr")
+        expect(rows).to_have_count(len(names))
+        session = page.context.new_cdp_session(page)
+        counts = []
+        for hour in range(TREND + 1, TREND + 71):
+            expect(rows.first).to_contain_text(update(hour))
+            if hour in (TREND + 10, TREND + 70):
+                page.wait_for_timeout(1500)  # what is under way is no part of what is held
+                counts.append(held(session))
+        page.goto("about:blank")
+
+    before, after = counts
+    assert after.nodes <= before.nodes + 50
+    assert after.listeners <= before.listeners + 5
+    assert after.data <= before.data * 1.02
 
 
 def test_loading_empty_stale_and_failed_look_different(browser: Watched, scene: Scene) -> None:

@@ -10,7 +10,7 @@ from consumers.console import charts
 from consumers.console.history import Drifted
 from models.profile import SignalProfile
 from models.state import Entry
-from tests.consoles import HOUR, PROFILE, START, alert, command, drifted, measured
+from tests.consoles import HOUR, PROFILE, START, alert, command, drifted, held, measured
 
 
 def test_a_series_is_the_champions_with_who_ran_beside_them() -> None:
@@ -52,6 +52,7 @@ def test_markers_say_what_happened_within_the_range() -> None:
         windows,
         [command(hour=2), command("promote", hour=9, version=2)],
         [alert(opened_ms=START + 3 * HOUR)],
+        [held(hour=3), held("clock", hour=9)],
         START + HOUR,
         START + 3 * HOUR,
     )
@@ -60,6 +61,7 @@ def test_markers_say_what_happened_within_the_range() -> None:
         ("version", "v1 → v2"),
         ("command", "retrain: loss above its bound"),
         ("alert", "performance harmed: what harm says"),
+        ("held", "harm: the week's budget of 2 is spent"),
     ]
 
 

@@ -14,7 +14,7 @@ from consumers.console.board import Board
 from consumers.console.history import Came, History
 from consumers.console.store import open_database, upsert
 from models.database import Database, RegistryOutdated
-from tests.consoles import START, alert, command, drifted, lifecycle, measured
+from tests.consoles import HOUR, START, alert, command, drifted, held, lifecycle, measured
 from tests.registries import BACKENDS, database_url
 
 
@@ -41,6 +41,8 @@ def test_a_restart_shows_the_past(database: Database) -> None:
         *(measured(0.9, hour=h) for h in range(24, 30)),
         alert("harm"),
         command(),
+        held("harm", hour=20),
+        held("harm", hour=25, reason="cooling off"),
     ]
     History(database, points=100).add(came(*events), {("topic", 0): 9})
     board = Board()
@@ -52,6 +54,7 @@ def test_a_restart_shows_the_past(database: Database) -> None:
     assert entry.heard_ms == START
     assert list(entry.alerts) == ["alert-harm"]
     assert entry.commands["retrain"] == command()
+    assert entry.held["harm"].reason == "cooling off"
     assert [value for _, value in entry.trend["86400s"]] == [0.9] * 6
 
 
@@ -76,11 +79,11 @@ def test_records_and_positions_are_stored_together_or_not_at_all(
 
 def test_a_record_that_comes_again_changes_nothing(database: Database) -> None:
     history = History(database, points=100)
-    batch = came(measured(0.9), drifted(), alert(), command(), lifecycle())
+    batch = came(measured(0.9), drifted(), alert(), command(), lifecycle(), held())
     history.add(batch, {("topic", 0): 5})
     history.add(batch, {("topic", 0): 5})
 
-    for table in (t.accuracy, t.drift, t.alerts, t.commands, t.lifecycle):
+    for table in (t.accuracy, t.drift, t.alerts, t.commands, t.held, t.lifecycle):
         assert rows(database, table) == 1, table.name
 
 
@@ -123,6 +126,19 @@ def test_each_series_is_bounded_and_keeps_the_newest(database: Database) -> None
     assert kept[-1] == measured(hour=623)
     assert len(history.accuracies("small", "86400s")) == 1
     assert module.SIGNAL_POINTS <= rows(database, t.drift) <= module.SIGNAL_POINTS + 50
+
+
+def test_what_is_held_back_again_and_again_pushes_no_other_model_out(database: Database) -> None:
+    """Each model has so many of its own; two causes at one moment are two."""
+    history = History(database, points=100)
+    history.add(came(held(model="small"), held("drift", model="small")), {})
+    for start in range(0, 600, 50):
+        history.add(came(*(held("clock", hour=h) for h in range(start, start + 50))), {})
+
+    kept = history.held("churn")
+    assert module.HELD <= len(kept) <= module.HELD + 50
+    assert kept[0].held_ms == START + 599 * HOUR
+    assert len(history.held("small")) == 2
 
 
 def test_resolved_alerts_are_bounded_and_open_ones_stay(

@@ -26,7 +26,7 @@ from consumers.keymaking import make
 from consumers.loop import BrokerError, RangeReader
 from consumers.places import Delivered
 from stream.envelope import open_record, read, write
-from stream.events import AlertHandled, ProgressReported, SummaryComputed
+from stream.events import AlertHandled, GenerationAdopted, ProgressReported, SummaryComputed
 from stream.settings import Settings
 from stream.signing import read_key, signed
 from tests.broker import free_ports
@@ -35,12 +35,15 @@ from tests.consoles import (
     START,
     alert,
     console,
+    held,
     lifecycle,
     measured,
     publish,
     settings_in,
     wait_until,
 )
+
+ADOPTED = GenerationAdopted(model="another", generation=2, partition=0, offset=0, closed_ms=START)
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +71,11 @@ def test_what_is_published_is_shown_and_a_restart_goes_on_where_it_was(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is read twice, nothing is left out, and the past is there before the broker is."""
-    publish(settings, [lifecycle(), measured(0.9, hour=24), alert()])
+    publish(settings, [lifecycle(), measured(0.9, hour=24), alert(), held(), ADOPTED])
     with console(settings, follow=True) as parts:
         wait_until(lambda: parts.board.entry("churn") is not None and len(values(parts)) == 1)
+        wait_until(lambda: parts.history.held("churn") == [held()])
+        assert parts.board.entry("another") is None, "which generation is followed is no news"
     publish(settings, [measured(0.8, hour=25)])
 
     taken: list[str] = []

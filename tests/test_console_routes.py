@@ -17,7 +17,7 @@ from consumers.console.history import Came
 from consumers.console.routes import Parts
 from consumers.console.service import guarded
 from stream.settings import Settings
-from tests.consoles import SCRIPT, console, measured, register, settings_in, story
+from tests.consoles import SCRIPT, command, console, measured, register, settings_in, story
 
 HERE = "http://localhost:8420"
 NOW = 1_795_670_000_000
@@ -70,7 +70,7 @@ def test_a_model_page_is_filled(browser: TestClient) -> None:
     line = drawn["series"]
     assert len(line["t"]) == len(line["value"]) == len(line["coverage"]) == 72
     assert drawn["more_is_better"] is False
-    assert {m["kind"] for m in drawn["markers"]} == {"alert", "command"}
+    assert {m["kind"] for m in drawn["markers"]} == {"alert", "command", "held"}
 
     signals = get(browser, "/api/models/churn/drift")["rows"]
     assert [s["signal"] for s in signals] == ["age", SCRIPT, "plan"]
@@ -91,6 +91,34 @@ def test_a_model_page_is_filled(browser: TestClient) -> None:
     assert card.headers["content-disposition"] == 'attachment; filename="churn-run-2.html"'
     assert "<h1>" in card.text
     assert get(browser, "/api/runs/1/against/2")["differences"]
+
+
+def test_what_was_decided_and_what_was_not_is_one_list(parts: Parts, browser: TestClient) -> None:
+    """The newest first, each with what came of it."""
+    told = get(browser, "/api/models/churn/decisions")
+
+    assert [(one["kind"], one["outcome"], one["cause"]) for one in told] == [
+        ("retrain", "commanded", ""),
+        ("retrain", "held", "harm"),
+        ("retrain", "held", "labels"),
+    ]
+    assert told[1]["reason"] == "the week's budget of 2 is spent"
+    assert told[2]["reason"] == f"too few: {SCRIPT}"
+
+    run = parts.registry.begin_run("churn", cause="harm", command_id="retrain-83")
+    parts.registry.finish_run(run, "refused", reason="no better")
+    [newest, *_] = get(browser, "/api/models/churn/decisions")
+    assert (newest["outcome"], newest["run_id"], newest["run_verdict"]) == ("begun", run, "refused")
+
+
+def test_a_command_that_the_registry_refused_says_why(parts: Parts, browser: TestClient) -> None:
+    late = command("promote", hour=90, version=2, generation=1)
+    parts.history.add([Came(NOW, late)], {})
+    parts.registry.promote("churn", 2, expected_generation=1, command_id=late.command_id, who="t")
+
+    [newest, *_] = get(browser, "/api/models/churn/decisions")
+    assert (newest["kind"], newest["outcome"]) == ("promote", "refused")
+    assert newest["reason"]
 
 
 def test_a_range_of_time_is_one_of_the_series(browser: TestClient) -> None:

@@ -30,7 +30,8 @@ PAIRS = [
 ]
 #: Lines and signs of a chart: 3 to 1.
 DRAWN = [
-    "line", "baseline", "marker-version", "marker-command", "marker-alert", "reference", "live",
+    "line", "baseline", "marker-version", "marker-command", "marker-alert", "marker-held",
+    "reference", "live",
     "shadow-1", "shadow-2", "shadow-3", "shadow-4",
 ]  # fmt: skip
 

@@ -6,7 +6,7 @@ import pytest
 
 from consumers.console import views
 from stream.events import Measure
-from tests.consoles import HOUR, START, alert, command, entry, lifecycle, measured
+from tests.consoles import HOUR, START, alert, command, entry, held, lifecycle, measured
 
 NOW = START + 24 * HOUR
 
@@ -25,6 +25,21 @@ def test_the_verdict_on_a_harmed_model_says_since_when_how_much_and_what_is_done
         "churn v1 has done worse than validated for 4 h: accuracy 0.83 (0.81–0.85) against 0.91 "
         "validated; retrain requested 1 h ago."
     )
+
+
+def test_a_harmed_model_says_why_nothing_is_done_while_that_is_so() -> None:
+    """Not after a command, not about an alert that is over, not of what was live before."""
+    harmed = [lifecycle(), measured(0.83), alert("harm")]
+    why_not = "; no retrain: the week's budget of 2 is spent."
+    assert views.sentence(entry(*harmed, command(hour=20), held(hour=23)), NOW).endswith(why_not)
+
+    for events in (
+        [*harmed, held(hour=20), command(hour=23)],
+        [*harmed, held(hour=23, generation=1)],
+        [*harmed, held("clock", hour=23)],
+        [*harmed[:2], held(hour=23)],
+    ):
+        assert "no retrain" not in views.sentence(entry(*events), NOW)
 
 
 @pytest.mark.parametrize(

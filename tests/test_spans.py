@@ -1,4 +1,4 @@
-"""Spans of stages, trainer, registry and console, and how traces come to those that act on them."""
+"""Spans of stages, bridge, trainer, registry, console; how traces come to what acts on them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from consumers import relay
+from consumers import bridge, relay
 from consumers.console.access import Visitor
 from consumers.console.actions import Asked
 from consumers.demo.embedded import EmbeddedBroker
 from consumers.fitting import Fitted
+from consumers.loop import BrokerError
+from consumers.places import Delivered, Place
 from consumers.relay import Relay, lifecycle
 from models.registry import Registry
 from stream import tracing
 from stream.core.processor import Record
 from stream.core.traces import MOST
+from stream.envelope import open_record
 from stream.errors import Fenced
 from stream.events import Command, SummaryComputed
 from stream.settings import Settings
 from stream.spans import sampled
 from stream.transport import Slice
-from tests import summaries, test_trainer
+from tests import summaries, test_bridge, test_trainer
 from tests.consoles import console, register, settings_in
 from tests.registries import CHURN
 from tests.registries import register as register_version
@@ -212,6 +215,150 @@ def test_no_evidence_keeps_a_state_from_being_published(log: Commands, traces: o
     """It came from elsewhere; what `lifecycle` could not carry is left out."""
     log.deliver(log.trainer(), command(log, "pin", evidence={"traces": traces}))
     assert published(log.registry).traces == []
+
+
+# --- bridge ---------------------------------------------------------------------------------------
+
+
+class Source:
+    """A topic of somebody else's, a batch a turn."""
+
+    def __init__(self, *batches: Sequence[Record]) -> None:
+        self._batches = list(batches)
+        self.committed: list[Place] = []
+        self._done: list[Place] = []
+
+    def poll(self, _seconds: float) -> list[Delivered]:
+        batch = self._batches.pop(0) if self._batches else []
+        return [Delivered(Place(0, record.offset), record) for record in batch]
+
+    def done(self, place: Place) -> None:
+        self._done.append(place)
+
+    def commit(self) -> None:
+        self.committed += self._done
+        self._done = []
+
+
+class Sink:
+    """Where outputs go; it may be away."""
+
+    def __init__(self, problem: str = "") -> None:
+        self._problem = problem
+
+    def flush(self) -> None:
+        if self._problem:
+            raise BrokerError(self._problem)
+
+
+def halves(*traces: str | None) -> list[Record]:
+    """A request and its response, with a trace each, in a header of their records."""
+    return [
+        made._replace(headers=(*made.headers, ("traceparent", one.encode()))) if one else made
+        for made, one in zip(
+            (
+                test_bridge.logged(kind, payload, offset=offset)
+                for offset, (kind, payload) in enumerate(
+                    zip(("request", "response"), test_bridge.V1, strict=True)
+                )
+            ),
+            traces,
+            strict=True,
+        )
+    ]
+
+
+def turns(scene: Any, source: Source, number: int, sink: Sink | None = None) -> None:
+    for _ in range(number):
+        bridge._turn(source, scene.bridge, sink or Sink())  # type: ignore[arg-type]
+
+
+def test_a_turn_of_the_bridge_is_one_span_and_a_quiet_turn_is_none(
+    exporter: InMemorySpanExporter,
+) -> None:
+    """From the first record to the commit, with links to sampled traces, and what was made."""
+    scene = test_bridge.Scene()
+    refused = Record(9, 0, None, b"no json", (("ce_traceparent", trace(8).encode()),))
+    source = Source([*halves(trace(5), trace(6, "00")), refused], [])
+    turns(scene, source, 2)
+    (span,) = exporter.get_finished_spans()
+    assert (span.name, linked(span)) == ("bridge turn", [5, 8])
+    assert told(span) == {
+        "messaging.system": "kafka",
+        "messaging.operation.type": "process",
+        "messaging.batch.message_count": 3,
+        "driftline.predictions": 1,
+        "driftline.refused": 1,
+    }
+    assert len(source.committed) == 3
+
+
+def test_what_the_bridge_could_not_write_is_the_error_of_its_span(
+    exporter: InMemorySpanExporter,
+) -> None:
+    source = Source(halves(None, None))
+    with pytest.raises(BrokerError):
+        turns(test_bridge.Scene(), source, 1, Sink("away"))
+    (span,) = exporter.get_finished_spans()
+    assert span.status.status_code is StatusCode.ERROR
+    assert source.committed == []
+
+
+def test_without_a_recorder_the_bridge_looks_for_no_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumers.spans.sampled", None)
+    turns(test_bridge.Scene(), Source(halves(trace(1), None)), 1)
+
+
+@pytest.mark.parametrize(
+    ("traces", "carried"),
+    [
+        ((trace(1), trace(2)), trace(1)),
+        ((None, trace(2)), trace(2)),
+        ((trace(0), None), None),
+        ((None, None), None),
+    ],
+)
+def test_the_trace_of_what_was_logged_is_the_predictions(
+    traces: tuple[str | None, str | None], carried: str | None
+) -> None:
+    """The request's before the response's; from there on it goes its way to alerts."""
+    scene = test_bridge.Scene()
+    for record in halves(*traces):
+        scene.take(record)
+    [output] = scene.written
+    written = Record(0, 0, output.key, output.value)
+    assert open_record("predictions", written, max_bytes=10_000).traceparent == carried
+
+
+def test_events_of_a_batch_keep_their_traces_and_hostile_ones_are_left_out() -> None:
+    """An attribute goes before the record's header, which is for those without one."""
+    kind = "driftline.feedback.received.v1"
+    label = {"prediction_id": "a", "model": "fraud", "label": "fraud"}
+    event: dict[str, object] = {
+        "specversion": "1.0",
+        "id": "e",
+        "source": "s",
+        "type": kind,
+        "data": label,
+    }
+    given: list[dict[str, object]] = [
+        {"traceparent": trace(1)},
+        {},
+        {"traceparent": ["x"]},
+        {"traceparent": "x" * 1000},
+    ]
+    value = msgspec.json.encode([event | more for more in given])
+    scene = test_bridge.Scene()
+    scene.take(Record(0, 0, None, value, (("traceparent", trace(7).encode()),)))
+    found = [msgspec.json.decode(one.value or b"") for one in scene.written]
+    assert [one.get("traceparent") for one in found] == [trace(1), trace(7), None, None]
+
+    plain = test_bridge.Scene(entity="feedback")
+    plain.take(
+        Record(0, 0, None, msgspec.json.encode(label), (("traceparent", trace(7).encode()),))
+    )
+    [one] = plain.written
+    assert msgspec.json.decode(one.value or b"")["traceparent"] == trace(7)
 
 
 # --- trainer, relay, console ----------------------------------------------------------------------

@@ -10,8 +10,8 @@ from rich.console import Console
 from consumers.console.pipeline import GroupView
 from consumers.console.pulse import Rate
 from consumers.console.views import WORDS, fleet_row
-from consumers.top import MARKS, Now, _rank, screen
-from tests.consoles import HOUR, START, alert, command, entry, lifecycle, measured
+from consumers.top import MARKS, Now, _newest_decisions, _rank, screen
+from tests.consoles import HOUR, START, alert, command, entry, held, lifecycle, measured
 
 NOW = START + 24 * HOUR
 
@@ -84,6 +84,16 @@ def test_flow_stages_alerts_and_decisions_are_told() -> None:
     assert "lag: score 0  monitor 12  evaluate 0  trainer 0 (nobody runs it)" in text
     assert "ALERTS  2" in text
     assert "retrain" in text
+
+
+def test_what_was_held_back_is_among_the_decisions() -> None:
+    told = structs.replace(
+        now(), decisions=_newest_decisions([entry(lifecycle(), command(hour=20), held(hour=23))])
+    )
+    lines = drawn(told, width=120)
+    first = next(n for n, line in enumerate(lines) if line.startswith("DECISIONS"))
+    assert "churn: no retrain for harm: the week's budget of 2 is spent" in lines[first + 1]
+    assert lines[first + 2].startswith("retrain")
 
 
 def test_a_state_can_be_told_without_colour() -> None:

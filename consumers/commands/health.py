@@ -169,7 +169,7 @@ def _print(found: Status) -> None:
                 f"{one.accuracy.coverage:.0%}" if one.accuracy else "-",
                 labels(one.accuracy) if one.accuracy else "-",
                 figures(one),
-                "; ".join(map(told, one.alerts)) or ("stale" if found.silent else "no open alert"),
+                verdict(one) or ("stale" if found.silent else "no open alert"),
             )
             for one in found.models
         ],
@@ -184,6 +184,12 @@ def _print(found: Status) -> None:
     )
     dead = ", ".join(f"{entity} {count}" for entity, count in found.dead_letters.items() if count)
     say(f"dead letters: {dead or 'none'}; changes waiting to be published: {found.outbox}")
+
+
+def verdict(one: ModelStatus) -> str:
+    """What is wrong, and why there is no retrain about it; empty: nothing is."""
+    why_not = [f"no retrain: {one.held.reason}"] if one.held else []
+    return "; ".join([*map(told, one.alerts), *why_not])
 
 
 def told(alert: Alert) -> str:

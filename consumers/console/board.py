@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from consumers.console.history import Came, Present
-from stream.events import AccuracyMeasured, Alert, Command, LifecycleChanged
+from stream.events import AccuracyMeasured, Alert, Command, LifecycleChanged, RetrainHeld
 
 MAX_ALERTS: Final = 50  # open ones of one model that are held
 MAX_VERSIONS: Final = 24  # of one model whose newest windows are held
@@ -35,6 +35,7 @@ class Entry:
         trend: by kind of window, the champions' newest (end, first metric), oldest first.
         heard_ms: when a measurement of it last came, by the console's clock; None: never.
         commands: the newest command of each kind.
+        held: by cause, the newest retrain that was asked for and held back.
         sequence: of the board, when something here last changed.
     """
 
@@ -43,6 +44,7 @@ class Entry:
     accuracy: dict[tuple[str, int], AccuracyMeasured] = field(default_factory=dict)
     alerts: dict[str, Alert] = field(default_factory=dict)
     commands: dict[str, Command] = field(default_factory=dict)
+    held: dict[str, RetrainHeld] = field(default_factory=dict)
     trend: dict[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
     heard_ms: int | None = None
     sequence: int = 0
@@ -72,7 +74,7 @@ class Board:
 
     def begin(self, present: Present) -> None:
         """What the last run of the console knew."""
-        told = [*present.lifecycles, *present.alerts, *present.commands]
+        told = [*present.lifecycles, *present.alerts, *present.commands, *present.held]
         self.take([*(Came(0, event) for event in told), *present.accuracies])
 
     def take(self, batch: Iterable[Came]) -> None:
@@ -116,6 +118,10 @@ def _take(entry: Entry, came: Came) -> None:
             known = entry.commands.get(event.kind)
             if known is None or event.issued_ms >= known.issued_ms:
                 entry.commands = {**entry.commands, event.kind: event}
+        case RetrainHeld():
+            before = entry.held.get(event.cause)
+            if before is None or event.held_ms >= before.held_ms:
+                entry.held = {**entry.held, event.cause: event}
 
 
 def _measure(entry: Entry, event: AccuracyMeasured) -> None:

@@ -13,7 +13,7 @@ from consumers.console.history import Drifted
 from consumers.console.views import point
 from models.profile import SignalProfile
 from models.state import Entry
-from stream.events import AccuracyMeasured, Alert, Command, DriftMeasured
+from stream.events import AccuracyMeasured, Alert, Command, DriftMeasured, RetrainHeld
 
 MAX_POINTS: Final = 600  # of one line: more than a screen has columns to tell apart
 MAX_MARKERS: Final = 200
@@ -53,7 +53,7 @@ class Marker(Struct, frozen=True, kw_only=True):
     """Something that happened: a version went live, a command was given, an alert opened."""
 
     t: int
-    kind: Literal["version", "command", "alert"]
+    kind: Literal["version", "command", "alert", "held"]
     text: str
 
 
@@ -109,6 +109,7 @@ def markers(
     measured: Sequence[AccuracyMeasured],
     commands: Sequence[Command],
     alerts: Sequence[Alert],
+    held: Sequence[RetrainHeld],
     start_ms: int,
     end_ms: int,
 ) -> list[Marker]:
@@ -130,6 +131,7 @@ def markers(
     found += [
         Marker(t=a.opened_ms, kind="alert", text=f"{a.verdict}: {a.sentence}") for a in alerts
     ]
+    found += [Marker(t=h.held_ms, kind="held", text=f"{h.cause}: {h.reason}") for h in held]
     within = [marker for marker in found if start_ms <= marker.t <= end_ms]
     return sorted(within, key=lambda marker: marker.t)[-MAX_MARKERS:]
 

@@ -19,16 +19,25 @@ from consumers.console import tables as t
 from consumers.console.store import upsert
 from models.database import Database
 from stream.core.alerts import as_of
-from stream.events import AccuracyMeasured, Alert, Command, DriftMeasured, LifecycleChanged
+from stream.envelope import derived_id
+from stream.events import (
+    AccuracyMeasured,
+    Alert,
+    Command,
+    DriftMeasured,
+    LifecycleChanged,
+    RetrainHeld,
+)
 
 SIGNAL_POINTS: Final = 200  # of each drift signal and window
+HELD: Final = 200  # retrains held back, of each model
 KEPT: Final = 10_000  # resolved alerts, and commands, of all models together
 RECENT: Final = 64  # windows of each kind that the board begins with: champions and those beside
 SLACK: Final = 0.25  # pruned when a series has outgrown its limit by this share
 MANY: Final = 500  # of small rows, such as alerts, in one answer
 
 Rows = dict[Table, dict[Any, dict[str, Any]]]  # by table and key
-Series = tuple[str, ...]  # (model, window) or (model, window, signal)
+Series = tuple[str, ...]  # (model,), (model, window) or (model, window, signal)
 
 
 class Came(NamedTuple):
@@ -55,6 +64,7 @@ class Present(NamedTuple):
     accuracies: list[Came]
     alerts: list[Alert]
     commands: list[Command]
+    held: list[RetrainHeld]
 
 
 class History:
@@ -66,7 +76,11 @@ class History:
 
     def __init__(self, database: Database, *, points: int) -> None:
         self._database = database
-        self._limits: dict[Table, int] = {t.accuracy: points, t.drift: SIGNAL_POINTS}
+        self._limits: dict[Table, int] = {
+            t.accuracy: points,
+            t.drift: SIGNAL_POINTS,
+            t.held: HELD,
+        }
         self._grown: Counter[tuple[Table, Series]] = Counter()
 
     # --- writing ----------------------------------------------------------------------------------
@@ -120,10 +134,12 @@ class History:
     # --- reading ----------------------------------------------------------------------------------
 
     def present(self) -> Present:
-        """What is live, every version's newest windows, alerts not resolved, newest commands."""
+        """What is live, every version's newest windows, alerts not resolved, newest commands and
+        retrains that were held back."""
         of_versions = select(t.newest).where(t.newest.c.kind == "version")
         opened = select(t.alerts.c.body).where(t.alerts.c.state != "resolved")
         issued = select(t.commands.c.body).order_by(t.commands.c.issued_ms.desc()).limit(KEPT)
+        held = select(t.held.c.body).order_by(t.held.c.held_ms.desc()).limit(KEPT)
 
         def work(connection: Connection) -> Present:
             bodies = connection.execute(select(t.lifecycle.c.body)).scalars()
@@ -139,6 +155,7 @@ class History:
                 [*trends, *last],
                 _decoded(connection.execute(opened).scalars(), Alert),
                 _decoded(connection.execute(issued).scalars(), Command),
+                _decoded(connection.execute(held).scalars(), RetrainHeld),
             )
 
         return self._database.read(work)
@@ -207,6 +224,12 @@ class History:
         rows = select(c.body).where(c.model == model).order_by(c.issued_ms.desc()).limit(limit)
         return self._bodies(rows, Command)
 
+    def held(self, model: str, limit: int = MANY) -> list[RetrainHeld]:
+        """Retrains that were held back, the newest first."""
+        c = t.held.c
+        rows = select(c.body).where(c.model == model).order_by(c.held_ms.desc()).limit(limit)
+        return self._bodies(rows, RetrainHeld)
+
     def _bodies(self, rows: Any, struct: type[Any]) -> list[Any]:
         return self._database.read(lambda x: _decoded(x.execute(rows).scalars(), struct))
 
@@ -219,6 +242,14 @@ ORDER: Final[dict[Table, tuple[str, ...]]] = {
     t.newest: ("end_ms", "revision"),
     t.alerts: ("revision",),
     t.commands: (),
+    t.held: (),
+}
+
+#: Tables that are cut series by series: the columns that tell series apart, and that of time.
+SERIES: Final[dict[Table, tuple[tuple[str, ...], str]]] = {
+    t.accuracy: (("model", "window"), "end_ms"),
+    t.drift: (("model", "window", "signal"), "end_ms"),
+    t.held: (("model",), "held_ms"),
 }
 
 
@@ -259,6 +290,10 @@ def _facts(came: Came) -> list[tuple[Table, dict[str, Any]]]:
             return [(t.alerts, _columns(t.alerts, event, body))]
         case Command():
             return [(t.commands, _columns(t.commands, event, body))]
+        case RetrainHeld(model=model, held_ms=held_ms):
+            id_ = derived_id("held", model, held_ms, event.cause, event.reason)
+            row = {"held_id": id_, "model": model, "held_ms": held_ms, "body": body}
+            return [(t.held, row)]
         case DriftMeasured():
             point = _columns(t.drift, event)
             return [(t.drift, point), _newest(came, "signal", event.signal, body)]
@@ -293,7 +328,7 @@ def _newest(came: Came, kind: str, name: str, body: str) -> tuple[Table, dict[st
 
 
 def _series(table: Table, row: dict[str, Any]) -> Series:
-    names = ("model", "window", "signal") if table is t.drift else ("model", "window")
+    names, _ = SERIES[table]
     return tuple(row[name] for name in names)
 
 
@@ -306,12 +341,12 @@ class _Pruning(NamedTuple):
 
     def run(self, connection: Connection) -> None:
         c = self.table.c
-        names = ("model", "window", "signal")
-        where = [c[name] == value for name, value in zip(names, self.series, strict=False)]
-        newest_first = select(c.end_ms).where(*where).order_by(c.end_ms.desc())
+        names, end = SERIES[self.table]
+        where = [c[name] == value for name, value in zip(names, self.series, strict=True)]
+        newest_first = select(c[end]).where(*where).order_by(c[end].desc())
         oldest = connection.execute(newest_first.offset(self.limit - 1).limit(1)).scalar()
         if oldest is not None:
-            connection.execute(delete(self.table).where(*where, c.end_ms < oldest))
+            connection.execute(delete(self.table).where(*where, c[end] < oldest))
 
 
 class _Shortening(NamedTuple):

@@ -19,13 +19,13 @@ from consumers.places import Delivered, Span
 from models.database import RegistryError
 from stream.envelope import open_record, read
 from stream.errors import DriftlineError, Refused, explained
-from stream.events import EVENT_TYPES
+from stream.events import EVENT_TYPES, GenerationAdopted
 from stream.settings import Settings
 from stream.signing import NOBODY, Trust, trust
 
 log = structlog.get_logger("driftline.console")
 
-STORED: Final = ("lifecycle", "alerts", "commands", "accuracy", "drift")
+STORED: Final = ("lifecycle", "alerts", "commands", "decisions", "accuracy", "drift")
 PASSING: Final = ("summaries",)  # only what comes from now on
 WHOLE: Final = ("lifecycle", "alerts")  # compacted: read from the beginning
 BACKFILL: Final = 200_000  # records of a partition that a console without a past looks back
@@ -143,7 +143,7 @@ class Reader:
             return
         if entity in PASSING:
             self._pulse.take(event, self._clock())
-        else:
+        elif not isinstance(event, GenerationAdopted):  # which only a replay wants to know
             self._batch.append(Came(self._heard_ms(came), event))
 
     def _decoded(self, entity: str, came: Delivered) -> Struct | None:

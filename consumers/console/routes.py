@@ -20,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
-from consumers.console import charts, views
+from consumers.console import charts, decided, views
 from consumers.console.access import Access, Visitor
 from consumers.console.actions import Actions, Asked, Unknown
 from consumers.console.board import METRICS, Board, Entry
@@ -203,7 +203,8 @@ def model_series(
     happened = []
     if line.t:
         commands, alerts = parts.history.commands(name), parts.history.alerts(name)
-        happened = charts.markers(measured, commands, alerts, line.t[0], line.t[-1])
+        held = parts.history.held(name)
+        happened = charts.markers(measured, commands, alerts, held, line.t[0], line.t[-1])
     better = METRICS.get(wanted, False)
     return told(
         {
@@ -278,6 +279,19 @@ def model_versions(name: str, parts: Here) -> Response:
             "as_of_ms": max((m.end_ms for m in entry.accuracy.values()), default=None),
         }
     )
+
+
+@api.get("/models/{name}/decisions")
+def model_decisions(name: str, parts: Here) -> Response:
+    """What evaluate wanted done and what it held back, with what came of it, newest first."""
+    known(parts, name)
+    found = decided.merged(
+        parts.history.commands(name, decided.MOST),
+        parts.history.held(name, decided.MOST),
+        parts.registry.decisions(name, decided.MOST),
+        parts.registry.runs(name, decided.MOST),
+    )
+    return told(found[: decided.MOST])
 
 
 @api.get("/models/{name}/runs")

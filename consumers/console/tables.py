@@ -103,6 +103,17 @@ commands: Final = Table(
     Index("ix_console_commands_model", "model", "issued_ms"),
 )
 
+# Retrains that something asked for and evaluate held back; the id is made of what tells them apart.
+held: Final = Table(
+    "console_held",
+    metadata,
+    Column("held_id", Words, primary_key=True),
+    Column("model", Words, nullable=False),
+    Column("held_ms", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    Index("ix_console_held_model", "model", "held_ms"),
+)
+
 # Hashes only: what is stored here opens no door.
 tokens: Final = Table(
     "console_tokens",

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from consumers.console.board import METRICS, Entry, first_metric
-from stream.events import AccuracyMeasured, Alert, Measure
+from stream.events import AccuracyMeasured, Alert, Measure, RetrainHeld
 
 State = Literal["harmed", "broken", "stale", "unlabelled", "below", "changed", "waiting", "healthy"]
 
@@ -231,6 +231,9 @@ def _afoot(entry: Entry, now_ms: int) -> str:
     busy = live is not None and (live.challengers or live.probation)
     if retrain and not busy and 0 <= now_ms - retrain.issued_ms < RECENT_MS:
         parts.append(f"retrain requested {duration(now_ms - retrain.issued_ms)} ago")
+    why_not = held_back(entry)
+    if why_not is not None:
+        parts.append(f"no retrain: {why_not.reason}")
     if live is not None and live.challengers:
         names = ", ".join(f"v{version}" for version in live.challengers)
         parts.append(f"{names} on trial beside it")
@@ -244,6 +247,21 @@ def _afoot(entry: Entry, now_ms: int) -> str:
     if seen:
         parts.append(f"{' and '.join(seen)} sees to it")
     return "".join(f"; {part}" for part in parts)
+
+
+def held_back(entry: Entry) -> RetrainHeld | None:
+    """Why nothing is done about an open alert: the newest retrain that was held back for it, where
+    none was commanded since and what is live is what it was decided on."""
+    retrain, live = entry.commands.get("retrain"), entry.lifecycle
+    since_ms = retrain.issued_ms if retrain else 0
+    found = [
+        one
+        for one in entry.held.values()
+        if one.alert_id in entry.alerts
+        and one.held_ms > since_ms
+        and (live is None or live.generation == one.generation)
+    ]
+    return max(found, key=lambda one: one.held_ms, default=None)
 
 
 def _worst(alerts: Iterable[Alert]) -> Alert | None:

@@ -13,7 +13,7 @@ export function colour(name) {
   return found;
 }
 
-const MARKERS = { version: ["marker-version", "▼"], command: ["marker-command", "◆"], alert: ["marker-alert", "▲"] };
+const MARKERS = { version: ["marker-version", "▼"], command: ["marker-command", "◆"], alert: ["marker-alert", "▲"], held: ["marker-held", "◇"] };
 
 /** A tick of the time axis: the clock, with the day where it changes and the year where that does. */
 function moment(at, before, zone) {

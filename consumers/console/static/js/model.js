@@ -1,4 +1,4 @@
-// One model: verdict, quality, drift, versions, runs, alerts.
+// One model: verdict, quality, drift, decisions, versions, runs, alerts.
 import { html, useEffect } from "./ui.js";
 import { duration, number, percent, plain, windowName } from "./format.js";
 import { useData } from "./api.js";
@@ -6,13 +6,14 @@ import { useLive } from "./live.js";
 import { Badge, Choice, Problem, Time } from "./parts.js";
 import { choose, usePlace } from "./url.js";
 import { AlertList } from "./alerts.js";
+import { Decisions } from "./decisions.js";
 import { Drift } from "./drift.js";
 import { Quality } from "./quality.js";
 import { Runs } from "./runs.js";
 import { Segments } from "./segments.js";
 import { Versions } from "./versions.js";
 
-const PANELS = [["quality", "Quality"], ["drift", "Drift"], ["versions", "Versions"], ["runs", "Runs"], ["segments", "Segments"], ["alerts", "Alerts"]];
+const PANELS = [["quality", "Quality"], ["drift", "Drift"], ["decisions", "Decisions"], ["versions", "Versions"], ["runs", "Runs"], ["segments", "Segments"], ["alerts", "Alerts"]];
 
 export function Model({ name, session }) {
   const { query } = usePlace();
@@ -50,6 +51,7 @@ export function Model({ name, session }) {
     ${data && html`
       <${Quality} path=${path} window=${window} metric=${metric} />
       <${Drift} path=${path} window=${window} />
+      <${Decisions} path=${path} />
       <${Versions} name=${name} path=${path} row=${row} session=${session} window=${window} metric=${metric} />
       <${Runs} path=${path} />
       <${Segments} path=${path} window=${window} metric=${metric} spec=${data.spec} />

@@ -7,7 +7,7 @@ import { CopyCsv, Panel } from "./parts.js";
 import { choose, usePlace } from "./url.js";
 
 const SHADOWS = ["shadow-1", "shadow-2", "shadow-3", "shadow-4"];
-const KINDS = { version: ["▼", "version went live"], command: ["◆", "command"], alert: ["▲", "alert opened"] };
+const KINDS = { version: ["▼", "version went live"], command: ["◆", "command"], alert: ["▲", "alert opened"], held: ["◇", "retrain held back"] };
 
 export function Quality({ path, window, metric }) {
   const { query } = usePlace();
