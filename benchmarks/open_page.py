@@ -33,6 +33,7 @@ FIRST: Final = "model-0000"
 WARM: Final = TREND + 8  # updates before the first count: until lines have all their points
 POINTS: Final = 4  # counts after it
 SETTLE_SECONDS: Final = 1.5  # before a count: what is under way is no part of what is held
+PATIENCE_MS: Final = 120_000  # with an update on a machine that does something else
 MODEL_SECONDS: Final = 2.2  # a model's page fetches its panels at most every 2 s
 
 
@@ -136,6 +137,7 @@ def main() -> None:
         launcher() as launch,
     ):
         fleet, page = Fleet(parts, models), launch()
+        page.set_default_timeout(PATIENCE_MS)
         fleet.update()
         found: dict[str, list[Count]] = {}
         if arguments.page != "model":

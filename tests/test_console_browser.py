@@ -21,6 +21,7 @@ from consumers.console.board import TREND
 from consumers.console.history import Came
 from consumers.console.routes import Parts
 from consumers.demo.embedded import EmbeddedBroker
+from models.database import now_ms
 from stream.events import FeedbackReceived, PredictionMade
 from stream.settings import Settings
 from tests.browsers import Launch, Scheme, held
@@ -232,16 +233,15 @@ def test_an_open_page_does_not_grow(browser: Watched, scene: Scene) -> None:
 
 
 def test_a_fleet_left_open_holds_no_update_that_is_over(chromium: Launch, tmp_path: Path) -> None:
-    """After as many updates as half an hour has, it refers to no more data than at the start.
-
-    One row more, of each update, that something holds on to is six times what is allowed here.
-    """
+    """As many updates as half an hour has, and it refers to no more data than at the start: a row that
+    something held on to, of each update, would be three times what is allowed."""
     names = [f"model-{number:02}" for number in range(40)]
     with served(settings_in(tmp_path), follow=False) as (url, parts):
 
         def update(hour: int) -> str:
-            value = 0.5 + hour / 1000 + 0.0001  # as many digits each time
-            parts.board.take([Came(hour, measured(value, model=name, hour=hour)) for name in names])
+            value = 0.301 + hour / 500  # an odd last digit: as many digits each time
+            told = [measured(value, model=name, hour=hour) for name in names]
+            parts.board.take([Came(now_ms(), one) for one in told])
             return f"{value:.3f}"
 
         for hour in range(TREND + 1):  # until lines have all their points
