@@ -233,8 +233,10 @@ def test_an_open_page_does_not_grow(browser: Watched, scene: Scene) -> None:
 
 
 def test_a_fleet_left_open_holds_no_update_that_is_over(chromium: Launch, tmp_path: Path) -> None:
-    """As many updates as half an hour has, and it refers to no more data than at the start: a row that
-    something held on to, of each update, would be three times what is allowed."""
+    """After as many updates as half an hour has, it refers to no more data than at the start.
+
+    A row that something held on to, of each update, would be three times what is allowed.
+    """
     names = [f"model-{number:02}" for number in range(40)]
     with served(settings_in(tmp_path), follow=False) as (url, parts):
 
