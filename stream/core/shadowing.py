@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from models.features import Row
 from stream.core.checking import check_id
-from stream.core.columns import BROKEN
+from stream.core.shapes import BROKEN
 from stream.core.known import named_in
 from stream.core.partitioning import partition_of
 from stream.core.processor import Batch, Context, Fleet, LiveModel, Output, Parts, Record
