@@ -1,9 +1,10 @@
 """Records from producers to checked events.
 
-One pass with decoders made for the record's model accepts what is right; only what that pass
-refuses is looked at again, slowly, for the exact reason. The pass guesses that the model is that of
-the record before, and a wrong guess costs only time: what becomes of a record depends on its own
-bytes, never on its neighbours, so that every split of a stream decodes to the same events.
+One pass with decoders made for the record's model accepts what is right, many records at once. What
+that pass refuses is sifted, and only what still does not pass is looked at again, slowly, for the
+exact reason. The pass guesses that the model is that of the record before, and a wrong guess costs
+only time: what becomes of a record depends on its own bytes, never on its neighbours, so that every
+split of a stream decodes to the same events.
 """
 
 from __future__ import annotations
@@ -171,6 +172,8 @@ class _Reader:
         Returns:
             events by their places, and the other places in order: whether its decoder took it.
         """
+        if len(places) < 2:
+            return [], dict.fromkeys(places, True)
         values, headers = records.values, records.headers
         fitting: dict[tuple[int, bool], tuple[Known, list[int]]] = {}
         others: dict[int, bool] = {}

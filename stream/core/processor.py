@@ -73,7 +73,7 @@ class Records(Sequence[Record]):
     @classmethod
     def joined(cls, parts: Iterable[Records]) -> Records:
         """The records of several, one after the other."""
-        columns = zip(*(part._columns for part in parts), strict=True)
+        columns = zip(*(part._columns for part in parts), strict=True)  # noqa: SLF001
         return cls(*(list(chain.from_iterable(column)) for column in columns))
 
     def __len__(self) -> int:
