@@ -284,6 +284,43 @@ def test_hostile_values_do_not_touch_their_neighbours() -> None:
     assert len(decoded.refused) + len(decoded.unknown) == len(HOSTILE)
 
 
+def test_events_keep_their_order_whatever_lies_between_them() -> None:
+    """Models of different features, CloudEvents, escapes and poison, in one batch."""
+    priced = {"prediction_id": "r-1", "model": "prices", "features": {"x": 1.5}}
+    escaped = REQUEST | {"prediction_id": "\u00e9"}
+    some = [REQUEST, priced, cloud_event("requests", priced), escaped, b"{", None, {"model": "x"}]
+    mixed = [record(some[n * n % len(some)], n) for n in range(300)]
+
+    decoded = decode("requests", mixed, FLEET, SETTINGS)
+
+    alone = [event for r in mixed for event in decode("requests", [r], FLEET, SETTINGS).events]
+    assert [(e.record, e.row) for e in decoded.events] == [(e.record, e.row) for e in alone]
+    assert [r.offset for r, _ in decoded.refused] == sorted(r.offset for r, _ in decoded.refused)
+    assert len(decoded.events) + len(decoded.refused) + len(decoded.unknown) == len(mixed)
+
+
+def test_poison_does_not_make_its_neighbours_be_read_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every second record poison: what is right is still read together."""
+    looked_at: list[int] = []
+
+    def exact(reader: decoding._Reader, r: Record) -> object:
+        looked_at.append(r.offset)
+        return real(reader, r)
+
+    real = decoding._Reader.exact
+    monkeypatch.setattr(decoding._Reader, "exact", exact)
+    monkeypatch.setattr(decoding._Reader, "quick", exact)
+    poison = [REQUEST | {"features": {"tenure": "long"}}, b"no json", None]
+    mixed = [record(REQUEST if n % 2 else poison[n % 3], n) for n in range(200)]
+
+    decoded = decode("requests", mixed, FLEET, SETTINGS)
+
+    assert [event.record.offset for event in decoded.events] == list(range(1, 200, 2))
+    assert looked_at == list(range(0, 200, 2))
+
+
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import Any, Final, overload
 
@@ -60,6 +61,17 @@ class Events(Sequence[Event]):
         """The columns of events."""
         record, *others = (list(map(get, events)) for get in _FIELDS)
         return cls(Records.of(record), *others)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Events], events: Sequence[Event] = ()) -> Events:
+        """Columns of several, and of single events, one after the other."""
+        if events or not parts:
+            parts = [*parts, cls.of(events)]
+        if len(parts) == 1:
+            return parts[0]
+        records = Records.joined([part.records for part in parts])
+        others = zip(*(part._columns[1:] for part in parts), strict=True)  # noqa: SLF001
+        return cls(records, *(list(chain.from_iterable(columns)) for columns in others))
 
     def __len__(self) -> int:
         return len(self.data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 from typing import NoReturn
 
 import msgspec
@@ -62,10 +63,14 @@ def label_of(data: FeedbackReceived, live: LiveModel) -> tuple[float]:
 
 def blamed(error: Exception) -> Refused:
     """What a decoder could not read, with a reason by the path in its message."""
-    said = str(error)
-    if not isinstance(error, msgspec.ValidationError):
-        deep = isinstance(error, RecursionError)
-        return Refused("bad-json", "nested too deeply" if deep else said)
+    if isinstance(error, msgspec.ValidationError):
+        return _misfit(str(error))
+    deep = isinstance(error, RecursionError)
+    return Refused("bad-json", "nested too deeply" if deep else str(error))
+
+
+@lru_cache(maxsize=1024)  # what is wrong with one is wrong with many
+def _misfit(said: str) -> Refused:
     path = _PATH.search(said)
     if path and path[1] == "features" and said.startswith(_EXTRA):
         return Refused("unknown-feature", f"{said}; `driftline models add` revises a spec")

@@ -9,14 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from stream.core.processor import CoreSettings, Headers, Records
-from stream.core.shapes import Shape
+from stream.core.shapes import BROKEN, Shape, is_event, is_plain
 from stream.envelope import ms_of
-
-BROKEN = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
-_ATTRIBUTE = b"specversion"
 
 
 class Columns(NamedTuple):
@@ -41,7 +36,7 @@ def read_columns(shape: Shape, records: Records, settings: CoreSettings) -> Colu
         return None
     stamps = records.stamps_ms
     try:
-        if _ATTRIBUTE in values[0]:
+        if is_event(values[0]):
             columns = _structured(list(map(shape.structured.decode, values)), stamps)
         elif is_plain(b"".join(values)):
             data = list(map(shape.data.decode, values))
@@ -58,11 +53,6 @@ def read_columns(shape: Shape, records: Records, settings: CoreSettings) -> Colu
 def has_attributes(headers: Headers) -> bool:
     """Whether headers say something about the event."""
     return any(name[:3] == "ce_" or name == "traceparent" for name, _ in headers)
-
-
-def is_plain(text: bytes) -> bool:
-    """No CloudEvent: escapes could spell its attribute, and other bytes may not be UTF-8."""
-    return _ATTRIBUTE not in text and b"\\" not in text and text.isascii()
 
 
 def _structured(envelopes: Sequence[Any], stamps: Sequence[int]) -> Columns:

@@ -45,8 +45,7 @@ def dead_letter(
     offset, timestamp_ms, key, value, headers = record
     entity_name, topic, number, by = _place(entity, partition, stage)
     ours: Headers = (
-        _reason(refused.reason),
-        (HEADER_DETAIL, refused.detail.encode(errors="replace")),
+        *_why(refused.reason, refused.detail),
         topic,
         number,
         (HEADER_OFFSET, b"%d" % offset),
@@ -69,5 +68,5 @@ def _place(entity: str, partition: int, stage: str) -> tuple[str, Header, Header
 
 
 @lru_cache(maxsize=1024)
-def _reason(reason: str) -> Header:
-    return HEADER_REASON, reason.encode()
+def _why(reason: str, detail: str) -> tuple[Header, Header]:
+    return (HEADER_REASON, reason.encode()), (HEADER_DETAIL, detail.encode(errors="replace"))

@@ -1,9 +1,10 @@
 """Records from producers to checked events.
 
-One pass with decoders made for the record's model accepts what is right; only what that pass
-refuses is looked at again, slowly, for the exact reason. The pass guesses that the model is that of
-the record before, and a wrong guess costs only time: what becomes of a record depends on its own
-bytes, never on its neighbours, so that every split of a stream decodes to the same events.
+One pass with decoders made for the record's model accepts what is right, many records at once. What
+that pass refuses is sifted, and only what still does not pass is looked at again, slowly, for the
+exact reason. The pass guesses that the model is that of the record before, and a wrong guess costs
+only time: what becomes of a record depends on its own bytes, never on its neighbours, so that every
+split of a stream decodes to the same events.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from msgspec import Struct
 from models.features import Row
 from stream.core.accepted import Event, Events
 from stream.core.checking import blamed, check_id, refuse_time
-from stream.core.columns import BROKEN, has_attributes, is_plain, read_columns
+from stream.core.columns import has_attributes, read_columns
 from stream.core.known import VALUES, Known, named_in, served_here, values_of
 from stream.core.processor import CoreSettings, Fleet, Record, Records
-from stream.core.shapes import shape_of
+from stream.core.shapes import BROKEN, is_event, is_plain, shape_of
 from stream.envelope import Opened, ms_of, open_record, read
 from stream.errors import Refused
 from stream.events import (
@@ -49,12 +50,21 @@ class Decoded(NamedTuple):
 
 
 class _Mixed(NamedTuple):
-    """A `Decoded` in the making."""
+    """A `Decoded` in the making: events with their places in the batch, in any order."""
 
-    events: list[Event]
+    parts: list[tuple[Sequence[int], Events]]
+    alone: list[tuple[int, Event]]
     refused: list[tuple[Record, Refused]]
     unknown: list[tuple[Record, Refused]]
     clocks: list[int]
+
+    def decoded(self) -> Decoded:
+        places = [place for of, _ in self.parts for place in of] + [at for at, _ in self.alone]
+        events = Events.joined([part for _, part in self.parts], [one for _, one in self.alone])
+        order = sorted(range(len(places)), key=places.__getitem__)
+        if order != list(range(len(places))):
+            events = events.take(order)
+        return Decoded(events, *self[2:])
 
 
 class _Head(Struct):
@@ -77,30 +87,36 @@ def decode(entity: str, records: Sequence[Record], fleet: Fleet, settings: CoreS
     events = reader.together(records)
     if events is not None:
         return Decoded(events, [], [], [])
-    mixed = _Mixed([], [], [], [])
+    mixed = _Mixed([], [], [], [], [])
+    left: list[int] = []
     for start in range(0, len(records), _RUN):
-        run = records[start : start + _RUN]
-        events = reader.together(run)
+        run = range(start, min(start + _RUN, len(records)))
+        events = reader.together(records[run.start : run.stop])
         if events is None:
-            _one_by_one(reader, run, mixed)
+            left += run
         else:
-            mixed.events.extend(events)
-    return Decoded(Events.of(mixed.events), *mixed[1:])
+            mixed.parts.append((run, events))
+    _apart(reader, records, left, mixed)
+    return mixed.decoded()
 
 
-def _one_by_one(reader: _Reader, records: Records, mixed: _Mixed) -> None:
-    for record in records:
+def _apart(reader: _Reader, records: Records, places: Sequence[int], mixed: _Mixed) -> None:
+    """Records not all of which are right: what seems right together, the others one by one."""
+    passed, others = reader.sifted(records, places)
+    mixed.parts.extend(passed)
+    found: Event | int | Refused | None
+    for (place, quick), record in zip(others.items(), records.take([*others]), strict=True):
         try:
-            found = reader.quick(record) or reader.exact(record)
+            found = (quick and reader.quick(record)) or reader.exact(record)
         except Refused as refused:
             found = refused.bare()
-        if isinstance(found, Event):
-            mixed.events.append(found)
-        elif isinstance(found, int):
-            mixed.clocks.append(found)
-        else:
+        if isinstance(found, Refused):
             kept = mixed.unknown if found.reason in UNKNOWN else mixed.refused
             kept.append((record, found))
+        elif isinstance(found, Event):
+            mixed.alone.append((place, found))
+        else:
+            mixed.clocks.append(found)
 
 
 class _Reader:
@@ -117,11 +133,15 @@ class _Reader:
         self._guess: Known | None = None
         self._known: dict[str, Known | None] = {}
 
-    def together(self, records: Records) -> Events | None:
-        """The events of a run of records, if one pass tells that all are right."""
+    def together(self, records: Records, known: Known | None = None) -> Events | None:
+        """The events of a run of records, if one pass tells that all are right.
+
+        Args:
+            known: the model of one of them, where that is known.
+        """
         if len(records) < 2:
             return None
-        known = self._guess = self._guess or self._hinted(records.values[0] or b"")
+        known = self._guess = known or self._guess or self._hinted(records.values[0] or b"")
         columns = known and read_columns(known.shape, records, self._settings)
         if not known or not columns:
             return None
@@ -143,6 +163,52 @@ class _Reader:
         if self._entity == "feedback":
             return ((),) * len(data)
         return known.shape.rows(known.shape.features_of(data))
+
+    def sifted(
+        self, records: Records, places: Sequence[int]
+    ) -> tuple[list[tuple[Sequence[int], Events]], dict[int, bool]]:
+        """What passes together once all that its decoder refuses is left out.
+
+        Returns:
+            events by their places, and the other places in order: whether its decoder took it.
+        """
+        if len(places) < 2:
+            return [], dict.fromkeys(places, True)
+        values, headers = records.values, records.headers
+        fitting: dict[tuple[int, bool], tuple[Known, list[int]]] = {}
+        others: dict[int, bool] = {}
+        for place in places:
+            value = values[place]
+            bare = value and not (headers[place] and has_attributes(headers[place]))
+            known = self._fitting(value) if value and bare else None
+            if known and value:
+                like = id(known.shape), is_event(value)
+                fitting.setdefault(like, (known, []))[1].append(place)
+            else:
+                others[place] = False
+        passed: list[tuple[Sequence[int], Events]] = []
+        for known, some in fitting.values():
+            for start in range(0, len(some), _RUN):
+                run = some[start : start + _RUN]
+                events = self.together(records.take(run), known)
+                if events is None:
+                    others |= dict.fromkeys(run, True)
+                else:
+                    passed.append((run, events))
+        return passed, dict(sorted(others.items()))
+
+    def _fitting(self, value: bytes) -> Known | None:
+        """A model that the value fits: that of a record before, or the one that it names."""
+        if value[0] not in _OBJECT or len(value) > self._max_bytes:
+            return None
+        known = self._guess
+        if known and known.shape.fits(value):
+            return known
+        named = self._hinted(value)
+        if not named or (known and named.shape is known.shape) or not named.shape.fits(value):
+            return None
+        self._guess = named
+        return named
 
     def quick(self, record: Record) -> Event | None:
         """The event, if one pass tells that the record is right."""
@@ -169,7 +235,7 @@ class _Reader:
         time_ms, traceparent = record.timestamp_ms, None
         name, _, shape, _, _ = known
         try:
-            if b"specversion" in value:
+            if is_event(value):
                 envelope = shape.structured.decode(value)
                 data, traceparent = envelope.data, envelope.traceparent
                 if envelope.time is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
 from msgspec import Struct
@@ -68,6 +69,12 @@ class Records(Sequence[Record]):
             return records
         columns: list[Any] = list(zip(*records, strict=True))
         return cls(*columns) if columns else cls((), (), (), (), ())
+
+    @classmethod
+    def joined(cls, parts: Iterable[Records]) -> Records:
+        """The records of several, one after the other."""
+        columns = zip(*(part._columns for part in parts), strict=True)  # noqa: SLF001
+        return cls(*(list(chain.from_iterable(column)) for column in columns))
 
     def __len__(self) -> int:
         return len(self.offsets)

@@ -17,14 +17,13 @@ from msgspec import Struct
 
 from models.features import Row
 from stream.core.checking import check_id
-from stream.core.columns import BROKEN
 from stream.core.known import named_in
 from stream.core.partitioning import partition_of
 from stream.core.processor import Batch, Context, Fleet, LiveModel, Output, Parts, Record
 from stream.core.scored import Said
 from stream.core.scoring import outputs_of
 from stream.core.shadowed import KIND, MARK
-from stream.core.shapes import shape_of
+from stream.core.shapes import BROKEN, shape_of
 from stream.envelope import derived_id, open_record, write
 from stream.errors import Refused
 from stream.events import DEFAULT_TYPES, PredictionShadowed

@@ -27,6 +27,8 @@ Real = Annotated[float, Meta(ge=-MAX_VALUE, le=MAX_VALUE)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 VersionText = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,9}$")]
 MAX_SHADOWS = 16
+BROKEN = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)  # what decoders raise
+_ATTRIBUTE = b"specversion"
 
 
 class Shape(NamedTuple):
@@ -39,6 +41,7 @@ class Shape(NamedTuple):
         features: of requests: what `features` of many events, in JSON lists, hold. `structured` and
             `data` leave them as text, which score hands on as it came.
         strict: of requests: the data with its features, for the reason of a refusal.
+        strict_structured: of requests: the whole CloudEvent with its features.
         categorical: places of categorical features.
         outputs: floats that a prediction has.
     """
@@ -47,8 +50,23 @@ class Shape(NamedTuple):
     data: msgspec.json.Decoder[Any]
     features: msgspec.json.Decoder[Any] | None
     strict: msgspec.json.Decoder[Any] | None
+    strict_structured: msgspec.json.Decoder[Any] | None
     categorical: tuple[int, ...]
     outputs: int
+
+    def fits(self, value: bytes) -> bool:
+        """Whether a record's value decodes, features and all, in the form that it seems to have."""
+        if is_event(value):
+            decoder = self.strict_structured or self.structured
+        elif is_plain(value):
+            decoder = self.strict or self.data
+        else:
+            return False
+        try:
+            decoder.decode(value)
+        except BROKEN:
+            return False
+        return True
 
     def features_of(self, data: Sequence[Any]) -> list[Any]:
         """Generated structs, one for each event.
@@ -78,6 +96,16 @@ class Shape(NamedTuple):
             if value is not None and not isinstance(value, str):
                 row = (*row[:place], category_text(value), *row[place + 1 :])
         return row
+
+
+def is_event(value: bytes) -> bool:
+    """Whether a value seems to be a CloudEvent."""
+    return _ATTRIBUTE in value
+
+
+def is_plain(text: bytes) -> bool:
+    """No CloudEvent: escapes could spell its attribute, and other bytes may not be UTF-8."""
+    return _ATTRIBUTE not in text and b"\\" not in text and text.isascii()
 
 
 def shape_of(entity: str, spec: ModelSpec) -> Shape:
@@ -116,11 +144,12 @@ def _shape(entity: str, task: str, features: tuple[Feature, ...], outputs: int) 
     places = tuple(i for i, feature in enumerate(features) if feature.type == "categorical")
     if entity != "requests":
         fields = [] if entity == "feedback" else _narrowed(entity, task, features, outputs)
-        return Shape(*_decoders(entity, fields), None, None, places, outputs)
+        return Shape(*_decoders(entity, fields), None, None, None, places, outputs)
     parsed = _features_struct(features)
-    _, strict = _decoders(entity, [("features", parsed)])
+    whole, strict = _decoders(entity, [("features", parsed)])
     of_many = msgspec.json.Decoder(list[parsed])  # type: ignore[valid-type]
-    return Shape(*_decoders(entity, [("features", msgspec.Raw)]), of_many, strict, places, outputs)
+    loose = _decoders(entity, [("features", msgspec.Raw)])
+    return Shape(*loose, of_many, strict, whole, places, outputs)
 
 
 def _decoders(
