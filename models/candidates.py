@@ -68,6 +68,8 @@ def learner(candidate: CandidateSpec, allowed: Sequence[str] = ()) -> Learner:
     record: dict[str, Any] = dict(candidate.parameters)
     if candidate.name:
         record["learner"] = candidate.learner
+    if candidate.history < 1:
+        record["history"] = candidate.history
     if candidate.learner == ONLINE:
         return Learner(lambda lesson: _taught(candidate, lesson), record)
     if ":" in candidate.learner:

@@ -58,6 +58,10 @@ class Examples(NamedTuple):
         known = None if self.known_ms is None else self.known_ms[at]
         return Examples(self.rows[at], self.labels[at], self.times_ms[at], self.weights[at], known)
 
+    def newest(self, share: float) -> Examples:
+        """The newest share of them, at least one."""
+        return self.part(-max(1, round(share * len(self.rows))))
+
     def known_by(self, time_ms: int) -> Examples:
         """Those whose label had come by a time."""
         if self.known_ms is None or (self.known_ms <= time_ms).all():
@@ -110,12 +114,19 @@ def split(spec: ModelSpec, examples: Examples) -> Split:
     if limits.late_labels == "leave_out":
         older = before.known_by(int(newest.times_ms[0]))
     late = len(before.rows) - len(older.rows)
-    _check(spec, older, late)
+    check_learnable(spec, older, late)
     return Split(older, newest, late)
 
 
-def _check(spec: ModelSpec, older: Examples, late: int) -> None:
-    """Refuse what nothing can be learnt from."""
+def check_learnable(spec: ModelSpec, older: Examples, late: int = 0) -> None:
+    """Refuse what nothing can be learnt from.
+
+    Args:
+        late: examples that were left out because of when their label came.
+
+    Raises:
+        TrainingRefused: too few rows, or too few of a class.
+    """
     hint = (
         f" ({late} more were labelled only after the held-out slice begins: widen "
         "training.window_seconds)"

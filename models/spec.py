@@ -135,15 +135,22 @@ class CandidateSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         learner: one of `models.learners`, or yours by import path: "package.module:factory".
         name: of it in the run's record; the learner's, if it has none.
         parameters: keyword arguments of the learner's factory.
+        history: share of the examples that it learns from, the newest of them.
     """
 
     learner: Annotated[str, Meta(min_length=1, max_length=200)]
     name: Annotated[str, Meta(max_length=100)] = ""
     parameters: dict[str, str | bool | int | float | None] = {}
+    history: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
     @property
     def shown(self) -> str:
-        return self.name or self.learner
+        """
+        >>> CandidateSpec(learner="linear", history=0.25).shown
+        'linear, newest 25 %'
+        """
+        newest = f", newest {100 * self.history:g} %" if self.history < 1 else ""
+        return self.name or f"{self.learner}{newest}"
 
 
 class Training(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,6 +167,9 @@ class Training(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     late_labels: Literal["leave_out", "use"] = (
         "leave_out"  # of events before that slice, those labelled only after it began
     )
+    # Fit the chosen candidate again on all examples, the held-out slice too. What serves is then
+    # not what was measured: the figures are those of the same candidate on older examples.
+    refit: bool = False
     timeout_seconds: Positive = 600.0
     seed: int = 0
 

@@ -1,7 +1,8 @@
 """Training one version: split by time, try the candidates, keep the best, measure it honestly.
 
 Pure and seeded: the same examples, spec and seed give the same bytes. The newest slice is held out
-from every candidate; the version that is kept is the very one that was measured on it.
+from every candidate; the version that is kept is the very one that was measured on it, unless the
+spec asks for the chosen one to be fitted again on all rows (`training.refit`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from models import serving
 from models.candidates import Lesson, Unusable, learner
 from models.estimating import fit_estimator
-from models.examples import Examples, Split, TrainingRefused, split
+from models.examples import Examples, Split, TrainingRefused, check_learnable, split
 from models.features import Coder
 from models.losses import LOG_LOSS_SCALE
 from models.profile import ReferenceProfile, Validation
@@ -71,6 +72,7 @@ class Trained(Struct, frozen=True):
 
 
 class _Fit(NamedTuple):
+    asked: CandidateSpec
     candidate: Candidate
     artefact: bytes
     outputs: Floats  # on the held-out slice
@@ -124,18 +126,24 @@ def fit(
     lesson = Lesson(spec, coder, slices.older, seed, champion)
     one_thread()
     candidates = spec.training.tried
+    of = len(candidates) + spec.training.refit
     tried = []
     for place, one in enumerate(candidates, start=1):
-        watching = watch.trying(one.shown, place, len(candidates)) if watch else nullcontext()
+        watching = watch.trying(one.shown, place, of) if watch else nullcontext()
         tried.append(_try(one, lesson, judge, modules, watching))
     fits = [one for one in tried if isinstance(one, _Fit)]
     if not fits:
         failed = [one for one in tried if isinstance(one, Candidate)]
         raise TrainingRefused("; ".join(f"{c.name}: {c.problem}" for c in failed), failed)
     best = min(fits, key=lambda f: f.candidate.metrics[judged_by(spec)].value)
+    serving_rows, artefact = 0, best.artefact
+    if spec.training.refit:
+        again = lesson._replace(coder=Coder.fit(spec, examples.rows), older=examples)
+        watching = watch.trying(f"{best.asked.shown} again", of, of) if watch else nullcontext()
+        serving_rows, artefact = _again(best, again, modules, watching)
     return Trained(
         algorithm=best.candidate.name,
-        artefact=best.artefact,
+        artefact=artefact,
         profile=_profile(spec, examples, slices.newest, best.outputs, judge.validation(best)),
         candidates=(
             *(_record(t, chosen=t is best) for t in tried),
@@ -147,7 +155,11 @@ def fit(
         first_ms=int(examples.times_ms[0]),
         split_ms=slices.start_ms,
         last_ms=int(examples.times_ms[-1]),
-        parameters={"seed": seed, "holdout_share": spec.training.holdout_share},
+        parameters={
+            "seed": seed,
+            "holdout_share": spec.training.holdout_share,
+            **({"refitted_rows": serving_rows} if spec.training.refit else {}),
+        },
     )
 
 
@@ -172,7 +184,7 @@ def _try(
         try:
             found = learner(candidate, modules)
             with watching:
-                artefact = serving.dump(found.fit(lesson))
+                artefact = serving.dump(found.fit(_remembered(candidate, lesson)))
                 model = serving.load(artefact, lesson.spec)  # measured is what will serve
                 model.warm_up()
                 outputs = model.predict(judge.newest.rows)
@@ -181,7 +193,40 @@ def _try(
     notes = sorted({f"{w.category.__name__}: {str(w.message)[:200]}" for w in caught})
     judged = judge.candidate(candidate.shown, outputs)
     record = found.record if model.taught is None else found.record | asdict(model.taught)
-    return _Fit(replace(judged, notes=notes, parameters=record), artefact, outputs)
+    return _Fit(candidate, replace(judged, notes=notes, parameters=record), artefact, outputs)
+
+
+def _remembered(candidate: CandidateSpec, lesson: Lesson) -> Lesson:
+    """What a candidate wants to know of the past.
+
+    Raises:
+        TrainingRefused: it is too little to learn from.
+    """
+    if candidate.history == 1:
+        return lesson
+    some = lesson.older.newest(candidate.history)
+    check_learnable(lesson.spec, some)
+    return lesson._replace(older=some)
+
+
+def _again(
+    best: _Fit, everything: Lesson, modules: Sequence[str], watching: AbstractContextManager[None]
+) -> tuple[int, bytes]:
+    """The chosen candidate, fitted on the newest rows too.
+
+    Returns:
+        how many rows it has learnt from, and its bytes; 0 and those that were measured if it could
+        not be fitted again (no time was left, or it takes no such rows).
+    """
+    try:
+        lesson = _remembered(best.asked, everything)
+        with warnings.catch_warnings(), watching:
+            warnings.simplefilter("ignore")  # they were told of the fit that was measured
+            artefact = serving.dump(learner(best.asked, modules).fit(lesson))
+            serving.load(artefact, everything.spec).warm_up()
+    except Exception:  # of a library, or of a user's own code
+        return 0, best.artefact
+    return len(lesson.older.rows), artefact
 
 
 def _profile(
@@ -200,6 +245,6 @@ def _record(tried: _Fit | Candidate, *, chosen: bool) -> Candidate:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, TooCostly | Unusable):
+    if isinstance(error, TooCostly | Unusable | TrainingRefused):
         return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

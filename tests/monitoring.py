@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from models.estimating import fit_estimator
+from models.features import Row
 from models.profile import ReferenceProfile, Validation
 from models.profiling import build_profile
 from models.slicing import slices
@@ -44,8 +45,12 @@ SPEC = check(
 )
 
 
-def reference(spec: ModelSpec = SPEC) -> ReferenceProfile:
-    rows = [(float(n % 40), "ab"[n % 2]) for n in range(200)]
+def reference(spec: ModelSpec = SPEC, *, income: bool = False) -> ReferenceProfile:
+    """Args:
+    income: whether the spec has gained a third feature, a number.
+    """
+    gained = [(n % 7 - 3.0,) if income else () for n in range(200)]
+    rows: list[Row] = [(float(n % 40), "ab"[n % 2], *gained[n]) for n in range(200)]
     outputs = np.linspace(0.0, 1.0, 200).reshape(-1, 1)
     validation = Validation(n=200, loss_bins=(10,) * 20, loss_scale=4.0, metrics={})
     labels = (np.arange(200) % 3 == 0).astype(float)

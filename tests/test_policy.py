@@ -14,6 +14,7 @@ from stream.core.policy import (
     Issued,
     Situation,
     act,
+    due,
     may_act,
     may_retrain,
     may_roll_back,
@@ -147,3 +148,23 @@ def test_a_command_is_the_same_when_the_same_is_decided_again() -> None:
     assert later.command_id != one.command_id
     aimed = act(situation(), Judgement("promote", 3, "it does better", {}), None)
     assert (aimed.kind, aimed.version, aimed.generation) == ("promote", 3, 7)
+
+
+MONTHLY = Policy(retrain_every_seconds=30 * 86_400)
+
+
+@pytest.mark.parametrize(
+    ("champion_days", "retrained_days", "asks"),
+    [
+        (29, None, False),
+        (30, None, True),  # version 1: nothing was fitted since it is watched
+        (5, 30, True),  # the trial took 25 days: its newest examples are 30 days old
+        (40, 29, False),
+    ],
+)
+def test_the_clock_counts_from_what_was_fitted_last_however_long_its_trial_took(
+    champion_days: float, retrained_days: float | None, asks: bool
+) -> None:
+    issued = {} if retrained_days is None else {"retrain": ago(retrained_days)}
+    asking = due(situation(issued, MONTHLY), NOW_MS - round(champion_days * DAY_MS), None)
+    assert (asking is not None) is asks

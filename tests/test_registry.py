@@ -236,6 +236,30 @@ def test_live_at_answers_for_any_time(registry: Registry, clock: Clock) -> None:
     assert list(answers.values()) == [None, 1, 1, 2, 2, 1, 1]
 
 
+def test_what_was_live_is_known_by_generation_for_ever(registry: Registry) -> None:
+    """With the spec and the versions of then: a replay of an old range is judged by them."""
+    before = live(registry)
+    registry.revise_spec(replace(CHURN, owner="else"), who="ada")
+    register(registry)
+    registry.challenge("churn", 4)
+    registry.promote("churn", 4)
+    assert registry.at_generation("churn", before.generation) == before
+    assert before.spec.owner == CHURN.owner
+    every = [
+        registry.at_generation("churn", entry.generation) for entry in registry.history("churn")
+    ]
+    assert [state and state.generation for state in every] == [1, 2, 3, 4, 5]
+    assert [state and state.champion for state in every] == [None, 1, 1, 1, 4]
+    assert every[-1] == live(registry)
+
+
+@pytest.mark.parametrize(("model", "generation"), [("churn", 0), ("churn", 3), ("other", 1)])
+def test_a_generation_that_there_never_was_is_none(
+    registry: Registry, model: str, generation: int
+) -> None:
+    assert registry.at_generation(model, generation) is None
+
+
 def test_history_goes_forward_though_the_clock_is_set_back(
     registry: Registry, clock: Clock
 ) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import pytest
 
+from consumers.loop import no_topic
+from consumers.places import Delivered, Place, Span
+from consumers.replay import past
 from consumers.replay.fleets import complete, in_force
 from consumers.replay.journal import laid_out, read_journal
+from consumers.replay.past import Bounds, read_past, recorded
 from consumers.replay.verdicts import Verdicts, difference, of_outputs
 from consumers.replay.what_if import by_overrides, by_spec, compare
 from models.spec import ModelSpec, Policy, Ticks
 from stream.core.evaluate import EvaluateProcessor
+from stream.core.partitioning import partition_of
 from stream.core.processor import Batch, Context, CoreSettings, LiveModel, Output, Record
 from stream.core.replaying import Adoption, counted, judged
+from stream.envelope import write
 from stream.errors import ConfigurationError
 from stream.events import (
     Alert,
@@ -25,9 +31,12 @@ from stream.events import (
     LifecycleChanged,
     ProgressReported,
 )
+from stream.settings import Settings
 from tests import monitoring
 from tests.summaries import SPEC, Live, Monitor, Trainer, facts, processor, record
 
+T0 = 1_700_000_000_000
+LIFECYCLE = "driftline.lifecycle.changed.v1"
 CONTEXT = Context(0, {"summaries": 4}, CoreSettings())
 
 
@@ -119,6 +128,66 @@ def test_what_was_followed_at_another_moment_is_judged_otherwise(lived: Lived) -
     early = [Adoption(0, adoption.generation) for adoption in lived.adoptions]
     was, would = of_outputs(lived.outputs), of_outputs(lived.again(early))
     assert difference(was, would)
+
+
+class OldLog:
+    """What the topics hold of a model whose log is older than the topic `decisions`."""
+
+    def __init__(self, lived: Lived) -> None:
+        since = {adoption.generation: adoption.offset for adoption in lived.adoptions}
+        states = [
+            msgspec.structs.replace(live.lifecycle, changed_ms=T0 + since.get(generation, 0))
+            for generation, live in lived.lives.items()
+        ]
+        self._home = partition_of(b"bikes", 4, "murmur2")
+        self._partitions = {"predictions": 2, "feedback": 2, "summaries": 4, "lifecycle": 1}
+        told = {
+            entity: [output for output in lived.outputs if output.entity == entity]
+            for entity in ("alerts", "commands")
+        }
+        self._records: dict[str, list[Record]] = {
+            "summaries": [one._replace(timestamp_ms=T0 + one.offset) for one in lived.records],
+            "lifecycle": [
+                Record(n, 0, b"bikes", write(LIFECYCLE, one, id=str(n), source="t", time_ms=0))
+                for n, one in enumerate(states)
+            ],
+        } | {e: [Record(n, 0, o.key, o.value) for n, o in enumerate(t)] for e, t in told.items()}
+
+    def __enter__(self) -> OldLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to close."""
+
+    def partitions(self, entity: str) -> list[int]:
+        return list(range(self._partitions[entity]))
+
+    def bounds(self, entity: str) -> list[Span]:
+        if entity not in self._records:
+            raise no_topic(f"driftline.{entity}.v1")
+        home = self._home if entity == "summaries" else 0
+        return [Span(home, 0, self._records[entity][-1].offset + 1)]
+
+    def read(self, entity: str, spans: Sequence[Span]) -> Iterator[Delivered]:
+        for span in spans:
+            for one in self._records[entity]:
+                if span.start <= one.offset < span.end:
+                    yield Delivered(Place(span.partition, one.offset), one)
+
+
+def test_a_log_that_is_older_than_decisions_is_followed_by_the_registrys_clock(
+    lived: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The topic need not be there; where evaluate followed at once, nothing differs."""
+    monkeypatch.setattr(past, "RangeReader", lambda settings: OldLog(lived))
+    found = read_past(Settings(), "bikes", Bounds())
+    assert not found.followed
+    assert [one.generation for one in found.adoptions] == sorted(lived.lives)
+    told = recorded(Settings(), found)
+    assert {command.kind for command in told.commands} >= {"retrain", "promote"}
+    assert not difference(told, of_outputs(lived.again(found.adoptions)))
+    late = [one._replace(offset=one.offset + 300) for one in found.adoptions]
+    assert difference(told, of_outputs(lived.again(late)))
 
 
 def test_another_policy_is_told_beside_what_was_and_parts_where_commands_differ(

@@ -15,8 +15,8 @@ import pytest
 from models import serving
 from models.examples import Examples, TrainingRefused
 from models.losses import LOG_LOSS_SCALE, measures
-from models.spec import BASELINE, ModelSpec, Task, Training
-from models.training import TooCostly, fit, loss_scale
+from models.spec import BASELINE, CandidateSpec, ModelSpec, Task, Training
+from models.training import TooCostly, Trained, fit, loss_scale
 from tests.streams import HOUR_MS, bikes, days, examples, spec
 
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
@@ -180,6 +180,73 @@ def test_a_candidate_that_costs_too_much_leaves_the_others_in_the_race(error: Ex
     assert [name for name, _, _ in watch.told] == [*Training().candidates]
     assert watch.told[1][1:] == (2, 2)
     assert trained.candidates[1].problem == (str(error) or "MemoryError: ")
+
+
+# --- how much of the past ------------------------------------------------------------------------
+
+ALL_AND_RECENT = ("linear", CandidateSpec(learner="linear", history=0.25))
+
+
+def changed(at: int, n: int = 800) -> Examples:
+    """What a label means turns round at row `at`."""
+    known = examples(n=n)
+    return known._replace(labels=np.where(np.arange(n) < at, 1 - known.labels, known.labels))
+
+
+@pytest.mark.parametrize(
+    ("known", "chosen"),
+    [
+        (changed(450), "linear, newest 25 %"),  # of the older rows, and those are the first 600
+        (examples(n=800), "linear"),
+    ],
+    ids=["after a change", "where nothing changes"],
+)
+def test_the_newest_slice_says_how_much_of_the_past_to_learn_from(
+    known: Examples, chosen: str
+) -> None:
+    trained = fit(with_training(spec(), candidates=ALL_AND_RECENT), known, 0)
+
+    assert trained.algorithm == chosen
+    (recent,) = [c for c in trained.candidates if "newest" in c.name]
+    assert recent.parameters == {"history": 0.25}
+
+
+def test_a_history_that_is_too_short_to_learn_from_leaves_the_others_in_the_race() -> None:
+    short = CandidateSpec(learner="linear", history=0.01)
+    trained = fit(with_training(spec(), candidates=("linear", short)), examples(), 0)
+
+    assert trained.algorithm == "linear"
+    assert trained.candidates[1].problem.startswith("4 rows to fit on, at least")
+
+
+@pytest.mark.parametrize("at", [650, 700])
+def test_what_is_fitted_again_has_learnt_what_the_held_out_slice_says(at: int) -> None:
+    """Labels that turn round in it are judged as wrong, whoever serves afterwards; and both the
+    figures and the reference stay those of the fit that was measured."""
+    known, asked = changed(at), {"candidates": (CandidateSpec(learner="linear", history=0.1),)}
+    once = fit(with_training(spec(), **asked), known, 0)
+    again = fit(with_training(spec(), **asked, refit=True), known, 0)
+
+    def right(trained: Trained) -> float:
+        said = serving.load(trained.artefact, spec()).predict(known.rows[750:])[:, 0] >= 0.5
+        return float((said == known.labels[750:]).mean())
+
+    assert right(once) < 0.3
+    assert right(again) > 0.9
+    assert (again.metrics, again.profile) == (once.metrics, once.profile)
+    assert (again.parameters["refitted_rows"], again.fitted_rows) == (80, 600)
+
+
+def test_what_cannot_be_fitted_again_serves_as_it_was_measured() -> None:
+    watch = Impatient("linear again", TooCostly("took longer than its 3 s"))
+    asked = with_training(spec(), candidates=("linear",), refit=True)
+
+    trained = fit(asked, examples(), 0, watch=watch)
+
+    assert watch.told == [("linear", 1, 2), ("linear again", 2, 2)]
+    assert trained.parameters["refitted_rows"] == 0
+    once = fit(with_training(spec(), candidates=("linear",)), examples(), 0)
+    assert trained.artefact == once.artefact
 
 
 def test_what_was_labelled_in_the_newest_slice_is_not_learnt_before_it() -> None:

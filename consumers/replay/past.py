@@ -14,7 +14,7 @@ from stream.core.partitioning import partition_of
 from stream.core.processor import Record
 from stream.core.replaying import Adoption
 from stream.envelope import open_record, read
-from stream.errors import DriftlineError, Refused
+from stream.errors import ConfigurationError, DriftlineError, Refused
 from stream.events import GenerationAdopted
 from stream.settings import Settings
 from stream.signing import trust
@@ -108,7 +108,9 @@ def recorded(settings: Settings, past: Past) -> Verdicts:
         lying = (
             (entity, record)
             for entity in ENTITIES
-            for _, record in reader.read(entity, reader.bounds(entity))
+            for _, record in reader.read(
+                entity, _decisions(reader) if entity == "decisions" else reader.bounds(entity)
+            )
         )
         return of_records(lying, wanted, settings.max_record_bytes)
 
@@ -136,10 +138,18 @@ def _lifecycles(reader: RangeReader, settings: Settings) -> Lifecycles:
 
 def _told(reader: RangeReader, settings: Settings, model: str, home: int) -> Iterator[Adoption]:
     """When evaluate says that it followed lifecycle."""
-    for _, record in reader.read("decisions", reader.bounds("decisions")):
+    for _, record in reader.read("decisions", _decisions(reader)):
         said = _adopted(record, settings.max_record_bytes)
         if said is not None and (said.model, said.partition) == (model, home):
             yield Adoption(said.offset, said.generation)
+
+
+def _decisions(reader: RangeReader) -> list[Span]:
+    """What that topic holds; nothing where the log is older than it (releases before 0.2)."""
+    try:
+        return reader.bounds("decisions")
+    except ConfigurationError:
+        return []
 
 
 def _adopted(record: Record, max_bytes: int) -> GenerationAdopted | None:

@@ -110,7 +110,8 @@ def _spent(now: Situation) -> str | None:
 def due(now: Situation, champion_since_ms: int, drift: Alert | None) -> Asking | None:
     """What asks for a challenger though nothing is harmed: only what the policy lets ask.
 
-    The clock counts from the last retrain, and from the champion's first tick.
+    The clock counts from the last retrain, whatever came of it: so old are the newest examples that
+    anything was fitted on. Before the first it counts from the champion's first tick.
     """
     policy = now.spec.policy
     if drift is not None and policy.retrain_on_drift:
@@ -120,7 +121,7 @@ def due(now: Situation, champion_since_ms: int, drift: Alert | None) -> Asking |
         reason = f"{now.labels:,} new labels: nothing is wrong"
         return Asking("labels", reason, period=now.labels // wanted)
     every, issued = policy.retrain_every_seconds, now.issued.get("retrain")
-    since_ms = max(champion_since_ms, issued.time_ms if issued else champion_since_ms)
+    since_ms = issued.time_ms if issued else champion_since_ms
     if every is not None and now.now_ms - since_ms >= every * 1000:
         period = int((now.now_ms - since_ms) // (every * 1000))
         return Asking("clock", "by the clock: nothing is wrong", period=period)
