@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from models import joint
-from models.features import Row, frequent, numbers
+from models.features import Row, Value, frequent, numbers
 from models.profile import ReferenceProfile, SignalProfile, Validation
 from models.rhythms import Rhythm
 from models.spec import ModelSpec
@@ -23,6 +23,7 @@ BINS = 10
 LABELS = "labels"  # the signal of what turned out
 FEWEST_ROWS = 200  # of an optional feature that came while the rows did
 FEW_VALUES = 12  # a numeric signal with no more distinct values gets a bin for each
+AT_ONCE = 32_768  # values that are compared with all edges at once: what a core's cache holds
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -139,12 +140,20 @@ class Binner:
         self._spec = spec
         self._signals = [signals[name] for name in names]
         self._width = 1 + max(self.places, default=-1)
+        self._categories = {
+            i: _places(signal)
+            for i, signal in enumerate(self._signals)
+            if signal.kind == "categorical"
+        }
+        # Of those that a row or its output says: how the inputs go together follows from these.
+        said = range(len(self.places) + spec.outputs)
+        self._numeric = [i for i in said if i not in self._categories]
+        self._edges = Edges([self._signals[i].edges for i in self._numeric])
         self._has_categories = any(f.type == "categorical" for f in spec.features[: self._width])
-        self._places = [_places(signal) for signal in self._signals]
-        self._edges = [np.array(signal.edges) for signal in self._signals]
         self.names = names
         ends = np.cumsum([len(signal.counts) for signal in self._signals])
         self._starts = [0, *(int(end) for end in ends)]
+        self._firsts = np.array(self._starts[:-1])
         self.size = self._starts[-1]
 
     def codes(self, rows: Sequence[Row], outputs: Floats) -> Ints:
@@ -154,31 +163,26 @@ class Binner:
             rows: feature values in the order of the spec.
             outputs: shape (n, spec.outputs).
         """
-        codes = np.empty((len(rows), len(self.names)), dtype=np.int64, order="F")
-        columns: list[Sequence[object] | Floats]
-        if self._has_categories:
-            columns = [*zip(*rows, strict=True)]
-        else:
-            columns = [*numbers(rows, self._width).T]
-        columns = [columns[place] for place in self.places]
-        columns += prediction_signals(self._spec, outputs).values()
-        for i, column in enumerate(columns):
-            codes[:, i] = self._bins(i, column)
+        bins = np.empty((len(rows), len(self.names)), dtype=np.int64, order="F")
+        columns = [*zip(*rows, strict=True)] if self._categories else []
+        bins[:, self._numeric] = self._edges.bins(self._numbers(rows, columns, outputs)).T
+        for i, places in self._categories.items():
+            bins[:, i] = category_bins(places, columns[self.places[i]])
         if self._distance is not None:
-            codes[:, -1] = self.joint_bins(codes[:, : len(self.places)])
-        codes += self._starts[:-1]
-        return codes
+            bins[:, -1] = self.joint_bins(bins[:, : len(self.places)])
+        bins += self._firsts
+        return bins
 
     def bins(self, rows: Sequence[Row], outputs: Floats) -> dict[str, Ints]:
         """By signal, the bin of each event's value; arguments as of `codes`."""
-        codes = self.codes(rows, outputs) - np.array(self._starts[:-1])
+        codes = self.codes(rows, outputs) - self._firsts
         return dict(zip(self.names, codes.T, strict=True))
 
     def joint_bins(self, bins: Ints) -> Ints:
         """Of the signal `joint.NAME`, by the bins of the features, shape (n, features)."""
         if self._distance is None:
             raise ValueError("the profile does not say how inputs go together")
-        return numeric_bins(self._edges[-1], self._distance.of(bins))
+        return numeric_bins(np.array(self._signals[-1].edges), self._distance.of(bins))
 
     def count(self, codes: Ints) -> Ints:
         """Counts of all signals of a group of events, shape (size,)."""
@@ -193,22 +197,58 @@ class Binner:
         """Counts by signal, each as long as the profile's."""
         return self.split(self.count(self.codes(rows, outputs)))
 
-    def _bins(self, i: int, column: Sequence[object] | Floats) -> Ints:
-        if self._signals[i].kind == "numeric":
-            return numeric_bins(self._edges[i], _numbers(column))
-        return category_bins(self._places[i], column)
+    def _numbers(
+        self, rows: Sequence[Row], columns: Sequence[Sequence[Value]], outputs: Floats
+    ) -> Floats:
+        """The values of the numeric signals, shape (signals, n); `columns`: the rows by feature."""
+        if not columns:
+            known = numbers(rows, self._width).T[list(self.places)]
+            return np.concatenate([known, outputs.T])
+        numeric = self._numeric[: len(self._numeric) - self._spec.outputs]
+        known = numbers([columns[self.places[i]] for i in numeric], len(rows))
+        return np.concatenate([known, outputs.T])
+
+
+class Edges:
+    """Edges of the bins of numeric signals, so that values of all are put on bins at once.
+
+    A value's bin is the number of edges that it has reached: to compare it with each costs less
+    than to search among a dozen.
+
+    >>> edges = Edges([(1.0, 2.0, 3.0), (0.0, 0.0)])
+    >>> edges.bins(np.array([[0.0, 1.0, 2.0, 3.0, 9.0, np.nan], [-1.0, 0.0, 1.0, 0.0, 0.0, 0.0]]))
+    array([[0, 1, 2, 2, 3, 4],
+           [0, 1, 2, 1, 1, 1]], dtype=uint8)
+    """
+
+    def __init__(self, edges: Sequence[Sequence[float] | Floats]) -> None:
+        most = max(map(len, edges), default=1)
+        self._inner = np.full((most - 1, len(edges), 1), np.nan)  # no value reaches NaN
+        for i, some in enumerate(edges):
+            self._inner[: len(some) - 1, i, 0] = some[:-1]
+        self._last = np.array([some[-1] for some in edges]).reshape(-1, 1)
+        self._bins = np.min_scalar_type(most + 1)
+        self._null = np.array([len(some) + 1 for some in edges], self._bins).reshape(-1, 1)
+
+    def bins(self, values: Floats) -> NDArray[np.unsignedinteger]:
+        """under 0, bins 1..k, over k+1, null (NaN) k+2; shape (signals, n) of such values."""
+        bins = np.empty(values.shape, self._bins)
+        step = max(1, AT_ONCE // max(1, len(values)))
+        for first in range(0, values.shape[1], step):
+            some = slice(first, first + step)
+            np.sum(values[:, some] >= self._inner, axis=0, dtype=self._bins, out=bins[:, some])
+        bins += values > self._last  # the last bin is closed
+        null = np.isnan(values)
+        return np.where(null, self._null, bins) if null.any() else bins
 
 
 def numeric_bins(edges: Floats, values: Floats) -> Ints:
-    """under 0, bins 1..k, over k+1, null (NaN) k+2.
+    """As `Edges.bins`, of one signal.
 
     >>> numeric_bins(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 2.0, 3.0, 9.0, np.nan]))
     array([0, 1, 2, 2, 3, 4])
     """
-    bins = np.searchsorted(edges, values, side="right").astype(np.int64)
-    bins[values == edges[-1]] = len(edges) - 1  # the last bin is closed
-    bins[np.isnan(values)] = len(edges) + 1
-    return bins
+    return Edges([edges]).bins(values.reshape(1, -1))[0].astype(np.int64)
 
 
 def category_bins(places: Mapping[object, int], values: Sequence[object] | Floats) -> Ints:
