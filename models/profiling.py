@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from models import joint
-from models.features import Row, Value, frequent, numbers
+from models.features import Row, frequent, numbers
 from models.profile import ReferenceProfile, SignalProfile, Validation
 from models.rhythms import Rhythm
 from models.spec import ModelSpec
@@ -140,20 +140,16 @@ class Binner:
         self._spec = spec
         self._signals = [signals[name] for name in names]
         self._width = 1 + max(self.places, default=-1)
-        self._categories = {
-            i: _places(signal)
-            for i, signal in enumerate(self._signals)
-            if signal.kind == "categorical"
-        }
-        # Of those that a row or its output says: how the inputs go together follows from these.
-        said = range(len(self.places) + spec.outputs)
-        self._numeric = [i for i in said if i not in self._categories]
-        self._edges = Edges([self._signals[i].edges for i in self._numeric])
         self._has_categories = any(f.type == "categorical" for f in spec.features[: self._width])
+        self._places = [_places(signal) for signal in self._signals]
+        self._edges = [np.array(signal.edges) for signal in self._signals]
+        # How the inputs go together is no value of a row: it follows from the others' bins.
+        said = range(len(self.places) + spec.outputs)
+        self._numeric = [i for i in said if self._signals[i].kind == "numeric"]
+        self._rulers = Edges([self._edges[i] for i in self._numeric])
         self.names = names
         ends = np.cumsum([len(signal.counts) for signal in self._signals])
         self._starts = [0, *(int(end) for end in ends)]
-        self._firsts = np.array(self._starts[:-1])
         self.size = self._starts[-1]
 
     def codes(self, rows: Sequence[Row], outputs: Floats) -> Ints:
@@ -163,26 +159,32 @@ class Binner:
             rows: feature values in the order of the spec.
             outputs: shape (n, spec.outputs).
         """
-        bins = np.empty((len(rows), len(self.names)), dtype=np.int64, order="F")
-        columns = [*zip(*rows, strict=True)] if self._categories else []
-        bins[:, self._numeric] = self._edges.bins(self._numbers(rows, columns, outputs)).T
-        for i, places in self._categories.items():
-            bins[:, i] = category_bins(places, columns[self.places[i]])
+        codes = np.empty((len(rows), len(self.names)), dtype=np.int64, order="F")
+        if self._has_categories:
+            columns = [*zip(*rows, strict=True)]
+            for i, place in enumerate(self.places):
+                if self._signals[i].kind == "categorical":
+                    codes[:, i] = category_bins(self._places[i], columns[place])
+            known = [columns[place] for i, place in enumerate(self.places) if i in self._numeric]
+            values = numbers(known, len(rows))
+        else:
+            values = numbers(rows, self._width).T[list(self.places)]
+        codes[:, self._numeric] = self._rulers.bins(np.concatenate([values, outputs.T])).T
         if self._distance is not None:
-            bins[:, -1] = self.joint_bins(bins[:, : len(self.places)])
-        bins += self._firsts
-        return bins
+            codes[:, -1] = self.joint_bins(codes[:, : len(self.places)])
+        codes += self._starts[:-1]
+        return codes
 
     def bins(self, rows: Sequence[Row], outputs: Floats) -> dict[str, Ints]:
         """By signal, the bin of each event's value; arguments as of `codes`."""
-        codes = self.codes(rows, outputs) - self._firsts
+        codes = self.codes(rows, outputs) - np.array(self._starts[:-1])
         return dict(zip(self.names, codes.T, strict=True))
 
     def joint_bins(self, bins: Ints) -> Ints:
         """Of the signal `joint.NAME`, by the bins of the features, shape (n, features)."""
         if self._distance is None:
             raise ValueError("the profile does not say how inputs go together")
-        return numeric_bins(np.array(self._signals[-1].edges), self._distance.of(bins))
+        return numeric_bins(self._edges[-1], self._distance.of(bins))
 
     def count(self, codes: Ints) -> Ints:
         """Counts of all signals of a group of events, shape (size,)."""
@@ -196,17 +198,6 @@ class Binner:
     def counts(self, rows: Sequence[Row], outputs: Floats) -> dict[str, Ints]:
         """Counts by signal, each as long as the profile's."""
         return self.split(self.count(self.codes(rows, outputs)))
-
-    def _numbers(
-        self, rows: Sequence[Row], columns: Sequence[Sequence[Value]], outputs: Floats
-    ) -> Floats:
-        """The values of the numeric signals, shape (signals, n); `columns`: the rows by feature."""
-        if not columns:
-            known = numbers(rows, self._width).T[list(self.places)]
-            return np.concatenate([known, outputs.T])
-        numeric = self._numeric[: len(self._numeric) - self._spec.outputs]
-        known = numbers([columns[self.places[i]] for i in numeric], len(rows))
-        return np.concatenate([known, outputs.T])
 
 
 class Edges:
@@ -248,7 +239,8 @@ def numeric_bins(edges: Floats, values: Floats) -> Ints:
     >>> numeric_bins(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 2.0, 3.0, 9.0, np.nan]))
     array([0, 1, 2, 2, 3, 4])
     """
-    return Edges([edges]).bins(values.reshape(1, -1))[0].astype(np.int64)
+    (bins,) = Edges([edges]).bins(values.reshape(1, -1))
+    return np.asarray(bins, dtype=np.int64)
 
 
 def category_bins(places: Mapping[object, int], values: Sequence[object] | Floats) -> Ints:
