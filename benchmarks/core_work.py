@@ -120,12 +120,10 @@ class Core:
         codes = _codes(source, window.rows)
         fold_predictions(source, list(map(Made, times_ms, codes, window.rows, outputs)), deltas)
         if self._labels:
-            joined = (
-                Joined("", source.kind, 0, at, at, at, code, output, label, 1.0)
-                for at, code, output, label in zip(
-                    times_ms, codes, outputs, window.labels, strict=True
-                )
-            )
+            kinds, weights = [source.kind] * len(codes), [1.0] * len(codes)
+            ids, offsets = [""] * len(codes), [0] * len(codes)
+            columns = ids, kinds, offsets, times_ms, times_ms, times_ms, codes, outputs
+            joined = map(Joined, *columns, window.labels, weights)
             fold_labels([Labelled(source, one) for one in joined], deltas)
 
 

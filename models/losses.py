@@ -142,8 +142,7 @@ def fractions(ids: Sequence[str]) -> Floats:
 
     CRC-32 is linear, so MurmurHash3's finaliser (Appleby, 2011) mixes it.
     """
-    crc = (zlib.crc32(text.encode()) for text in ids)
-    h = np.fromiter(crc, dtype=np.uint32, count=len(ids))
+    h = np.fromiter(map(zlib.crc32, map(str.encode, ids)), dtype=np.uint32, count=len(ids))
     h ^= h >> np.uint32(16)
     h *= np.uint32(0x85EBCA6B)
     h ^= h >> np.uint32(13)

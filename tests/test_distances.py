@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stream.core.distances import MEASURES, compare, ks, psi, psi_interval, wasserstein
+from stream.core.distances import (
+    MEASURES,
+    compare,
+    compare_all,
+    ks,
+    psi,
+    psi_interval,
+    wasserstein,
+)
 
 EVEN = np.full(10, 500)
 
@@ -57,6 +65,14 @@ def test_the_psi_interval_covers_the_true_psi(n: int, tilt: float) -> None:
 def test_bins_that_nobody_occupies_add_no_psi_and_no_noise() -> None:
     padded = compare([0, 500, 500, 0, 0], [0, 52, 48, 0, 0])
     assert padded == pytest.approx(compare([500, 500], [52, 48]))
+
+
+def test_signals_compared_at_once_get_the_very_figures_of_each_alone() -> None:
+    rng = np.random.default_rng(5)
+    widths = rng.integers(1, 30, 60)
+    pairs = [(rng.poisson(200, w).tolist(), rng.poisson(2, w).tolist()) for w in widths]
+    together = compare_all([one for one, _ in pairs], [other for _, other in pairs])
+    assert together == [compare(*pair) for pair in pairs]
 
 
 def test_a_signal_without_rows_compares_without_a_figure_that_json_cannot_hold() -> None:

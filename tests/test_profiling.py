@@ -1,5 +1,7 @@
 """Reference profiles and live rows on their bins."""
 
+import math
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +10,7 @@ from models import profile as profiles
 from models.features import Row
 from models.joint import NAME as JOINT
 from models.profile import ReferenceProfile, Validation
-from models.profiling import Binner, build_profile, label_bins, numeric_bins
+from models.profiling import AT_ONCE, Binner, Edges, build_profile, label_bins
 from models.rhythms import deflation
 from models.spec import Feature, ModelSpec
 
@@ -147,23 +149,32 @@ def test_a_profile_survives_its_encoding() -> None:
 
 
 @given(
-    st.lists(st.floats(-5, 5), min_size=2, max_size=12),
-    st.lists(st.floats(-9, 9), min_size=1, max_size=30),
+    st.lists(st.lists(st.floats(-5, 5), min_size=2, max_size=12), min_size=1, max_size=4),
+    st.lists(st.floats(-9, 9) | st.just(math.nan), min_size=1, max_size=30),
 )
 def test_bins_follow_the_layout_that_profiles_promise(
-    cuts: list[float], values: list[float]
+    cuts: list[list[float]], values: list[float]
 ) -> None:
-    """The vectorised look-up agrees with the words of `models.profile`."""
-    edges = sorted(set(cuts))
-    edges = edges if len(edges) > 1 else [edges[0], edges[0]]
+    """The look-up for all signals at once agrees with the words of `models.profile`."""
+    edges = [sorted(set(some)) for some in cuts]
+    edges = [some if len(some) > 1 else [some[0], some[0]] for some in edges]
 
-    bins = numeric_bins(np.array(edges), np.array(values)).tolist()
+    bins = Edges(edges).bins(np.array([values] * len(edges)))
 
-    assert bins == [_by_words(edges, value) for value in values]
+    assert bins.tolist() == [[_by_words(some, value) for value in values] for some in edges]
+
+
+def test_bins_do_not_depend_on_how_many_values_are_compared_at_once() -> None:
+    values = np.random.default_rng(1).normal(size=(3, AT_ONCE))
+    edges = Edges([(-1.0, 0.0, 1.0), (0.0, 0.5), (-2.0, 2.0)])
+    some = slice(AT_ONCE // 2 - 9, AT_ONCE // 2 + 9)
+    assert np.array_equal(edges.bins(values)[:, some], edges.bins(values[:, some]))
 
 
 def _by_words(edges: list[float], value: float) -> int:
     last = len(edges) - 1
+    if math.isnan(value):
+        return last + 2
     if value < edges[0]:
         return 0
     if value > edges[-1]:

@@ -6,7 +6,7 @@ the last axis of arrays of any shape, and work along it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -20,7 +20,8 @@ class Measure(NamedTuple):
     """One drift measure. To add one, write its two functions and a line in `MEASURES`."""
 
     distance: Callable[[ArrayLike, ArrayLike], Array]  # (reference counts, current counts) -> (...)
-    noise: Callable[[float, float, int], float]  # (n, m, bins) -> about its mean with no change
+    # (rows n, reference rows m, bins), each (...) -> about its mean with no change, (...)
+    noise: Callable[[ArrayLike, ArrayLike, ArrayLike], Array]
     ordered: bool = False  # means something on ordered bins only: numeric, without the null bin
 
 
@@ -45,14 +46,35 @@ def compare(reference: ArrayLike, current: ArrayLike) -> Comparison:
     >>> round(figures.psi, 3), round(figures.psi_noise, 3), figures.psi_low
     (0.014, 0.018, 0.0)
     """
-    r, c = np.asarray(reference, dtype=float), np.asarray(current, dtype=float)
-    n, m, bins = float(c.sum()), float(r.sum()), int(((r > 0) | (c > 0)).sum())
+    return _compared(np.array([reference], float), np.array([current], float))[0]
+
+
+def compare_all(
+    references: Sequence[Sequence[int]], currents: Sequence[Sequence[int]]
+) -> list[Comparison]:
+    """As `compare` of each pair; those with as many bins are compared at once.
+
+    >>> compare_all([[5, 5], [9, 9, 9]], [[6, 4], [1, 2, 3]])[1] == compare([9, 9, 9], [1, 2, 3])
+    True
+    """
+    alike: dict[int, list[int]] = {}
+    for i, counts in enumerate(currents):
+        alike.setdefault(len(counts), []).append(i)
+    found: dict[int, Comparison] = {}
+    for some in alike.values():
+        tables = (np.array([each[i] for i in some], float) for each in (references, currents))
+        found.update(zip(some, _compared(*tables), strict=True))
+    return [found[i] for i in range(len(currents))]
+
+
+def _compared(r: Array, c: Array) -> list[Comparison]:
+    """Of counts of shape (signals, B) each."""
+    n, m, bins = c.sum(-1), r.sum(-1), ((r > 0) | (c > 0)).sum(-1)
     p, q = _shares(r, c)
-    value = float(_psi(p, q))
+    value = _psi(p, q)
     low, high = psi_interval(value, n, m, bins)
-    return Comparison(
-        value, psi_noise(n, m, bins), low, high, float(_js(p, q)), js_noise(n, m, bins)
-    )
+    columns = value, psi_noise(n, m, bins), low, high, _js(p, q), js_noise(n, m, bins)
+    return [Comparison._make(row) for row in np.column_stack(columns).tolist()]
 
 
 def psi(reference: ArrayLike, current: ArrayLike) -> Array:
@@ -64,29 +86,31 @@ def psi(reference: ArrayLike, current: ArrayLike) -> Array:
     return _psi(*_shares(reference, current))
 
 
-def psi_noise(n: float, m: float, bins: int) -> float:
+def psi_noise(n: ArrayLike, m: ArrayLike, bins: ArrayLike) -> Array:
     """Mean PSI of n rows against m reference rows if nothing changed (Yurdakul 2018)."""
-    return (bins - 1) / _pooled(n, m) if n > 0 and m > 0 and bins > 1 else 0.0
+    rows, freedom = _pooled(n, m), np.asarray(bins) - 1
+    return np.where((rows > 0) & (freedom > 0), freedom / _positive(rows), 0.0)
 
 
 def psi_interval(
-    value: float, n: float, m: float, bins: int, *, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Interval of the true PSI behind a measured one, for a window fixed beforehand.
+    value: ArrayLike, n: ArrayLike, m: ArrayLike, bins: ArrayLike, *, confidence: float = 0.95
+) -> tuple[Array, Array]:
+    """Interval of the true PSI behind a measured one, for a window fixed beforehand: both (...).
 
     n m / (n + m) times PSI is about noncentral chi-square with bins - 1 degrees of freedom; the
     interval holds the noncentralities that do not make the measured value an extreme one.
     """
-    if n <= 0 or m <= 0 or bins < 2:
-        return 0.0, float(np.finfo(float).max)
-    rows, tail = _pooled(n, m), (1 - confidence) / 2
-    low, high = (
-        max(0.0, float(special.chndtrinc(value * rows, bins - 1, share))) / rows
-        if special.chdtr(bins - 1, value * rows) > share
-        else 0.0
-        for share in (1 - tail, tail)
-    )
-    return low, high
+    rows, freedom = _pooled(n, m), np.asarray(bins) - 1
+    known, tail = (rows > 0) & (freedom > 0), (1 - confidence) / 2
+    spread = np.asarray(np.asarray(value, float) * rows)
+
+    def end(share: float) -> Array:
+        """The PSI by which a measured one is so far up with this probability; 0 if by none."""
+        far = known & (special.chdtr(freedom, spread) > share)
+        found = special.chndtrinc(spread, freedom, share, where=far, out=np.zeros(spread.shape))
+        return np.asarray(np.maximum(found, 0.0) / _positive(rows))
+
+    return end(1 - tail), np.where(known, end(tail), np.finfo(float).max)
 
 
 def jensen_shannon(reference: ArrayLike, current: ArrayLike) -> Array:
@@ -98,9 +122,9 @@ def jensen_shannon(reference: ArrayLike, current: ArrayLike) -> Array:
     return _js(*_shares(reference, current))
 
 
-def js_noise(n: float, m: float, bins: int) -> float:
+def js_noise(n: ArrayLike, m: ArrayLike, bins: ArrayLike) -> Array:
     """About the mean distance with no change: near 0 the divergence is PSI / 8 in nats."""
-    return float(np.sqrt(psi_noise(n, m, bins) / (8 * np.log(2))))
+    return np.asarray(np.sqrt(psi_noise(n, m, bins) / (8 * np.log(2))))
 
 
 def hellinger(reference: ArrayLike, current: ArrayLike) -> Array:
@@ -109,9 +133,9 @@ def hellinger(reference: ArrayLike, current: ArrayLike) -> Array:
     return np.asarray(np.sqrt(np.maximum(0.0, 1 - np.sqrt(p * q).sum(-1))))
 
 
-def hellinger_noise(n: float, m: float, bins: int) -> float:
+def hellinger_noise(n: ArrayLike, m: ArrayLike, bins: ArrayLike) -> Array:
     """About the mean distance with no change: near 0 its square is PSI / 8."""
-    return float(np.sqrt(psi_noise(n, m, bins) / 8))
+    return np.asarray(np.sqrt(psi_noise(n, m, bins) / 8))
 
 
 def ks(reference: ArrayLike, current: ArrayLike) -> Array:
@@ -123,9 +147,9 @@ def ks(reference: ArrayLike, current: ArrayLike) -> Array:
     return np.asarray(np.abs(np.cumsum(q - p, axis=-1)).max(-1))
 
 
-def ks_noise(n: float, m: float, bins: int) -> float:
+def ks_noise(n: ArrayLike, m: ArrayLike, bins: ArrayLike) -> Array:
     """At most the mean with no change: that of the largest gap of a Brownian bridge."""
-    return float(np.sqrt(np.pi / 2) * np.log(2)) * _noise_unit(n, m)
+    return np.asarray(np.sqrt(np.pi / 2) * np.log(2) * _noise_unit(n, m))
 
 
 def wasserstein(reference: ArrayLike, current: ArrayLike) -> Array:
@@ -140,9 +164,9 @@ def wasserstein(reference: ArrayLike, current: ArrayLike) -> Array:
     return np.asarray((p * (gap + before) / 2).sum(-1))
 
 
-def wasserstein_noise(n: float, m: float, bins: int) -> float:
+def wasserstein_noise(n: ArrayLike, m: ArrayLike, bins: ArrayLike) -> Array:
     """At most the mean with no change: that of a Brownian bridge's mean absolute height."""
-    return float(np.sqrt(2 * np.pi) / 8) * _noise_unit(n, m)
+    return np.asarray(np.sqrt(2 * np.pi) / 8 * _noise_unit(n, m))
 
 
 #: Every drift measure by name: the one place to add another.
@@ -179,10 +203,13 @@ def _positive(x: Array) -> Array:
     return np.where(x > 0, x, 1.0)
 
 
-def _pooled(n: float, m: float) -> float:
-    return n * m / (n + m)
+def _pooled(n: ArrayLike, m: ArrayLike) -> Array:
+    """Rows that a sample of n and one of m are worth when compared; 0 without rows on a side."""
+    n, m = np.asarray(n, float), np.asarray(m, float)
+    return np.asarray(n * m / _positive(n + m))
 
 
-def _noise_unit(n: float, m: float) -> float:
+def _noise_unit(n: ArrayLike, m: ArrayLike) -> Array:
     """Standard deviation that two empirical distribution functions share; 0 without rows."""
-    return _pooled(n, m) ** -0.5 if n > 0 and m > 0 else 0.0
+    rows = _pooled(n, m)
+    return np.where(rows > 0, _positive(rows) ** -0.5, 0.0)

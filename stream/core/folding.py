@@ -81,6 +81,8 @@ def _count_together(source: Source, made: Sequence[Made], deltas: Deltas) -> Non
     for place, counts in groups.whole_counts(bins, source.binner.size):
         deltas.at(place).add_signals(source.binner.split(counts))
     segments = groups.segments
+    if not len(segments.of):
+        return
     judged = segments.among(source.judged)
     for column in range(source.features + source.spec.outputs):
         for place, cell, count in (judged if column < source.features else segments).cells(
@@ -206,7 +208,7 @@ def _bet(first: Sequence[Labelled], judged: _Judged, deltas: Deltas) -> None:
     joined = [one.joined for one in first]
     groups = _grouped(first, [j.arrived_ms for j in joined])
     bins = losses.loss_bin(judged.bounded, [j.id for j in joined])
-    if any(one.source.judging_bin is not None for one in first):
+    if any(source.judging_bin is not None for source in {one.source for one in first}):
         strata = strata_of([one.source for one in first], judged.outputs, judged.labels)
         count_judged(strata, bins, [(one.source, one.joined) for one in first], deltas)
     for place, column, count in groups.cells(bins, LOSS_BINS):
@@ -252,12 +254,15 @@ def _count_labels(
     first: Sequence[Labelled], labels: Floats, groups: Groups, deltas: Deltas
 ) -> None:
     """What turned out, on the bins of the versions' references, in places that are all."""
-    who = [i for i, one in enumerate(first) if one.source.labels is not None]
-    signals = {int(groups.whole[i]): first[i].source.labels for i in who}
-    if not who:
+    sources = [one.source for one in first]
+    known = {source: source.labels for source in dict.fromkeys(sources)}
+    if not any(known.values()):
         return
+    who = np.flatnonzero([known[source] is not None for source in sources])
+    counted = [sources[i] for i in who.tolist()]
+    signals = dict(zip(groups.whole[who].tolist(), map(known.__getitem__, counted), strict=True))
     width = max(len(signal.counts) for signal in signals.values() if signal)
-    bins = _label_bins([first[i].source for i in who], labels[who])
+    bins = _label_bins(counted, labels[who])
     counts = np.bincount(groups.whole[who] * width + bins)
     for cell in np.flatnonzero(counts).tolist():
         place, column = divmod(cell, width)
@@ -268,11 +273,13 @@ def _count_labels(
 
 def _label_bins(sources: Sequence[Source], labels: Floats) -> Ints:
     """As `models.profiling.label_bins`, of labels of several sources that have the signal."""
-    bins, alike = np.empty(len(labels), dtype=np.int64), dict[object, list[int]]()
-    for i, source in enumerate(sources):
-        alike.setdefault(source.labels and source.labels.edges, []).append(i)
-    for places in alike.values():
-        source = sources[places[0]]
+    edges = {one: one.labels and one.labels.edges for one in dict.fromkeys(sources)}
+    alike: dict[object, list[int]] = {}
+    for i, source in enumerate(sources if len(set(edges.values())) > 1 else sources[:1]):
+        alike.setdefault(edges[source], []).append(i)
+    bins = np.empty(len(labels), dtype=np.int64)
+    for some in alike.values():
+        source, places = sources[some[0]], some if len(alike) > 1 else slice(None)
         if source.labels:
             bins[places] = label_bins(source.spec, source.labels, labels[places])
     return bins

@@ -14,6 +14,7 @@ from stream.events import MICRO
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+SPARSE = 4  # places to look through for each value, at most: beyond it, sorting costs less
 _EXACT = 2.0**53  # sums of integers below it are exact in float64
 
 
@@ -56,7 +57,7 @@ class Groups(NamedTuple):
 
     def whole_counts(self, columns: Ints, width: int) -> Iterable[tuple[Place, Ints]]:
         """Counts of columns (n, k), each below `width`, by place that is all."""
-        found, of = np.unique(self.whole, return_inverse=True)
+        found, of = distinct(self.whole)
         cells = (of[:, None] * width + columns).ravel()
         counts = np.bincount(cells, minlength=len(found) * width).reshape(-1, width)
         return zip([self.places[place] for place in found.tolist()], counts, strict=True)
@@ -79,11 +80,11 @@ def group(sources: Sequence[Source], times_ms: Ints, codes: Sequence[bytes]) -> 
     known = list(index)
     of_source = np.fromiter(map(index.__getitem__, sources), np.int64, len(sources))
     lengths_ms = np.array([source.tick_ms for source in known], dtype=np.int64)
-    ticks, of_tick = np.unique(times_ms // lengths_ms[of_source], return_inverse=True)
+    ticks, of_tick = distinct(times_ms // lengths_ms[of_source])
     which, who = _segments(_in_segments(known, sources, codes))
     width = int(which.max()) + 2
     cells = ((of_source * len(ticks) + of_tick)[who]) * width + which + 1
-    found, of = np.unique(cells, return_inverse=True)
+    found, of = distinct(cells)
     places = []
     for cell in found.tolist():
         rest, segment = divmod(cell, width)
@@ -120,6 +121,20 @@ def _segments(codes: Sequence[bytes]) -> tuple[Ints, Ints]:
 
 def _place(source: Source, which: int, tick: int) -> Place:
     return Place(source.kind.model, source.kind.version, source.segment_name(which), tick)
+
+
+def distinct(values: Ints) -> tuple[Ints, Ints]:
+    """As `np.unique` with the inverse, in a fraction of the time where they lie close together.
+
+    >>> distinct(np.array([7, 5, 7]))
+    (array([5, 7]), array([1, 0, 1]))
+    """
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, -1)
+    if high - low >= SPARSE * len(values):
+        return np.unique(values, return_inverse=True)
+    there = np.zeros(high - low + 1, dtype=np.bool_)
+    there[values - low] = True
+    return np.flatnonzero(there) + low, (np.cumsum(there) - 1)[values - low]
 
 
 def micro(values: Floats) -> Floats:

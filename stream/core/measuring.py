@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from models.profile import ReferenceProfile, SignalProfile
 from models.spec import ModelSpec
 from stream.core.delays import Ages, Curve, Delays, Survival
-from stream.core.distances import compare
+from stream.core.distances import Comparison, compare_all
 from stream.core.estimates import against, estimate, shown, shown_name
 from stream.core.intervals import Interval, mean_interval, wilson
 from stream.core.lateness import EDGES
@@ -162,22 +162,28 @@ def drift(
     spec: ModelSpec, profile: ReferenceProfile, plan: Plan, window: Published, watch: Watch
 ) -> Iterator[DriftMeasured]:
     """Every signal of the champion over one window, against its reference profile."""
-    for signal in profile.signals:
-        counts = window.total.signals.get(signal.name, [])
-        if len(counts) == len(signal.counts) and sum(counts) > 0:
-            yield _drift(spec, signal, counts, plan, window, watch)
+    seen = [
+        (signal, counts)
+        for signal in profile.signals
+        if (counts := window.total.signals.get(signal.name))
+        and len(counts) == len(signal.counts)
+        and sum(counts) > 0
+    ]
+    far = compare_all([signal.counts for signal, _ in seen], [counts for _, counts in seen])
+    for (signal, counts), figures in zip(seen, far, strict=True):
+        yield _drift(spec, signal, counts, figures, plan, window, watch)
 
 
 def _drift(
     spec: ModelSpec,
     signal: SignalProfile,
     counts: list[int],
+    far: Comparison,
     plan: Plan,
     window: Published,
     watch: Watch,
 ) -> DriftMeasured:
     n, total = sum(counts), window.total
-    far = compare(signal.counts, counts)
     kind = "prediction" if signal.name.partition(":")[0] == "prediction" else "feature"
     return DriftMeasured(
         model=spec.name,

@@ -14,7 +14,7 @@ import numpy as np
 
 from models.strata import MAX_STRATA
 from stream.core.deltas import Deltas, Place, add_named, add_outcomes
-from stream.core.grouping import Floats, Groups, Ints, micro, sums_by
+from stream.core.grouping import Floats, Groups, Ints, distinct, micro, sums_by
 from stream.core.joining import Joined
 from stream.core.lateness import BINS, judged_on, lateness_bin
 from stream.core.sources import Source
@@ -58,7 +58,7 @@ def count_outcomes(
         measures: of each event, shape (n,).
     """
     who = groups.who
-    cells, of = np.unique(groups.of * _PAIRS + strata[who], return_inverse=True)
+    cells, of = distinct(groups.of * _PAIRS + strata[who])
 
     def totals(values: Floats) -> list[int]:
         return sums_by(of, (signs * micro(values))[who], len(cells))
