@@ -57,6 +57,9 @@ class Manifest(Struct, frozen=True, kw_only=True):
     parts: dict[str, str] = {}
 
 
+_MANIFEST = msgspec.json.Decoder(Manifest)
+
+
 class Checkpoint(NamedTuple):
     manifest: Manifest
     parts: dict[str, bytes]
@@ -90,7 +93,7 @@ def parse(latest: Mapping[bytes, bytes], stage: Stage, partition: int) -> Checkp
     if raw is None:
         return None
     try:
-        manifest = msgspec.json.decode(raw, type=Manifest)
+        manifest = _MANIFEST.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{where}: the manifest can't be read: {error}") from error
     if (manifest.format, manifest.stage, manifest.partition) != (FORMAT, stage, partition):

@@ -77,6 +77,10 @@ class Progress(Struct, omit_defaults=True):
         return min(self.watermarks[partition] for partition in range(self.partitions))
 
 
+_PROGRESS = msgspec.json.Decoder(Progress)
+_MODEL = msgspec.json.Decoder(ModelState)
+
+
 def _trusting(_: Record) -> None:
     """Nobody's word is checked."""
 
@@ -100,9 +104,9 @@ class EvaluateProcessor:
     def restore(self, parts: Mapping[str, bytes]) -> None:
         for part, data in parts.items():
             if part == PROGRESS:
-                self._progress = msgspec.json.decode(data, type=Progress)
+                self._progress = _PROGRESS.decode(data)
             else:
-                self._models[part.removeprefix(MODEL)] = msgspec.json.decode(data, type=ModelState)
+                self._models[part.removeprefix(MODEL)] = _MODEL.decode(data)
 
     def apply(self, batch: Batch, fleet: Fleet) -> list[Output]:
         outputs: list[Output] = []

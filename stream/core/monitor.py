@@ -54,6 +54,9 @@ class _State(Struct):
     reach: Offsets = {}  # ranges of all that was reported as applied
 
 
+_STATE: Final = msgspec.msgpack.Decoder(_State)
+
+
 class MonitorProcessor:
     """One partition of the monitor stage."""
 
@@ -88,7 +91,7 @@ class MonitorProcessor:
     def restore(self, parts: Mapping[str, bytes]) -> None:
         if STATE in parts:
             self._written = parts[STATE]
-            self._state = msgspec.msgpack.decode(self._written, type=_State)
+            self._state = _STATE.decode(self._written)
         for part in (self._join, self._deltas, self._parking):
             part.restore(parts)
 

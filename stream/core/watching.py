@@ -125,7 +125,7 @@ class Kit:
         self.guarded = guarded(spec, profile)
         self._risks = self._losses()
         self.advisors = Advisors(spec.detectors)
-        self._recoveries: dict[str, tuple[object, BetTable]] = {}
+        self._recoveries: dict[str, tuple[object, Detector]] = {}
         self._calendar = Calendar(profile.time_zone, spec.tick_ms)
         self._seasons = {
             signal: reference.season
@@ -206,12 +206,13 @@ class Kit:
             return group.counts.events / MILLION
         return (group.end_ms - since_ms) / MONTH_MS
 
-    def recovery(self, signal: Signal, sighting: Sighting, cell: int | None) -> BetTable:
-        """Bets against "still as bad as at the alarm" of a signal, in a cell of its season."""
+    def recovery(self, signal: Signal, sighting: Sighting, cell: int | None) -> Detector:
+        """Bets against "still as bad as at the alarm" of a signal, in a cell of its season; their
+        capital is that of whoever asked last."""
         seen = (sighting.counts, cell)
         known = self._recoveries.get(signal.key)
         if known is None or known[0] != seen:
-            known = (seen, self._recovery_table(signal, sighting, cell))
+            known = (seen, Detector(self._recovery_table(signal, sighting, cell)))
             self._recoveries[signal.key] = known
         return known[1]
 
@@ -309,10 +310,11 @@ def _see(
     return sighting
 
 
-def _recovers(sighting: Sighting, table: BetTable, counts: Counts) -> bool:
-    detector = Detector(table)
-    if len(sighting.recovery) == len(table.weights):
+def _recovers(sighting: Sighting, detector: Detector, counts: Counts) -> bool:
+    if len(sighting.recovery) == len(detector.table.weights):
         detector.restore(sighting.recovery)
+    else:
+        detector.reset()
     evidence = detector.update(counts, growth=1.0)
     sighting.recovery = detector.snapshot()
     sighting.groups += 1

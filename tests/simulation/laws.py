@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from stream import lifecycle, partitions, transactions
-from stream.core import evaluate, measuring
+from stream.core import evaluate, measuring, sources
 from tests.simulation import models
 from tests.simulation.operations import failpoint, sleep
 
@@ -41,6 +41,8 @@ LAWS: Patches = [
     (lifecycle, "log", _Mute()),
     (evaluate, "Kit", models.shared_kit),
     (measuring, "compare", models.compared_before),
+    (measuring, "known", models.known_before),
+    (sources, "Source", models.shared_source),
 ]
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from models.profile import ReferenceProfile, Validation
 from models.profiling import build_profile
 from models.spec import Budget, Feature, Labels, ModelSpec, Policy, Ticks, Trial, Window, check
+from stream.core.delays import Ages, Curve
 from stream.core.distances import Comparison, compare
+from stream.core.measuring import Late, known
+from stream.core.packing import Kind
+from stream.core.sources import Source
 from stream.core.watching import Kit
 from stream.events import LifecycleChanged, VersionCard
 from stream.loading import Live
@@ -131,9 +136,30 @@ def shared_kit(spec: ModelSpec, profile: ReferenceProfile) -> Kit:
     return _kit(spec.name)
 
 
-_compared: Final = cache(compare)
+_compared: Final = lru_cache(4096)(compare)
+_known: Final[dict[tuple[bytes, Ages, int], Late]] = {}
 
 
 def compared_before(reference: Sequence[int], current: Sequence[int]) -> Comparison:
     """`compare` explains and decides nothing, and the oracle asks for the same counts again."""
     return _compared(tuple(reference), tuple(current))
+
+
+def known_before(curve: Curve, ages: Ages, as_of: int) -> Late:
+    """As `compared_before`: the whole curve is the key."""
+    key = msgspec.json.encode(curve), ages, as_of
+    if key not in _known:
+        if len(_known) > 4096:
+            _known.clear()
+        _known[key] = known(curve, ages, as_of)
+    return _known[key]
+
+
+def shared_source(kind: Kind, spec: ModelSpec, profile: ReferenceProfile | None) -> Source:
+    """A `Source` is determined by its arguments and never changes; every fleet makes its own."""
+    return _source(kind, spec.name, profile is not None)
+
+
+@cache
+def _source(kind: Kind, model: str, profiled: bool) -> Source:
+    return Source(kind, SPECS[model], profile_of(model) if profiled else None)

@@ -6,7 +6,7 @@ schedule says which, so that a seed always gives the same run.
 
 from __future__ import annotations
 
-import threading
+import _thread
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
@@ -41,7 +41,7 @@ class Operation:
         self._place = place
         self.action = action
         self._threaded = threaded
-        self._thread: threading.Thread | None = None
+        self._thread: int | None = None
         self._killed = False
 
     def go(self) -> bool:
@@ -51,11 +51,10 @@ class Operation:
             self._run()
         else:
             if self._thread is None:
-                self._go, self._back = threading.Lock(), threading.Lock()
+                self._go, self._back = _thread.allocate_lock(), _thread.allocate_lock()
                 self._go.acquire()
                 self._back.acquire()
-                self._thread = threading.Thread(target=self._in_thread, daemon=True)
-                self._thread.start()
+                self._thread = _thread.start_new_thread(self._in_thread, ())
             self._go.release()
             self._back.acquire()
         Operation.current = None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from tests.simulation.breaks import BREAKS
@@ -33,7 +36,7 @@ def run_one(
         without: a protection to take away, one of `tests.simulation.breaks.BREAKS`.
     """
     broken = BREAKS[without][0]() if without else []
-    with replaced([*LAWS, *broken]):
+    with replaced([*LAWS, *broken]), _calm():
         sim = Simulation(seed, trace=trace, harsh=harsh)
         error = ""
         try:
@@ -47,6 +50,17 @@ def run_one(
                 worker.kill()
     _count(sim)
     return Run(seed, error, sim.seen, sim.trace or [])
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """The collector as seldom at work as in a worker."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _run(sim: Simulation, steps: int) -> None:
