@@ -113,9 +113,10 @@ class Transactor:
             headers, timestamp_ms = one.headers, one.timestamp_ms
             where = -1 if one.partition is None else one.partition
             try:
-                if headers or timestamp_ms is not None:
-                    more = _more(headers, timestamp_ms)
-                    produce(topic, value, key, where, **more)
+                if timestamp_ms is not None:
+                    produce(topic, value, key, where, **_more(headers, timestamp_ms))
+                elif headers:
+                    produce(topic, value, key, where, headers=list(headers))
                 else:
                     produce(topic, value, key, where)
             except BufferError:

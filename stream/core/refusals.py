@@ -51,14 +51,16 @@ class Refusals:
         model = named_model(record, fleet)
         if model is None:
             return
-        lifecycle = fleet[model].lifecycle
-        tick = record.timestamp_ms // lifecycle.spec.tick_ms
+        lifecycle, offset, time_ms = fleet[model].lifecycle, record.offset, record.timestamp_ms
+        tick = time_ms // lifecycle.spec.tick_ms
         counts = self._counts.setdefault((model, lifecycle.champion or 1, tick), {})
         name = counter(entity, refused)
         counts[name] = counts.get(name, 0) + 1
-        first, end = self._offsets.get((entity, partition), (record.offset, 0))
-        self._offsets[entity, partition] = min(first, record.offset), max(end, record.offset + 1)
-        self._newest_ms = max(self._newest_ms, record.timestamp_ms)
+        place = entity, partition
+        first, end = self._offsets.get(place, (offset, 0))
+        if not first <= offset < end:
+            self._offsets[place] = min(first, offset), max(end, offset + 1)
+        self._newest_ms = max(self._newest_ms, time_ms)
 
     def told(self, partition: int, partitions: int) -> Iterator[Output]:
         """One summary for each model and tick; nothing is left."""
