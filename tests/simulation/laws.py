@@ -40,7 +40,7 @@ LAWS: Patches = [
     (lifecycle, "time", TIME),
     (lifecycle, "log", _Mute()),
     (evaluate, "Kit", models.shared_kit),
-    (measuring, "compare", models.compared_before),
+    (measuring, "compare_all", models.compared_before),
     (measuring, "known", models.known_before),
     (sources, "Source", models.shared_source),
 ]

@@ -15,7 +15,7 @@ from models.profile import ReferenceProfile, Validation
 from models.profiling import build_profile
 from models.spec import Budget, Feature, Labels, ModelSpec, Policy, Ticks, Trial, Window, check
 from stream.core.delays import Ages, Curve
-from stream.core.distances import Comparison, compare
+from stream.core.distances import Comparison, compare_all
 from stream.core.measuring import Late, known
 from stream.core.packing import Kind
 from stream.core.sources import Source
@@ -136,13 +136,15 @@ def shared_kit(spec: ModelSpec, profile: ReferenceProfile) -> Kit:
     return _kit(spec.name)
 
 
-_compared: Final = lru_cache(4096)(compare)
+_compared: Final = lru_cache(4096)(compare_all)
 _known: Final[dict[tuple[bytes, Ages, int], Late]] = {}
 
 
-def compared_before(reference: Sequence[int], current: Sequence[int]) -> Comparison:
-    """`compare` explains and decides nothing, and the oracle asks for the same counts again."""
-    return _compared(tuple(reference), tuple(current))
+def compared_before(
+    references: Sequence[Sequence[int]], currents: Sequence[Sequence[int]]
+) -> list[Comparison]:
+    """`compare_all` explains and decides nothing, and the oracle asks for the same counts again."""
+    return _compared(tuple(map(tuple, references)), tuple(map(tuple, currents)))
 
 
 def known_before(curve: Curve, ages: Ages, as_of: int) -> Late:
