@@ -50,9 +50,14 @@ AROUND: Final = 10  # lines that are no model, alert or decision
 
 
 class Now(Struct, frozen=True, kw_only=True):
-    """Everything that is drawn, as of `at_ms` on this machine's clock."""
+    """Everything that is drawn, as of `at_ms` on this machine's clock.
+
+    Attributes:
+        told_ms: the same by the clock of events, for how long ago these were.
+    """
 
     at_ms: int
+    told_ms: int
     brokers: str
     standing: str  # of the reader: following, starting, or why it is away
     models: list[FleetRow]  # the worst first
@@ -114,11 +119,13 @@ class Top:
         entries = self._board.entries()
         samples = list(self._pipeline.samples)
         delays = self._pulse.delays()
+        models = sorted((fleet_row(entry, at_ms) for entry in entries), key=_rank)
         return Now(
             at_ms=at_ms,
+            told_ms=self._told_ms(models, at_ms),
             brokers=self._settings.bootstrap_servers,
             standing=self.problem or self._reader.standing.state,
-            models=sorted((fleet_row(entry, at_ms) for entry in entries), key=_rank),
+            models=models,
             rate=self._pulse.total(at_ms),
             label_delays=(delay_quantile(delays, 0.5), delay_quantile(delays, 0.95)),
             stages=group_views(samples),
@@ -126,6 +133,11 @@ class Top:
             alerts=_newest_alerts(entries),
             decisions=_newest_decisions(entries),
         )
+
+    def _told_ms(self, models: Sequence[FleetRow], at_ms: int) -> int:
+        """In a replay the newest window ends now."""
+        ends = [row.as_of_ms for row in models if row.as_of_ms is not None]
+        return max(ends) if self._settings.clock == "event" and ends else at_ms
 
 
 def _rank(row: FleetRow) -> tuple[int, str]:
@@ -162,9 +174,9 @@ def screen(now: Now, *, height: int = 24) -> Group:
         _fleet(shown) if shown else _line("no model was heard of; `driftline models add`", "dim"),
         Text(),
         _line(f"ALERTS  {len(now.alerts) or 'none'}", "bold"),
-        *(_line(_alert(alert, now.at_ms)) for alert in alerts),
+        *(_line(_alert(alert, now.told_ms)) for alert in alerts),
         _line("DECISIONS" if decisions else "DECISIONS  none", "bold"),
-        *(_line(_decision(command, now.at_ms)) for command in decisions),
+        *(_line(_decision(one, now.told_ms)) for one in decisions),
         Text(),
         _line(f"{f'{more} more models; ' if more else ''}the worst first; Ctrl-C ends", "dim"),
     )
@@ -233,7 +245,7 @@ def _alert(alert: Alert, now_ms: int) -> str:
 def _decision(one: Command | RetrainHeld, now_ms: int) -> str:
     ago = duration(now_ms - _decided_ms(one))
     if isinstance(one, RetrainHeld):
-        return f"{'held':<8} {ago:>6} ago  {one.model}: no retrain for {one.cause}: {one.reason}"
+        return f"{'held':<8} {ago:>6} ago  {one.model}: retrain for {one.cause}: {one.reason}"
     version = "" if one.version is None else f" v{one.version}"
     return f"{one.kind:<8} {ago:>6} ago  {one.model}{version}: {one.reason}"
 

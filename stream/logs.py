@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
-from collections.abc import MutableMapping
+import time
+from collections.abc import Callable, MutableMapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 # Faust's services log under the module that subclasses them.
+REPEATING: Final = "driftline.kafka"  # librdkafka's: twenty lines a second while a broker is away
+SELDOM_SECONDS: Final = 60.0
 LIBRARIES = ("faust", "mode", "aiokafka", "asyncio", "stream.app", "stream.transport")
 
 
@@ -60,9 +64,42 @@ def configure(log_format: str, level: str, **bound: str) -> None:
     root.setLevel(level.upper())
     for name in LIBRARIES:  # their INFO tells a rebalance in forty lines
         logging.getLogger(name).setLevel("DEBUG" if level == "debug" else "WARNING")
+    logging.getLogger(REPEATING).filters[:] = [] if level == "debug" else [Seldom()]
     logging.captureWarnings(capture=True)
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
+
+
+class Seldom(logging.Filter):
+    """Lets a line that differs from an earlier one in numbers only pass once in so many seconds,
+    with how many were left out."""
+
+    MOST: Final = 200  # kinds of lines that are remembered
+    _NUMBERS: Final = re.compile(r"\d+")
+
+    def __init__(
+        self, seconds: float = SELDOM_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._clock = clock
+        self._said: dict[str, tuple[float, int]] = {}  # kind -> when it passed, left out since
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text, now = record.getMessage(), self._clock()
+        kind = self._NUMBERS.sub("#", text)
+        with self._lock:
+            at, left_out = self._said.get(kind, (now - self._seconds, 0))
+            if now - at < self._seconds:
+                self._said[kind] = (at, left_out + 1)
+                return False
+            if len(self._said) >= self.MOST:
+                self._said.clear()
+            self._said[kind] = (now, 0)
+        if left_out:
+            record.msg, record.args = f"{text} ({left_out} more such lines since the last)", ()
+        return True
 
 
 class _Named(structlog.WriteLogger):

@@ -6,9 +6,11 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from msgspec import Struct
 
 from consumers import relay
 from consumers.commands import health
@@ -25,10 +27,13 @@ from stream.errors import Refused
 from stream.events import (
     Alert,
     AlertHandled,
+    Command,
     FeedbackReceived,
+    GenerationAdopted,
     PredictionMade,
     PredictionRequested,
     ProgressReported,
+    RetrainHeld,
 )
 from stream.settings import Settings
 from tests.commands import SPEC, registry_here, run, settle_in
@@ -142,6 +147,43 @@ def test_status_fails_its_check_while_an_alert_is_open(registry: Registry, kafka
     assert json.loads(run("status", "--json").stdout)["breaches"] == ["churn: does worse"]
     send_alert(kafka, "resolved", revision=1)
     assert run("status", "--check").exit_code == 0
+
+
+def test_status_and_tail_say_why_nothing_was_done(registry: Registry, kafka: Settings) -> None:
+    """While the alert is open and no retrain was commanded since; tail tells decisions apart."""
+    live = registry.live("churn")
+    assert live is not None
+    send_alert(kafka, "open")
+    fixed: dict[str, Any] = {"model": "churn", "generation": live.generation, "reason": "spent"}
+    held = RetrainHeld(
+        **fixed, version=1, cause="harm", asked="does worse", held_ms=5, alert_id="a1"
+    )
+    adopted = GenerationAdopted(
+        model="churn", generation=live.generation, partition=0, offset=7, closed_ms=1
+    )
+    say(kafka, "decisions", "driftline.retrain.held.v1", held)
+    say(kafka, "decisions", "driftline.generation.adopted.v1", adopted)
+
+    assert "does worse; retrain held back: spent" in run("status").stdout
+    told = run("tail", "decisions", "--no-follow").stdout.splitlines()
+    assert [line.split("  ")[-1].split(" churn")[0].strip() for line in told] == [
+        *("retrain held:", "generation adopted:"),
+    ]
+    issued = Command(command_id="c", kind="retrain", issued_ms=6, alert_id="a1", **fixed)
+    say(kafka, "commands", "driftline.command.retrain.v1", issued)
+    assert "held back" not in run("status").stdout
+
+
+def test_tail_refuses_a_time_that_is_none() -> None:
+    for wrong in ("yesterday", "10x"):
+        assert run("tail", "alerts", "--since", wrong, "--no-follow").exit_code == 2
+    assert run("tail", "alerts", "--seconds", "-1").exit_code == 2
+
+
+def say(settings: Settings, entity: str, kind: str, event: Struct) -> None:
+    publisher = Publisher(settings)
+    publisher.send(entity, b"churn", write(kind, event, id=kind, source="test", time_ms=1))
+    publisher.flush()
 
 
 def test_dead_letters_are_listed_shown_and_sent_again_as_they_were(kafka: Settings) -> None:

@@ -30,16 +30,19 @@ def test_the_verdict_on_a_harmed_model_says_since_when_how_much_and_what_is_done
 def test_a_harmed_model_says_why_nothing_is_done_while_that_is_so() -> None:
     """Not after a command, not about an alert that is over, not of what was live before."""
     harmed = [lifecycle(), measured(0.83), alert("harm")]
-    why_not = "; no retrain: the week's budget of 2 is spent."
-    assert views.sentence(entry(*harmed, command(hour=20), held(hour=23)), NOW).endswith(why_not)
+    why_not = "held back: the week's budget of 2 is spent."
+    assert views.sentence(entry(*harmed, held(hour=23)), NOW).endswith(f"; retrain {why_not}")
+    again = entry(*harmed, command(hour=20, alert_id="alert-harm"), held(hour=23))
+    assert views.sentence(again, NOW).endswith(f"requested 4 h ago; a further one {why_not}")
 
     for events in (
         [*harmed, held(hour=20), command(hour=23)],
         [*harmed, held(hour=23, generation=1)],
         [*harmed, held("clock", hour=23)],
         [*harmed[:2], held(hour=23)],
+        [lifecycle(challengers=[2]), *harmed[1:], held(hour=23)],
     ):
-        assert "no retrain" not in views.sentence(entry(*events), NOW)
+        assert "held back" not in views.sentence(entry(*events), NOW)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from stream.logs import Seldom
 
 SPEAKERS = """
 import logging, sys, threading, warnings
@@ -76,3 +79,34 @@ def test_values_of_local_variables_are_in_no_trace(form: str) -> None:
     text = "\n".join(said(form))
     assert "judge" in text
     assert "hush" not in text
+
+
+def test_what_a_library_repeats_is_told_once_a_minute_with_how_often() -> None:
+    """Numbers (ports, clients, milliseconds) make no other line; words do."""
+    now = [0.0]
+    seldom = Seldom(60, lambda: now[0])
+    passed: list[str] = []
+
+    def say(text: str) -> None:
+        record = logging.LogRecord("driftline.kafka", logging.ERROR, "", 0, text, (), None)
+        if seldom.filter(record):
+            passed.append(record.getMessage())
+
+    for client in range(20):
+        say(f"FAIL [consumer-{client}] refused after {client}ms")
+    say("FAIL authentication")
+    now[0] = 60.0
+    say("FAIL [consumer-1] refused after 7ms")
+    assert passed == [
+        "FAIL [consumer-0] refused after 0ms",
+        "FAIL authentication",
+        "FAIL [consumer-1] refused after 7ms (19 more such lines since the last)",
+    ]
+
+
+def test_what_is_remembered_of_repeated_lines_is_bounded() -> None:
+    seldom = Seldom(60, lambda: 0.0)
+    for number in range(10 * Seldom.MOST):
+        text = "x" * number
+        seldom.filter(logging.LogRecord("driftline.kafka", logging.ERROR, "", 0, text, (), None))
+    assert len(seldom._said) <= Seldom.MOST

@@ -25,6 +25,7 @@ def now(models: int = 3, alerts: int = 2, decisions: int = 1, name: str = "churn
     named = [structs.replace(row, model=f"{name}-{n}") for n, row in enumerate(rows)]
     return Now(
         at_ms=NOW,
+        told_ms=NOW,
         brokers="kafka:9092",
         standing="following",
         models=sorted(named, key=_rank),
@@ -92,7 +93,7 @@ def test_what_was_held_back_is_among_the_decisions() -> None:
     )
     lines = drawn(told, width=120)
     first = next(n for n, line in enumerate(lines) if line.startswith("DECISIONS"))
-    assert "churn: no retrain for harm: the week's budget of 2 is spent" in lines[first + 1]
+    assert "churn: retrain for harm: the week's budget of 2 is spent" in lines[first + 1]
     assert lines[first + 2].startswith("retrain")
 
 

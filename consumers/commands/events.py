@@ -89,7 +89,7 @@ def tail(
         str | None, typer.Option(help="Only this model's.", show_default=False)
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(help="Stop after this long.", show_default=False)
+        float | None, typer.Option(min=0, help="Stop after this long.", show_default=False)
     ] = None,
     *,
     beginning: Annotated[bool, typer.Option("--beginning", help="From the oldest on.")] = False,
@@ -107,12 +107,13 @@ def tail(
     if stream not in BY_ENTITY:
         say(f"error: no stream {stream!r}; there are {', '.join(BY_ENTITY)}")
         raise typer.Exit(USAGE)
+    since_ms = None if since is None else ago(since, time.time_ns() // 1_000_000)
     if since and settings.embedded_broker:
         say("the embedded broker finds no offsets by time: --since is left out, all is shown")
-        since, beginning = None, True
+        since_ms, beginning = None, True
     deadline = None if seconds is None else time.monotonic() + seconds
     with RangeReader(settings) as reader:
-        spans = _spans(reader, stream, since, beginning=beginning or not follow)
+        spans = _spans(reader, stream, since_ms, beginning=beginning or not follow)
         came = (
             (d for _, d in reader.follow_from({stream: spans}, lambda: _past(deadline)))
             if follow
@@ -122,9 +123,11 @@ def tail(
             _print(stream, delivered, model, json=json)
 
 
-def _spans(reader: RangeReader, stream: str, since: str | None, *, beginning: bool) -> list[Span]:
-    if since is not None:
-        return reader.since(stream, ago(since, time.time_ns() // 1_000_000))
+def _spans(
+    reader: RangeReader, stream: str, since_ms: int | None, *, beginning: bool
+) -> list[Span]:
+    if since_ms is not None:
+        return reader.since(stream, since_ms)
     spans = reader.bounds(stream)
     return spans if beginning else [span._replace(start=span.end) for span in spans]
 
@@ -157,6 +160,8 @@ def _print(stream: str, came: Delivered, model: str | None, *, json: bool) -> No
         return
     place = f"{came.place.partition}/{came.place.offset}"
     text = line(stream, data) if isinstance(data, dict) else str(data)
+    if stream in MIXED:
+        text = f"{_kind(event)} {text}"
     typer.echo(f"{show_time(came.record.timestamp_ms)}  {place:>10}  {text}")
 
 
@@ -172,6 +177,18 @@ def decoded(came: Delivered) -> dict[str, Any]:
     event = value if isinstance(value, dict) and "specversion" in value else {"data": value}
     key = None if record.key is None else record.key.decode(errors="backslashreplace")
     return event | {"key": key, "partition": came.place.partition, "offset": came.place.offset}
+
+
+#: Streams whose events are not all of one kind, which is told, too.
+MIXED = ("decisions",)
+
+
+def _kind(event: dict[str, Any]) -> str:
+    """
+    >>> _kind({"type": "driftline.retrain.held.v1"})
+    'retrain held:'
+    """
+    return " ".join(str(event.get("type", "")).split(".")[1:-1]) + ":"
 
 
 #: What a person wants to see first of each stream; everything else is in --json.

@@ -188,7 +188,7 @@ def _print(found: Status) -> None:
 
 def verdict(one: ModelStatus) -> str:
     """What is wrong, and why there is no retrain about it; empty: nothing is."""
-    why_not = [f"no retrain: {one.held.reason}"] if one.held else []
+    why_not = [f"retrain held back: {one.held.reason}"] if one.held else []
     return "; ".join([*map(told, one.alerts), *why_not])
 
 

@@ -125,6 +125,7 @@ class Pipeline:
         self.samples: deque[Sample] = deque(maxlen=SAMPLES)
         self.problem = ""
         self._settings = settings
+        self.replays = settings.clock == "event"  # time is what the events say: none is late
         self._clock = clock
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="console-pipeline", daemon=True)

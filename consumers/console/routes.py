@@ -400,6 +400,7 @@ def pipeline(parts: Here) -> Response:
             "sampled_ms": samples[-1].at_ms if samples else None,
             "rate": parts.pulse.total(now),
             "progress": parts.pulse.progress(),
+            "replays": parts.pipeline.replays,
             "delay": {q: delay_quantile(delays, q / 100) for q in (50, 95)},
             "delays": delays,
         }

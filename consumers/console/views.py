@@ -231,9 +231,10 @@ def _afoot(entry: Entry, now_ms: int) -> str:
     busy = live is not None and (live.challengers or live.probation)
     if retrain and not busy and 0 <= now_ms - retrain.issued_ms < RECENT_MS:
         parts.append(f"retrain requested {duration(now_ms - retrain.issued_ms)} ago")
-    why_not = held_back(entry)
+    why_not = None if busy else held_back(entry)
     if why_not is not None:
-        parts.append(f"no retrain: {why_not.reason}")
+        begun = retrain is not None and retrain.alert_id == why_not.alert_id
+        parts.append(f"{'a further one' if begun else 'retrain'} held back: {why_not.reason}")
     if live is not None and live.challengers:
         names = ", ".join(f"v{version}" for version in live.challengers)
         parts.append(f"{names} on trial beside it")

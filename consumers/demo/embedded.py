@@ -6,6 +6,7 @@ from confluent_kafka import Producer
 
 from stream.topics import TOPICS, Names
 
+QUIET = 4  # syslog's "warning": that the broker is embedded is said where it is asked for
 PARTITIONS = 4  # what the embedded broker gives every topic; it takes no wishes
 
 
@@ -13,7 +14,8 @@ class EmbeddedBroker:
     """Nothing it holds outlives this object; transactions are accepted, but not isolated."""
 
     def __init__(self) -> None:
-        self._holder = Producer({"bootstrap.servers": "ignored:1", "test.mock.num.brokers": 1})
+        wanted = {"bootstrap.servers": "ignored:1", "test.mock.num.brokers": 1}
+        self._holder = Producer({**wanted, "log_level": QUIET})
         brokers = self._holder.list_topics(timeout=10).brokers.values()
         self.bootstrap_servers = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
 

@@ -39,8 +39,8 @@ export function Pipeline() {
         <thead><tr><th scope="col">Partition</th><th scope="col">Recovery</th><th scope="col">Watermark</th><th scope="col" class="n">Behind its clock</th></tr></thead>
         <tbody>${(data?.progress || []).map((p) => {
           const silent = now() - p.heard_ms;
-          const [state, word] = silent > 15000 ? ["stale", `silent for ${duration(silent)}`] : p.caught_up ? ["healthy", "caught up"] : ["changed", "catching up"];
-          return html`<tr><th scope="row">${p.partition}</th><td data-label="Recovery"><${Badge} state=${state} word=${word} /></td><td data-label="Watermark"><${Time} ms=${p.watermark_ms} /></td><td data-label="Behind" class="n">${duration(p.clock_ms - p.watermark_ms)}</td></tr>`;
+          const [state, word] = silent > 15000 ? ["stale", `silent for ${duration(silent)}`] : data.replays ? ["changed", "replaying"] : p.caught_up ? ["healthy", "caught up"] : ["changed", "catching up"];
+          return html`<tr><th scope="row">${p.partition}</th><td data-label="Recovery"><${Badge} state=${state} word=${word} /></td><td data-label="Watermark"><${Time} ms=${p.watermark_ms} /></td><td data-label="Behind" class="n">${data.replays ? "–" : duration(p.clock_ms - p.watermark_ms)}</td></tr>`;
         })}</tbody>
       </table></div>
     <//>
