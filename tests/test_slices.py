@@ -190,6 +190,14 @@ def kind(spec: ModelSpec, facets: int) -> Kind:
     return Kind(spec.name, 1, (), 1, spec.segments, 10_000, 4_000, 3_000, 4.0, facets)
 
 
+@pytest.mark.parametrize("rows", [[(0.5, "a"), (3.0, "zzz")], [(0.5, "a"), (None, None)], []])
+def test_events_coded_at_once_have_the_groups_of_each_alone(rows: list[Row]) -> None:
+    """Also where a number is missing among them."""
+    facets = Facet(feature="x", cuts=(0.0, 1.0)), Facet(feature="plan", values=("a", "b"))
+    alone = [bytes(f.group(v) for f, v in zip(facets, row, strict=True)) for row in rows]
+    assert Coder(facets, ["x", "plan"]).codes(rows) == alone
+
+
 def test_predictions_made_before_there_were_slices_are_joined_as_ever() -> None:
     spec, whole, rows, outputs, labels = made()
     known = msgspec.structs.replace(whole, slices=slices(spec, whole, rows, outputs, labels))

@@ -195,15 +195,19 @@ def _predicted(cohorts: Sequence[Cohort]) -> dict[str, Ints]:
 
 def _labelled(cohorts: Sequence[Cohort]) -> dict[str, Ints]:
     """Labels of each cohort by delay, shape (cohorts, BINS), by predicted stratum and of all."""
-    total = np.zeros((len(cohorts), BINS), dtype=np.int64)
-    rows = {"": total}
+    cells: dict[str, list[int]] = {}
+    counts: dict[str, list[int]] = {}
     for i, cohort in enumerate(cohorts):
         for stratum, delays in cohort.arrivals.items():
-            row = rows.setdefault(stratum.partition("/")[0], np.zeros_like(total))
-            late, counts = [int(bin_) for bin_ in delays], [*delays.values()]
-            row[i, late] += counts
-            total[i, late] += counts
-    return rows
+            name = stratum.partition("/")[0]
+            cells.setdefault(name, []).extend([i * BINS + int(late) for late in delays])
+            counts.setdefault(name, []).extend(delays.values())
+    rows = {}
+    for name, some in cells.items():
+        row = np.zeros(len(cohorts) * BINS, dtype=np.int64)
+        np.add.at(row, some, counts[name])
+        rows[name] = row.reshape(-1, BINS)
+    return rows | {"": sum(rows.values(), start=np.zeros((len(cohorts), BINS), dtype=np.int64))}
 
 
 def _start(cohort: Cohort) -> int:

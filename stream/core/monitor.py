@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from models.features import Row
 from stream.core.accepted import Events
 from stream.core.batchjoin import BatchJoin, Labels, Predictions
 from stream.core.clocks import Clocks
@@ -173,10 +174,7 @@ class MonitorProcessor:
         makers = [(one.model, one.version, *one.shadow) for one in events.data]
         lines = {m: self._lines.get(m) or self._line(m) for m in dict.fromkeys(makers)}
         of = list(map(lines.__getitem__, makers))
-        codes = [
-            line.source.codes(row) if line.source.is_coded else b""
-            for line, row in zip(of, events.rows, strict=True)
-        ]
+        codes = _codes(lines, makers, events.rows)
         made = Predictions(
             [line.packer for line in of],
             events.ids,
@@ -339,6 +337,22 @@ class MonitorProcessor:
                 place = self._sources.place(counted.model, counted.version, counted.time_ms)
                 add_named(self._deltas.at(place).counters, counted.name, counted.n)
         self._join.counted.clear()
+
+
+def _codes(
+    lines: Mapping[_Maker, Line], makers: Sequence[_Maker], rows: Sequence[Row]
+) -> list[bytes]:
+    """The codes of predictions, of all of a line at once."""
+    places: dict[_Maker, list[int]] = {}
+    for place, maker in enumerate(makers):
+        places.setdefault(maker, []).append(place)
+    codes = [b""] * len(rows)
+    for maker, some in places.items():
+        source = lines[maker].source
+        if source.is_coded:
+            for place, code in zip(some, source.all_codes([rows[i] for i in some]), strict=True):
+                codes[place] = code
+    return codes
 
 
 def _with_shadows(events: Events) -> Sequence[tuple[float, ...]]:

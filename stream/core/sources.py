@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
+from operator import add, itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -113,8 +114,13 @@ class Source:
 
     def codes(self, row: Row) -> bytes:
         """The codes of a prediction's segments, then its groups of the facets."""
-        codes = bytes([segment.code(row[segment.place]) for segment in self.segments])
-        return codes + self._coder.code(row) if self.grid else codes
+        return self.all_codes((row,))[0]
+
+    def all_codes(self, rows: Sequence[Row]) -> list[bytes]:
+        """As `codes` of each, but a column at a time."""
+        columns = [[*map(part.code, map(itemgetter(part.place), rows))] for part in self.segments]
+        codes = [*map(bytes, zip(*columns, strict=True))] if columns else [b""] * len(rows)
+        return [*map(add, codes, self._coder.codes(rows))] if self.grid else codes
 
     def in_segments(self, codes: bytes) -> bytes:
         """The codes of the segments alone."""
