@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hypothesis.strategies as st
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from msgspec.structs import replace
 
 from models.features import Row
 from models.profile import SegmentProfile
-from models.profiling import Binner
 from stream.core.deltas import Deltas
 from stream.core.folding import FEW, Labelled, Made, fold_labels, fold_predictions
 from stream.core.joining import Joined
@@ -60,20 +58,14 @@ def folded(predictions: list[Made], labels: list[Joined], cut: int) -> list[Summ
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.lists(made(), min_size=FEW + 1, max_size=20),
+    st.lists(made(), min_size=FEW + 1, max_size=FEW + 12),
     st.lists(joined(), max_size=20),
-    st.integers(0, 20),
+    st.integers(0, FEW + 12),
 )
 def test_where_events_are_cut_changes_no_count(
     predictions: list[Made], labels: list[Joined], cut: int
 ) -> None:
     assert folded(predictions, labels, cut) == folded(predictions, labels, len(predictions))
-
-
-@given(ROWS, OUTPUTS)
-def test_one_event_falls_in_the_bins_where_many_would(row: Row, output: float) -> None:
-    together = Binner(PROFILE, SPEC).codes([row], np.array([[output]]))
-    assert SOURCE.bins(row, (output,)) == together[0].tolist()
 
 
 def test_models_are_judged_each_by_its_own_scale_and_shadows() -> None:
