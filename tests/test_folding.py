@@ -68,6 +68,16 @@ def test_where_events_are_cut_changes_no_count(
     assert folded(predictions, labels, cut) == folded(predictions, labels, len(predictions))
 
 
+def test_labels_of_one_stratum_add_up_over_folds() -> None:
+    labels = [
+        Joined(str(i), SOURCE.kind, 0, 0, 0, 0, b"\x00", (0.5, 0.5, 0.5), 1.0, 1.0)
+        for i in range(3)
+    ]
+    one_by_one = folded([], labels, 1)
+    assert one_by_one == folded([], labels, 3)
+    assert [some.n for delta in one_by_one for some in delta.outcomes.values()] == [3, 3]
+
+
 def test_models_are_judged_each_by_its_own_scale_and_shadows() -> None:
     kinds = [kind_of(SPEC, 1, (), 4.0), kind_of(SPEC, 2, (9,), 1.0)]
     sources = [Source(kind, SPEC, PROFILE) for kind in kinds]
