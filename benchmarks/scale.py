@@ -2,10 +2,11 @@
 
     python -m benchmarks.scale [--quick] [--json] [--only models]
 
-At one rate of events: more models, more features of a model, more segments. And more predictions
-that wait for their label, and go on waiting. Every point is a process of its own, one
-after the other, round by round: microseconds of CPU an event (a prediction and its label; of
-`pending`, a prediction), and memory that the work added. An exponent is the slope of the logarithms
+At one rate of events: more models (with ticks of ten seconds, and with default ones), more features
+of a model, more segments. And more predictions that wait for their label, and go on waiting. Every
+point is a process of its own, with the collector of a worker, one after the other, round by round:
+microseconds of CPU an event (a prediction and its label; of `pending`, a prediction), and memory
+that the work added. An exponent is the slope of the logarithms
 by least squares: 0 is flat, 1 is proportional.
 """
 
@@ -28,10 +29,12 @@ from benchmarks.reporting import parser, report, say, spread
 from models.profile import Validation
 from models.profiling import build_profile
 from models.spec import Feature, Labels, ModelSpec, Ticks, check
+from stream import collector
 from stream.core.processor import Batch, Fleet, Record
 from tests.monitoring import Live
 
 EVENTS: Final = 40_000
+EACH: Final = 120  # of a model, at least: its tests see a full group of ticks
 BATCH: Final = 1_000
 STEP_MS: Final = 1  # between two events: a thousand a second, told of once a second
 START_MS: Final = 10**12
@@ -42,18 +45,20 @@ MILLION: Final = 1_000_000
 #: What grows, by how much: a full round's points.
 AXES: Final[dict[str, tuple[int, ...]]] = {
     "models": (1, 10, 100, 1_000),
+    "default_ticks": (1, 1_000),
     "features": (10, 100, 1_000),
     "segments": (1, 10, 50, 250),
     "pending": (MILLION, 3 * MILLION, 10 * MILLION),
 }
 QUICK: Final[dict[str, tuple[int, ...]]] = {
     "models": (1, 30, 300),
+    "default_ticks": (1, 300),
     "features": (10, 100),
     "segments": (1, 50),
     "pending": (50_000, 200_000),
 }
 #: The largest exponent that is wanted of the CPU of all events together, or of one.
-GOALS: Final = {"models": 0.3, "pending": 1.05}
+GOALS: Final = {"models": 0.3, "default_ticks": 0.3, "pending": 1.05}
 
 
 class Shape(NamedTuple):
@@ -64,6 +69,7 @@ class Shape(NamedTuple):
     segments: int = 0
     events: int = EVENTS
     labelled: bool = True
+    tick_seconds: float = 10
 
 
 class Point(NamedTuple):
@@ -76,7 +82,12 @@ def shape_of(axis: str, size: int) -> Shape:
         return Shape(events=size, labelled=False)
     if axis == "features":  # as many values, not as many events
         return Shape(features=size, events=max(2 * BATCH, EVENTS * 10 // size))
-    return Shape(models=size) if axis == "models" else Shape(segments=size)
+    if axis == "segments":
+        return Shape(segments=size)
+    events = max(EVENTS, EACH * size)
+    if axis == "default_ticks":
+        return Shape(models=size, events=max(events, 3 * EVENTS), tick_seconds=Ticks().seconds)
+    return Shape(models=size, events=events)
 
 
 def specs_of(shape: Shape) -> list[ModelSpec]:
@@ -94,7 +105,7 @@ def specs_of(shape: Shape) -> list[ModelSpec]:
                 features=features,
                 segments=tuple(f.name for f in features[:categorical]),
                 labels=Labels(horizon_seconds=30 * 86_400),
-                ticks=Ticks(seconds=10, allowed_lateness_seconds=0),
+                ticks=Ticks(seconds=shape.tick_seconds, allowed_lateness_seconds=0),
             )
         )
         for number in range(shape.models)
@@ -154,6 +165,7 @@ def measure(shape: Shape) -> Point:
     """CPU an event, and what memory the work added; in this process, once."""
     specs = specs_of(shape)
     stages = Stages(fleet_of(shape, specs))
+    collector.calm()
     several = batches_of(shape._replace(events=shape.events + BATCH), specs)
     stages.take(next(several))  # warm-up: sources and tables are made
     before, spent = resident_mib(), 0.0

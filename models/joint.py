@@ -40,20 +40,25 @@ class Joint(Struct, frozen=True, kw_only=True):
 
 
 class Distance:
-    """The distance of events by their features' bins."""
+    """The distance of events by their features' bins.
+
+    Attributes:
+        scores: shape (features, most bins).
+        weights: shape (features, components).
+    """
 
     def __init__(self, joint: Joint) -> None:
         width = max(len(scores) for scores in joint.scores)
-        self._scores = np.zeros((len(joint.scores), width))
-        for row, scores in zip(self._scores, joint.scores, strict=True):
+        self.scores = np.zeros((len(joint.scores), width))
+        for row, scores in zip(self.scores, joint.scores, strict=True):
             row[: len(scores)] = scores
-        self._weights = np.array(joint.weights, dtype=np.float64).T
+        self.weights = np.array(joint.weights, dtype=np.float64).T
         self._features = np.arange(len(joint.scores))
 
     def of(self, bins: Ints) -> Floats:
         """Shape (n,), of bins of shape (n, features); whole numbers."""
-        scores = self._scores[self._features, bins]
-        along = np.floor(scores @ self._weights / FINENESS)
+        scores = self.scores[self._features, bins]
+        along = np.floor(scores @ self.weights / FINENESS)
         total: Floats = (along * along).sum(axis=1)
         return total
 

@@ -121,6 +121,9 @@ class Binner:
         places: in a row, of the features that have a signal: of the optional ones some may not.
         names: of the signals, features in the order of the spec first, how they go together last.
         size: bins of all signals together.
+        starts: where each signal's bins begin in the vector, and at last its size.
+        edges, categories: of each signal; empty where it is of the other kind.
+        distance: how the features go together; None where the profile does not say.
 
     Raises:
         KeyError: the profile is not of this spec.
@@ -135,22 +138,24 @@ class Binner:
         )
         known = (spec.feature_names[place] for place in self.places)
         names = (*known, *prediction_signals(spec, np.empty((0, spec.outputs))))
-        self._distance = None if profile.joint is None else joint.Distance(profile.joint)
+        self.distance = None if profile.joint is None else joint.Distance(profile.joint)
         names += () if profile.joint is None else (joint.NAME,)
         self._spec = spec
         self._signals = [signals[name] for name in names]
         self._width = 1 + max(self.places, default=-1)
         self._has_categories = any(f.type == "categorical" for f in spec.features[: self._width])
-        self._places = [_places(signal) for signal in self._signals]
-        self._edges = [np.array(signal.edges) for signal in self._signals]
+        self.categories = [
+            {} if signal.kind == "numeric" else _places(signal) for signal in self._signals
+        ]
+        self.edges = [np.array(signal.edges) for signal in self._signals]
         # How the inputs go together is no value of a row: it follows from the others' bins.
         said = range(len(self.places) + spec.outputs)
         self._numeric = [i for i in said if self._signals[i].kind == "numeric"]
-        self._rulers = Edges([self._edges[i] for i in self._numeric])
+        self._rulers = Edges([self.edges[i] for i in self._numeric])
         self.names = names
         ends = np.cumsum([len(signal.counts) for signal in self._signals])
-        self._starts = [0, *(int(end) for end in ends)]
-        self.size = self._starts[-1]
+        self.starts = [0, *(int(end) for end in ends)]
+        self.size = self.starts[-1]
 
     def codes(self, rows: Sequence[Row], outputs: Floats) -> Ints:
         """Shape (n, signals): the place of each event's value in the vector of all bins.
@@ -164,27 +169,27 @@ class Binner:
             columns = [*zip(*rows, strict=True)]
             for i, place in enumerate(self.places):
                 if self._signals[i].kind == "categorical":
-                    codes[:, i] = category_bins(self._places[i], columns[place])
+                    codes[:, i] = category_bins(self.categories[i], columns[place])
             known = [columns[place] for i, place in enumerate(self.places) if i in self._numeric]
             values = numbers(known, len(rows))
         else:
             values = numbers(rows, self._width).T[list(self.places)]
         codes[:, self._numeric] = self._rulers.bins(np.concatenate([values, outputs.T])).T
-        if self._distance is not None:
+        if self.distance is not None:
             codes[:, -1] = self.joint_bins(codes[:, : len(self.places)])
-        codes += self._starts[:-1]
+        codes += self.starts[:-1]
         return codes
 
     def bins(self, rows: Sequence[Row], outputs: Floats) -> dict[str, Ints]:
         """By signal, the bin of each event's value; arguments as of `codes`."""
-        codes = self.codes(rows, outputs) - np.array(self._starts[:-1])
+        codes = self.codes(rows, outputs) - np.array(self.starts[:-1])
         return dict(zip(self.names, codes.T, strict=True))
 
     def joint_bins(self, bins: Ints) -> Ints:
         """Of the signal `joint.NAME`, by the bins of the features, shape (n, features)."""
-        if self._distance is None:
+        if self.distance is None:
             raise ValueError("the profile does not say how inputs go together")
-        return numeric_bins(self._edges[-1], self._distance.of(bins))
+        return numeric_bins(self.edges[-1], self.distance.of(bins))
 
     def count(self, codes: Ints) -> Ints:
         """Counts of all signals of a group of events, shape (size,)."""
@@ -192,7 +197,7 @@ class Binner:
 
     def split(self, counts: Ints) -> dict[str, Ints]:
         """A vector of all counts, by signal."""
-        bounds = zip(self.names, self._starts, self._starts[1:], strict=False)
+        bounds = zip(self.names, self.starts, self.starts[1:], strict=False)
         return {name: counts[start:end] for name, start, end in bounds}
 
     def counts(self, rows: Sequence[Row], outputs: Floats) -> dict[str, Ints]:

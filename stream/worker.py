@@ -7,7 +7,6 @@ again; 2 a setting is wrong, which another start would not mend.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from stream import logs, tracing
+from stream import collector, logs, tracing
 from stream import settings as settings_module
 from stream.doors import open_doors
 from stream.ends import of_broker
@@ -103,7 +102,7 @@ class _Worker:
             self._fail(error)
             return self._die()
         runtime, app = self._build(world)
-        _calm_collector()
+        collector.calm()
         lifecycle.start()
         self._health.watch(runtime)
         starting = asyncio.create_task(app.start())
@@ -202,13 +201,6 @@ class _Worker:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-def _calm_collector() -> None:
-    """Records make hundreds of thousands of containers and hardly a cycle: look for them rarely."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
 
 
 async def _leave(app: StageApp, timeout_seconds: float) -> None:

@@ -152,6 +152,17 @@ def test_a_feature_named_model_does_not_confuse_the_look_up() -> None:
     assert len(one("requests", value).events) == len(one("requests", hinted).events) == 1
 
 
+def test_a_model_is_read_by_the_spec_that_is_live_now() -> None:
+    """What was remembered of it goes with what was live."""
+    fleet = {"churn": FLEET["churn"]}
+    sent = [record(FEEDBACK, offset) for offset in range(2)]
+    assert len(decode("feedback", sent, fleet, SETTINGS).events) == 2
+    fleet["churn"] = FakeLive(msgspec.structs.replace(CHURN, classes=("stays", "goes")))
+    assert [refused.reason for _, refused in decode("feedback", sent, fleet, SETTINGS).refused] == [
+        "bad-label"
+    ] * 2
+
+
 def test_unknown_fields_are_ignored() -> None:
     """Fields may be added to events without a new version."""
     assert one("requests", REQUEST | {"new": {"a": [1, 2]}}).events

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from models.crowd import Crowd, Sheet
 from models.estimating import FEWEST_ROWS, fit_estimator
 from models.features import Row
 from models.losses import measures
@@ -151,7 +152,7 @@ def test_labels_that_say_otherwise_make_the_estimate_unreliable_and_its_error_is
     assert against(found, {}, 0.0, known) == judged  # but weighted ones are
 
 
-def test_one_prediction_is_scored_as_many_are() -> None:
+def test_predictions_of_many_versions_are_scored_as_those_of_one_are() -> None:
     profile = learnt(BINARY, classified(1_000, 1))
     rows, outputs, _ = classified(300, 2, shift=2.0)
     rows[0] = (None, 0.0, "never seen")
@@ -159,10 +160,8 @@ def test_one_prediction_is_scored_as_many_are() -> None:
     card = Scorecard(_of(profile), binner)
     codes = binner.codes(rows, outputs)
     bins, outside = card.bins(codes, strata.of_outputs(outputs))
-    alone = [
-        card.bin(cells, strata.of_output(output))
-        for cells, output in zip(codes.tolist(), outputs.tolist(), strict=True)
-    ]
+    crowd = Crowd([Sheet(binner, card)], np.zeros(len(rows), dtype=np.int64))
+    alone = crowd.estimates(codes, [strata.of_output(output) for output in outputs.tolist()])
     assert alone == list(zip(bins.tolist(), outside.tolist(), strict=True))
     assert outside[0]
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hypothesis.strategies as st
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from msgspec.structs import replace
 
 from models.features import Row
 from models.profile import SegmentProfile
-from models.profiling import Binner
 from stream.core.deltas import Deltas
 from stream.core.folding import FEW, Labelled, Made, fold_labels, fold_predictions
 from stream.core.joining import Joined
@@ -60,9 +58,9 @@ def folded(predictions: list[Made], labels: list[Joined], cut: int) -> list[Summ
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.lists(made(), min_size=FEW + 1, max_size=20),
+    st.lists(made(), min_size=FEW + 1, max_size=FEW + 12),
     st.lists(joined(), max_size=20),
-    st.integers(0, 20),
+    st.integers(0, FEW + 12),
 )
 def test_where_events_are_cut_changes_no_count(
     predictions: list[Made], labels: list[Joined], cut: int
@@ -70,10 +68,14 @@ def test_where_events_are_cut_changes_no_count(
     assert folded(predictions, labels, cut) == folded(predictions, labels, len(predictions))
 
 
-@given(ROWS, OUTPUTS)
-def test_one_event_falls_in_the_bins_where_many_would(row: Row, output: float) -> None:
-    together = Binner(PROFILE, SPEC).codes([row], np.array([[output]]))
-    assert SOURCE.bins(row, (output,)) == together[0].tolist()
+def test_labels_of_one_stratum_add_up_over_folds() -> None:
+    labels = [
+        Joined(str(i), SOURCE.kind, 0, 0, 0, 0, b"\x00", (0.5, 0.5, 0.5), 1.0, 1.0)
+        for i in range(3)
+    ]
+    one_by_one = folded([], labels, 1)
+    assert one_by_one == folded([], labels, 3)
+    assert [some.n for delta in one_by_one for some in delta.outcomes.values()] == [3, 3]
 
 
 def test_models_are_judged_each_by_its_own_scale_and_shadows() -> None:

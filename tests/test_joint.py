@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from models.crowd import Crowd, Sheet
 from models.features import Row
 from models.joint import NAME, Distance, joint
 from models.profile import ReferenceProfile, Validation
@@ -99,7 +100,8 @@ def test_an_event_has_the_same_place_alone_and_in_any_batch() -> None:
     together = binner.codes(made, said)
     for i, row in enumerate(made):
         assert binner.codes([row], said[i : i + 1]).tolist() == together[i : i + 1].tolist()
-        assert source.bins(row, said[i].tolist()) == together[i].tolist()
+    crowd = Crowd([Sheet(binner, None)], np.zeros(len(made), dtype=np.int64))
+    assert crowd.codes(made, said).tolist() == together.tolist()
     assert source.signal(int(together[0, -1]))[0] == NAME
 
 

@@ -10,6 +10,7 @@ split of a stream decodes to the same events.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -119,6 +120,27 @@ def _apart(reader: _Reader, records: Records, places: Sequence[int], mixed: _Mix
             mixed.clocks.append(found)
 
 
+class _Same:
+    """A fleet as a key by identity: it is replaced as a whole."""
+
+    __slots__ = ("fleet",)
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+
+    def __hash__(self) -> int:
+        return id(self.fleet)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.fleet is other.fleet
+
+
+@lru_cache(maxsize=4)  # of the entities; it must not hold on to many fleets
+def _known_of(entity: str, same: _Same) -> dict[str, Known]:
+    """The live models that were met so far: of a thousand, each batch meets most."""
+    return {}
+
+
 class _Reader:
     """Reads records of one entity with one fleet."""
 
@@ -131,7 +153,7 @@ class _Reader:
         self._max_late_ms = settings.max_late_ms
         self._max_ahead_ms = settings.max_ahead_ms
         self._guess: Known | None = None
-        self._known: dict[str, Known | None] = {}
+        self._known = _known_of(entity, _Same(fleet))
 
     def together(self, records: Records, known: Known | None = None) -> Events | None:
         """The events of a run of records, if one pass tells that all are right.
@@ -292,13 +314,16 @@ class _Reader:
         return self._checked(record, time_ms, data, features, known, traceparent)
 
     def _lookup(self, name: str) -> Known | None:
-        if name not in self._known:
-            live = self._fleet.get(name)
-            if live is not None and self._entity == "requests" and not served_here(live):
-                live = None
-            shape = live and shape_of(self._entity, live.lifecycle.spec)
-            self._known[name] = Known(name, live, shape, set(), {}) if live and shape else None
-        return self._known[name]
+        live, known = self._fleet.get(name), self._known.get(name)
+        if live is None:
+            return None
+        if known is not None and known.live is live:
+            return known
+        if self._entity == "requests" and not served_here(live):
+            return None
+        shape = shape_of(self._entity, live.lifecycle.spec)
+        known = self._known[name] = Known(name, live, shape, set(), {})
+        return known
 
     def _checked(
         self,

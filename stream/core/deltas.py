@@ -12,7 +12,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from stream.core.processor import Parts
-from stream.core.ticks import added_outcomes, added_pairs
+from stream.core.ticks import add_counts, added_pairs
 from stream.core.trails import Offsets, after
 from stream.events import Outcomes, Pairs, SummaryComputed
 
@@ -61,6 +61,15 @@ class Delta(Struct, omit_defaults=True):
         if counts is None:
             counts = self.signals[name] = [0] * size
         counts[index] += count
+
+    def add_each(self, signals: Sequence[tuple[str, int]], bins: Sequence[int]) -> None:
+        """Add one event to a bin of each signal. `signals`: names, and how many bins they have."""
+        known = self.signals
+        for (name, size), index in zip(signals, bins, strict=True):
+            counts = known.get(name)
+            if counts is None:
+                counts = known[name] = [0] * size
+            counts[index] += 1
 
     def add_signals(self, more: Mapping[str, NDArray[np.int64]]) -> None:
         """Add counts on all bins of signals."""
@@ -179,8 +188,13 @@ def add_named(into: dict[str, int], name: str, count: int) -> None:
 
 
 def add_outcomes(into: dict[str, Outcomes], stratum: str, more: Outcomes) -> None:
-    """Add what labels said of one stratum."""
-    into[stratum] = added_outcomes(into[stratum], more) if stratum in into else more
+    """Add what labels said of one stratum; `into` keeps it, and adds to it in place later."""
+    known = into.get(stratum)
+    if known is not None:
+        add_counts(known.sums, more.sums)
+        add_counts(known.squares, more.squares)
+        more = Outcomes(n=known.n + more.n, sums=known.sums, squares=known.squares)
+    into[stratum] = more
 
 
 def add_pairs(into: dict[str, Pairs], version: str, more: Pairs) -> None:

@@ -131,12 +131,13 @@ class ModelState(Struct, omit_defaults=True):
     def _see(self, number: int, lifecycle: LifecycleChanged) -> Iterator[Fact]:
         """What was missing before this tick, and what it holds."""
         yield from self._pass_time(number, lifecycle)
-        tick = Tick()
-        for version in self.versions.values():
-            if number in version.pending.open:
-                tick.predictions += version.pending.open[number].predictions
-                tick.add_arrivals(version.pending.open[number])
-        yield from self.staleness.see(tick, number * self.tick_ms, (number + 1) * self.tick_ms)
+        pending = [version.pending.open for version in self.versions.values()]
+        ticks = [open_[number] for open_ in pending if number in open_]
+        came = Tick(
+            predictions=sum(tick.predictions for tick in ticks),
+            bets=[sum(tick.labels for tick in ticks)],
+        )
+        yield from self.staleness.see(came, number * self.tick_ms, (number + 1) * self.tick_ms)
 
     def _pass_time(self, number: int, lifecycle: LifecycleChanged) -> Iterator[Fact]:
         now_ms = number * self.tick_ms

@@ -8,16 +8,17 @@ together, so that many models with few events cost about as much as one with man
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from msgspec import Struct
 
 from models import losses
+from models.crowd import Crowd
 from models.facets import cells_of
 from models.features import Row, numbers
 from models.profiling import label_bins
-from stream.core.deltas import Deltas, Place, add_named, add_pairs
+from stream.core.deltas import Delta, Deltas, Place, add_named, add_pairs
 from stream.core.grouping import Floats, Groups, Ints, group, micro, sums_by
 from stream.core.joining import Joined
 from stream.core.outcomes import count_arrivals, count_judged, count_outcomes, strata_of
@@ -26,7 +27,8 @@ from stream.core.sources import Source
 from stream.core.ticks import add_cells
 from stream.events import LOSS_BINS, Pairs
 
-FEW = 8  # predictions of one source that are faster counted one by one
+FEW: Final = 32  # predictions of one source that are faster counted with those of others
+NUMBERS: Final = 2**20  # held at once, about, while predictions are put on their bins
 
 
 class Made(Struct, frozen=True, gc=False):
@@ -54,15 +56,27 @@ class Labelled(Struct, frozen=True, gc=False):
 
 
 def fold_predictions(source: Source, made: Sequence[Made], deltas: Deltas) -> None:
-    """Count predictions of one source and their signals in the ticks of their event times.
+    """As `fold_lines`, of one source."""
+    fold_lines([(source, made)], deltas)
+
+
+def fold_lines(lines: Iterable[tuple[Source, Sequence[Made]]], deltas: Deltas) -> None:
+    """Count predictions and their signals in the ticks of their event times.
 
     Segments get the prediction's signals, and those that are judged apart their inputs as well.
+    Sources of few predictions are put on their bins together.
     """
-    if len(made) > FEW:
-        _count_together(source, made, deltas)
-    else:
-        for one in made:
-            _count_one(source, one, deltas)
+    few: dict[object, list[tuple[Source, Sequence[Made]]]] = {}
+    for source, made in lines:
+        if len(made) > FEW:
+            _count_together(source, made, deltas)
+        elif made:
+            few.setdefault(source.layout, []).append((source, made))
+    for alike in few.values():
+        sheet = alike[0][0].sheet
+        size = max(1, NUMBERS // FEW // sheet.weight) if sheet else len(alike)
+        for start in range(0, len(alike), size):
+            _count_few(alike[start : start + size], deltas)
 
 
 def _count_together(source: Source, made: Sequence[Made], deltas: Deltas) -> None:
@@ -103,29 +117,55 @@ def _estimate(source: Source, bins: Ints, strata: Ints, groups: Groups, deltas: 
         deltas.at(place).add_estimate(size, size, count)
 
 
-def _count_one(source: Source, made: Made, deltas: Deltas) -> None:
-    kind, tick = source.kind, made.time_ms // source.tick_ms
-    cells, features = source.bins(made.row, made.output), source.features
-    stratum, card = source.strata.of_output(made.output), source.scorecard
-    score, outside = card.bin(cells, stratum) if card else (0, False)
-    which = [
-        -1,
-        *(segment << 8 | code for segment, code in enumerate(source.in_segments(made.codes))),
-    ]
-    for number, segment in enumerate(which):
-        delta = deltas.at(Place(kind.model, kind.version, source.segment_name(segment), tick))
-        delta.predictions += 1
-        add_named(delta.predicted, str(stratum), 1)
-        if card:
-            delta.add_estimate(score, card.size, 1)
-            delta.add_estimate(card.size, card.size, int(outside))
-        if number:
-            first = 0 if source.segment_name(segment) in source.judged else features
-            counted = cells[first : features + source.spec.outputs]
-        else:
-            counted = cells
-        for cell in counted:
-            delta.add_signal(*source.signal(cell), 1)
+def _count_few(lines: Sequence[tuple[Source, Sequence[Made]]], deltas: Deltas) -> None:
+    """Predictions of sources of one layout, on their bins at once, and counted one by one."""
+    sources = [source for source, made in lines for _ in made]
+    every = [one for _, made in lines for one in made]
+    strata = [s.strata.of_output(m.output) for s, m in zip(sources, every, strict=True)]
+    bins: Sequence[Sequence[int]] = [()] * len(every)
+    estimates: Sequence[tuple[int, bool] | None] = [None] * len(every)
+    sheets = [source.sheet for source, _ in lines if source.sheet]
+    if sheets:
+        of = np.repeat(np.arange(len(lines)), [len(made) for _, made in lines])
+        crowd = Crowd(sheets, of)
+        outputs = numbers([m.output for m in every], sources[0].kind.outputs)
+        codes = crowd.codes([m.row for m in every], outputs)
+        bins = (codes - crowd.starts).tolist()
+        if sources[0].scorecard:
+            estimates = crowd.estimates(codes, strata)
+    for counted in zip(sources, every, strata, bins, estimates, strict=True):
+        _count_one(*counted, deltas)
+
+
+def _count_one(
+    source: Source,
+    made: Made,
+    stratum: int,
+    bins: Sequence[int],
+    estimate: tuple[int, bool] | None,
+    deltas: Deltas,
+) -> None:
+    """A prediction, in all and in each of its segments."""
+    kind, tick, features = source.kind, made.time_ms // source.tick_ms, source.features
+    outputs = slice(features, features + source.spec.outputs)
+    delta = deltas.at(Place(kind.model, kind.version, "", tick))
+    _count(delta, source, stratum, estimate)
+    delta.add_each(source.signals, bins)
+    for segment, code in enumerate(source.in_segments(made.codes)):
+        name = source.segment_name(segment << 8 | code)
+        some = slice(outputs.stop) if name in source.judged else outputs
+        delta = deltas.at(Place(kind.model, kind.version, name, tick))
+        _count(delta, source, stratum, estimate)
+        delta.add_each(source.signals[some], bins[some])
+
+
+def _count(delta: Delta, source: Source, stratum: int, estimate: tuple[int, bool] | None) -> None:
+    delta.predictions += 1
+    add_named(delta.predicted, str(stratum), 1)
+    if estimate is not None and source.scorecard is not None:
+        (score, outside), size = estimate, source.scorecard.size
+        delta.add_estimate(score, size, 1)
+        delta.add_estimate(size, size, int(outside))
 
 
 def fold_labels(labelled: Sequence[Labelled], deltas: Deltas) -> None:

@@ -18,7 +18,7 @@ _NAMED = frozenset({str, bool})  # what labels by name are
 
 
 class Known(NamedTuple):
-    """A live model and how its events are read, looked up once per run of records.
+    """A live model and how its events are read, looked up once per fleet.
 
     Attributes:
         versions: those found to be known so far.

@@ -24,7 +24,7 @@ from stream.core.clocks import Clocks
 from stream.core.deadletters import dead_letter
 from stream.core.decoding import Decoded, decode
 from stream.core.deltas import Deltas, add_named
-from stream.core.folding import Labelled, Line, Made, fold_labels, fold_pairs, fold_predictions
+from stream.core.folding import Labelled, Line, Made, fold_labels, fold_lines, fold_pairs
 from stream.core.joining import Counted, Joined
 from stream.core.journal import Journal
 from stream.core.packing import Ints
@@ -322,10 +322,9 @@ class MonitorProcessor:
 
     def _fold(self) -> None:
         """Count what has gathered; done for many events at once."""
-        for source, _, made in self._lines.values():
-            if made:
-                fold_predictions(source, made, self._deltas)
-                made.clear()
+        fold_lines([(line.source, line.made) for line in self._lines.values()], self._deltas)
+        for line in self._lines.values():
+            line.made.clear()
         again = self._sources.again
         fold_labels([Labelled(again(one.kind), one) for one in self._joined], self._deltas)
         self._joined.clear()

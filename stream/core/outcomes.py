@@ -18,7 +18,7 @@ from stream.core.grouping import Floats, Groups, Ints, distinct, micro, sums_by
 from stream.core.joining import Joined
 from stream.core.lateness import BINS, judged_on, lateness_bin
 from stream.core.sources import Source
-from stream.core.ticks import added_by_name
+from stream.core.ticks import add_counts
 from stream.events import LOSS_BINS, Outcomes
 
 _PAIRS: Final = MAX_STRATA**2
@@ -75,8 +75,8 @@ def count_outcomes(
         )
         delta = deltas.at(groups.places[place])
         add_outcomes(delta.outcomes, name_of(stratum), more)
-        delta.sums = added_by_name(delta.sums, more.sums)
-        delta.squares = added_by_name(delta.squares, more.squares)
+        add_counts(delta.sums, more.sums)
+        add_counts(delta.squares, more.squares)
 
 
 def count_arrivals(

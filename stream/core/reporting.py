@@ -12,7 +12,6 @@ from msgspec import UNSET, Struct, UnsetType
 
 from stream.core.framing import SLOT, framed, texts, time_text
 from stream.core.joining import Joined
-from stream.core.packing import Kind
 from stream.core.partitioning import partition_of
 from stream.core.processor import Output
 from stream.envelope import SPEC_VERSION, derived_id, from_ms, hashed, write
@@ -20,7 +19,7 @@ from stream.events import Label, ProgressReported, SummaryComputed
 
 SOURCE: Final = "driftline/monitor"
 EXAMPLE: Final = "driftline.example.labelled.v1"
-FEW: Final = 4  # examples of one kind that are faster encoded one by one
+FEW: Final = 4  # examples that are faster encoded one by one
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -60,20 +59,14 @@ def examples(
         classes: by model, as labels are spelt; none for numbers.
     """
     values: list[bytes] = [b""] * len(joined)
-    alike: dict[Kind, list[int]] = {}
-    for place, one in enumerate(joined):
-        if one.weight == 1.0 and not one.revision:
-            alike.setdefault(one.kind, []).append(place)
-        else:
-            values[place] = _ENCODER.encode(_envelope(one, classes, partition))
-    for places in alike.values():
-        if len(places) < FEW:
-            for place in places:
-                values[place] = _ENCODER.encode(_envelope(joined[place], classes, partition))
-            continue
-        encoded = _framed([joined[place] for place in places], classes, partition)
-        for place, value in zip(places, encoded, strict=True):
+    plain = [i for i, one in enumerate(joined) if one.weight == 1.0 and not one.revision]
+    if len(plain) >= FEW:
+        encoded = _framed([joined[place] for place in plain], classes, partition)
+        for place, value in zip(plain, encoded, strict=True):
             values[place] = value
+    for place, one in enumerate(joined):
+        if not values[place]:
+            values[place] = _ENCODER.encode(_envelope(one, classes, partition))
     keys = [one.id.encode() for one in joined]
     return list(map(Output, repeat("examples"), keys, values, repeat(partition)))
 
@@ -105,8 +98,7 @@ def _envelope(one: Joined, classes: Mapping[str, Sequence[str]], partition: int)
 def _framed(
     joined: Sequence[Joined], classes: Mapping[str, Sequence[str]], partition: int
 ) -> list[bytes]:
-    """First labels of one kind and of weight 1: the same bytes in half the time."""
-    kind = joined[0].kind
+    """First labels of weight 1: the same bytes in half the time."""
     frame = _Envelope(
         SPEC_VERSION,
         SLOT,
@@ -114,11 +106,13 @@ def _framed(
         EXAMPLE,
         SLOT,
         "application/json",
-        _Example(SLOT, kind.model, kind.version, partition, SLOT, SLOT, SLOT, SLOT),
+        _Example(SLOT, SLOT, SLOT, partition, SLOT, SLOT, SLOT, SLOT),
     )
-    labels: list[Label] = [one.label for one in joined]
-    if names := classes[kind.model]:
-        labels = [names[int(one.label)] for one in joined]
+    models = [one.kind.model for one in joined]
+    labels: list[Label] = [
+        names[int(one.label)] if names else one.label
+        for one, names in zip(joined, map(classes.__getitem__, models), strict=True)
+    ]
     labelled_ms = [one.labelled_ms for one in joined]
     return framed(
         frame,
@@ -126,6 +120,8 @@ def _framed(
             texts(list(map(_id, joined))),
             map(time_text, labelled_ms),
             texts([one.id for one in joined]),
+            texts(models),
+            texts([one.kind.version for one in joined]),
             texts([one.offset for one in joined]),
             texts([one.predicted_ms for one in joined]),
             texts(labelled_ms),

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
+from functools import cached_property
 from operator import add, itemgetter
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
+from models.crowd import Sheet
 from models.facets import Coder, Facet, Grid
 from models.features import Row
 from models.losses import LOG_LOSS_SCALE
-from models.profile import ReferenceProfile, SignalProfile
+from models.profile import ReferenceProfile
 from models.profiling import LABELS, Binner
 from models.scorecard import Scorecard
 from models.spec import ModelSpec
@@ -52,30 +52,6 @@ class Segment:
         return self._codes.get(value, OTHER)
 
 
-class Ruler:
-    """Puts one value on the bins of a signal: `models.profiling.numeric_bins` without numpy."""
-
-    def __init__(self, signal: SignalProfile) -> None:
-        self.name = signal.name
-        self.size = len(signal.counts)
-        self._edges = signal.edges
-        self._places: dict[object, int] = {v: i for i, v in enumerate(signal.categories)}
-
-    def bin(self, value: Any) -> int:
-        """
-        >>> ruler = Ruler(SignalProfile(name="x", kind="numeric", counts=(0,) * 5, edges=(1, 2, 3)))
-        >>> [ruler.bin(value) for value in (0.0, 1.0, 2.0, 3.0, 9.0, None)]
-        [0, 1, 2, 2, 3, 4]
-        """
-        if value is None:
-            return self.size - 1
-        if not self._edges:
-            return self._places.get(value, self.size - 2)
-        if value == self._edges[-1]:
-            return len(self._edges) - 1
-        return bisect_right(self._edges, value)
-
-
 class Source:
     """One version of a model with its spec, profile and shadows.
 
@@ -84,6 +60,7 @@ class Source:
         judging_bin: of delays, the first that is too late for a label to be judged at the judging
             age; None where labels are judged as they come.
         features: that have a signal; their bins come first.
+        signals: names, and how many bins each has; none where there is no binner.
         scorecard: None where there is no binner, or the profile has no estimator.
         labels: the signal of what turned out; None where the profile has none.
         judged: names of the segments that are judged apart.
@@ -100,14 +77,12 @@ class Source:
         age = spec.labels.judged_after_seconds
         self.judging_bin = judging_bin(age) if age is not None else None
         self.binner = _binner(spec, profile)
-        self._places = self.binner.places if self.binner else ()
-        self.features = len(self._places)
+        self.features = len(self.binner.places) if self.binner else 0
         self.scorecard = _scorecard(self.binner, profile)
-        self._rulers = _rulers(self.binner, profile)
-        self._cells = [(r.name, i, r.size) for r in self._rulers for i in range(r.size)]
+        self.signals = _signals(self.binner)
+        self._cells = [(name, i, size) for name, size in self.signals for i in range(size)]
         self.labels = profile.signal(LABELS) if profile and self.binner else None
         self.judged = frozenset(part.name for part in profile.segments) if profile else frozenset()
-        self._starts = [0, *accumulate(ruler.size for ruler in self._rulers)]
         self.grid = _grid(kind, spec, profile)
         self.is_coded = kind.codes > 0
         self._coder = Coder(self.grid.facets if self.grid else (), spec.feature_names)
@@ -139,14 +114,15 @@ class Source:
         names = (self.segment_name(place << 8 | code) for place, code in places)
         return [name for name in names if name in self.judged]
 
-    def bins(self, row: Row, output: Sequence[float]) -> list[int]:
-        """As `Binner.codes`, for one event."""
-        values = (*map(row.__getitem__, self._places), *output)
-        bins = [ruler.bin(value) for ruler, value in zip(self._rulers, values, strict=False)]
-        if self.binner is not None and len(bins) < len(self._rulers):
-            features = np.array([bins[: self.features]], dtype=np.int64)
-            bins.append(int(self.binner.joint_bins(features)[0]))
-        return [start + bin_ for start, bin_ in zip(self._starts, bins, strict=False)]
+    @cached_property
+    def sheet(self) -> Sheet | None:
+        """How its predictions are put on their bins with those of others; None: on no bins."""
+        return Sheet(self.binner, self.scorecard) if self.binner else None
+
+    @property
+    def layout(self) -> object:
+        """Equal for sources whose predictions can be counted together, few of each."""
+        return self.sheet and self.sheet.layout
 
     def signal(self, cell: int) -> tuple[str, int, int]:
         """Of a bin among all signals' bins: the signal's name, the bin in it, and its bins."""
@@ -225,16 +201,14 @@ def _grid(kind: Kind, spec: ModelSpec, profile: ReferenceProfile | None) -> Grid
     return Grid(facets) if facets and len(facets) == kind.facets else None
 
 
+def _signals(binner: Binner | None) -> tuple[tuple[str, int], ...]:
+    sizes = np.diff(binner.starts).tolist() if binner else ()
+    return tuple(zip(binner.names, sizes, strict=True)) if binner else ()
+
+
 def _scorecard(binner: Binner | None, profile: ReferenceProfile | None) -> Scorecard | None:
     estimator = profile.estimator if profile else None
     return Scorecard(estimator, binner) if binner and estimator else None
-
-
-def _rulers(binner: Binner | None, profile: ReferenceProfile | None) -> list[Ruler]:
-    if binner is None or profile is None:
-        return []
-    signals = {signal.name: signal for signal in profile.signals}
-    return [Ruler(signals[name]) for name in binner.names]
 
 
 def _segment(name: str, spec: ModelSpec, profile: ReferenceProfile | None) -> Segment:

@@ -151,8 +151,9 @@ class Pending(Struct, omit_defaults=True):
             if self.waiting is not None and cell(self.waiting_since * tick_ms) != here:
                 yield self._group(self.waiting, number, tick_ms)
             if self.waiting is None:
-                self.waiting, self.waiting_since = Tick(), number
-            self.waiting.add(tick)
+                self.waiting, self.waiting_since = tick, number
+            else:
+                self.waiting.add(tick)
             if self.waiting.events >= minimum_events:
                 yield self._group(self.waiting, number + 1, tick_ms)
 
@@ -184,6 +185,8 @@ def added(counts: list[int], more: Sequence[int]) -> list[int]:
     """
     if not more:
         return counts
+    if not counts:
+        return [*more]
     if len(counts) == len(more):
         return list(map(add, counts, more))
     if len(counts) < len(more):
