@@ -11,9 +11,12 @@ import pytest
 
 from models.profile import SegmentProfile
 from models.spec import Labels, ModelSpec, Ticks
+from stream.core import watching
+from stream.core.bets import BetTable
+from stream.core.detector import Detector
 from stream.core.risks import bounded_loss
 from stream.core.ticks import Group, Tick
-from stream.core.watching import LOW, Kind, Kit, Watch, observe
+from stream.core.watching import LOW, Kind, Kit, Sighting, Watch, observe
 from stream.events import LOSS_BINS
 from tests.summaries import BAD, DAY_MS, GOOD, SPEC, profile
 
@@ -227,3 +230,14 @@ def test_on_a_million_stable_events_no_signal_s_evidence_grows_with_time(
         course = np.array([level[signal.key] for level in levels])
         early, late = np.median(course[100:1_100]), np.median(course[-1_000:])
         assert 0 < late < 2 * early, (signal.key, early, late)
+
+
+def test_every_recovery_begins_without_what_another_gained() -> None:
+    """They share a detector, as long as what was seen at the alarm is the same."""
+    detector = Detector(BetTable("coin", np.log([[0.5, 1.5]]), np.ones(1)))
+    first, second = Sighting(since_ms=0), Sighting(since_ms=0)
+
+    for sighting in (first, second):
+        watching._recovers(sighting, detector, [0, 2])
+
+    assert first.recovery == second.recovery
