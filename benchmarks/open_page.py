@@ -21,8 +21,7 @@ from msgspec import structs
 from playwright.sync_api import CDPSession, Page
 
 from benchmarks.reporting import parser, report, say
-from consumers.console.board import TREND
-from consumers.console.history import Came
+from consumers.console.history import TREND, Came
 from consumers.console.routes import Parts
 from models.database import now_ms
 from stream.events import Measure

@@ -17,8 +17,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import ConsoleMessage, Page, Route, expect
 
 from consumers import relay
-from consumers.console.board import TREND
-from consumers.console.history import Came
+from consumers.console.history import TREND, Came
 from consumers.console.routes import Parts
 from consumers.demo.embedded import EmbeddedBroker
 from models.database import now_ms

@@ -58,6 +58,23 @@ def test_a_restart_shows_the_past(database: Database) -> None:
     assert [value for _, value in entry.trend["86400s"]] == [0.9] * 6
 
 
+def test_a_trend_is_the_champions_whoever_was_measured_beside_them(database: Database) -> None:
+    """A version that was live once and one in shadow leave no hole in it after a restart."""
+    events = [
+        *(measured(0.8, hour=h) for h in range(24, 30)),
+        *(measured(0.7, hour=h, version=1, champion=False) for h in range(30, 90)),
+        *(measured(0.9, hour=h, version=2) for h in range(30, 90)),
+    ]
+    History(database, points=100).add(came(*events), {})
+    board = Board()
+    board.begin(History(database, points=100).present())
+
+    entry = board.entry("churn")
+    assert entry is not None
+    ends = [end for end, _ in entry.trend["86400s"]]
+    assert ends == [START + h * HOUR for h in range(90 - module.TREND, 90)]
+
+
 def test_records_and_positions_are_stored_together_or_not_at_all(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

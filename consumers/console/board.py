@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from consumers.console.history import Came, Present
+from consumers.console.history import TREND, Came, Point, Present
 from stream.events import AccuracyMeasured, Alert, Command, LifecycleChanged, RetrainHeld
 
 MAX_ALERTS: Final = 50  # open ones of one model that are held
 MAX_VERSIONS: Final = 24  # of one model whose newest windows are held
 MAX_MODELS: Final = 20_000
-TREND: Final = 32  # newest windows of a champion that are held, for a line in the fleet
 
 
 #: Metrics in the order in which one is chosen to be shown, and whether more is better.
@@ -57,7 +56,7 @@ class Entry:
         return max(live, key=lambda m: m.end_ms).version if live else None
 
 
-def first_metric(measured: AccuracyMeasured) -> str | None:
+def first_metric(measured: AccuracyMeasured | Point) -> str | None:
     """The metric that stands for a window where nobody chose one."""
     return next(
         (name for name in (*METRICS, *sorted(measured.metrics)) if name in measured.metrics), None
@@ -76,6 +75,13 @@ class Board:
         """What the last run of the console knew."""
         told = [*present.lifecycles, *present.alerts, *present.commands, *present.held]
         self.take([*(Came(0, event) for event in told), *present.accuracies])
+        for (model, window), points in present.trends.items():
+            entry = self._entries.get(model)
+            if entry is not None:
+                shown = [
+                    (p.end_ms, p.metrics[name].value) for p in points if (name := first_metric(p))
+                ]
+                entry.trend = {**entry.trend, window: tuple(shown)}
 
     def take(self, batch: Iterable[Came]) -> None:
         with self._lock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -26,13 +27,14 @@ from stream.events import (
     Command,
     DriftMeasured,
     LifecycleChanged,
+    Measure,
     RetrainHeld,
 )
 
 SIGNAL_POINTS: Final = 200  # of each drift signal and window
 HELD: Final = 200  # retrains held back, of each model
 KEPT: Final = 10_000  # resolved alerts, and commands, of all models together
-RECENT: Final = 64  # windows of each kind that the board begins with: champions and those beside
+TREND: Final = 32  # newest windows of a champion that a board begins with
 SLACK: Final = 0.25  # pruned when a series has outgrown its limit by this share
 MANY: Final = 500  # of small rows, such as alerts, in one answer
 
@@ -57,11 +59,20 @@ class Drifted(Struct, frozen=True):
     evidence: float
 
 
+class Point(Struct, frozen=True):
+    """Of a window what a trend needs: to read no more, a large fleet's console begins sooner."""
+
+    end_ms: int
+    champion: bool = False
+    metrics: dict[str, Measure] = {}
+
+
 class Present(NamedTuple):
-    """All that a board needs to begin with."""
+    """All that a board needs to begin with; `trends` by (model, window), oldest first."""
 
     lifecycles: list[LifecycleChanged]
     accuracies: list[Came]
+    trends: dict[tuple[str, str], list[Point]]
     alerts: list[Alert]
     commands: list[Command]
     held: list[RetrainHeld]
@@ -144,15 +155,15 @@ class History:
         def work(connection: Connection) -> Present:
             bodies = connection.execute(select(t.lifecycle.c.body)).scalars()
             newest = connection.execute(of_versions).all()
-            trends = [
-                Came(0, past)
-                for model, window in sorted({(row.model, row.window) for row in newest})
-                for past in _recent(connection, model, window)
-            ]
+            trends = {
+                (model, window): _recent(connection, model, window)
+                for model, window in {(row.model, row.window) for row in newest}
+            }
             last = [Came(row.heard_ms, *_decoded([row.body], AccuracyMeasured)) for row in newest]
             return Present(
                 _decoded(bodies, LifecycleChanged),
-                [*trends, *last],
+                last,
+                trends,
                 _decoded(connection.execute(opened).scalars(), Alert),
                 _decoded(connection.execute(issued).scalars(), Command),
                 _decoded(connection.execute(held).scalars(), RetrainHeld),
@@ -253,12 +264,16 @@ SERIES: Final[dict[Table, tuple[tuple[str, ...], str]]] = {
 }
 
 
-def _recent(connection: Connection, model: str, window: str) -> list[AccuracyMeasured]:
-    """The newest windows of one kind, oldest first: what the board holds a trend of."""
+def _recent(connection: Connection, model: str, window: str) -> list[Point]:
+    """The champions' newest windows of one kind, oldest first; others were measured beside them."""
     c = t.accuracy.c
     rows = select(c.body).where(c.model == model, c.window == window)
-    newest = rows.order_by(c.end_ms.desc()).limit(RECENT)
-    return _decoded(connection.execute(newest).scalars(), AccuracyMeasured)[::-1]
+    newest = rows.order_by(c.end_ms.desc()).limit(2 * TREND)
+    found = map(_POINT.decode, connection.execute(newest).scalars())
+    return [*islice((point for point in found if point.champion), TREND)][::-1]
+
+
+_POINT: Final = msgspec.json.Decoder(Point)
 
 
 def _decoded(bodies: Iterable[str], struct: type[Any]) -> list[Any]:
