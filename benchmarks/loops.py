@@ -52,7 +52,8 @@ class Fits:
     def until(self, end: int) -> Version | None:
         """A version of the newest rows before `end`; None if none can be fitted."""
         if end not in self._known:
-            examples = self._stream.examples.part(max(0, end - self._stream.window), end)
+            most = self._stream.spec.training.maximum_rows
+            examples = self._stream.examples.part(max(0, end - most), end)
             self._known[end] = fitted(self._stream.spec, examples, self._seed)
         return self._known[end]
 

@@ -10,17 +10,29 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
 from consumers.demo.datasets import Happening, bikes, flights
 from consumers.demo.scenarios import BIKES, FLIGHTS
 from models.examples import Examples
 from models.features import Row, check_row
 from models.losses import encode_label
-from models.spec import DAY_SECONDS, Budget, Feature, ModelSpec, Policy, Ticks, Training, Trial
+from models.spec import (
+    DAY_SECONDS,
+    Budget,
+    CandidateSpec,
+    Feature,
+    ModelSpec,
+    Policy,
+    Ticks,
+    Training,
+    Trial,
+)
 
 MINUTE_MS: Final = 60_000
 TICK: Final = 100  # events
 DRIFT: Final = 14_028  # of INSECTS, gradual and balanced: the published row
+LOOKS_BACK: Final = 4  # windows
 LINEAR, TREES = ("logistic_regression",), ("hist_gradient_boosting",)
 
 
@@ -28,7 +40,8 @@ class Stream(NamedTuple):
     """A stream and the model that lives on it.
 
     Attributes:
-        window: newest rows that a fit uses; the first so many train version 1.
+        window: newest rows that a fit uses, if nothing else is said; the first so many train
+            version 1.
         drift: row of the published drift; None where none is published.
     """
 
@@ -75,7 +88,7 @@ def _insects(folder: Path | None, most: int | None) -> Stream:
     rows = list(_rows(folder, "insects_gradual_balanced.csv.gz", most, start))
     names = [name for name in rows[0] if name != "class"]
     classes = tuple(sorted({row["class"] for row in rows}))
-    spec = _spec("insects", classes, _numeric(names), LINEAR, window=2000)
+    spec = _spec("insects", classes, _numeric(names), LINEAR, window=2000, cycle_seconds=0.0)
     return Stream("insects", spec, _table(spec, rows, MINUTE_MS), 2000, drift=DRIFT - start)
 
 
@@ -95,8 +108,13 @@ def _spec(
     candidates: tuple[str, ...],
     *,
     window: int,
+    cycle_seconds: float = Trial().cycle_seconds,
 ) -> ModelSpec:
-    """One false alarm per 100,000 events; a challenger is judged after any tick, at once."""
+    """One false alarm per 100,000 events; a challenger is judged at whole weeks, as by default.
+
+    Args:
+        cycle_seconds: 0 where times are made up: then it is judged after any tick.
+    """
     return ModelSpec(
         name=name,
         task="binary" if len(classes) == 2 else "multiclass",
@@ -106,7 +124,7 @@ def _spec(
         budget=Budget(false_alarms_per_million_events=10.0),
         trial=Trial(
             alpha=0.05,
-            cycle_seconds=0.0,
+            cycle_seconds=cycle_seconds,
             minimum_pairs=2 * TICK,
             maximum_pairs=window,
             probation_pairs=window,
@@ -116,6 +134,22 @@ def _spec(
         ),
         policy=Policy(cooldown_seconds=0.0, rollback_cooloff_seconds=0.0),
     )
+
+
+def remembering(stream: Stream) -> Stream:
+    """The same with a trainer that may look further back, and learns from the newest rows too.
+
+    Each learner is tried with four windows of rows and with the newest quarter of them, and what
+    does better on what was held out is fitted again on all (`history`, `refit`).
+    """
+    training = stream.spec.training
+    tried = tuple(
+        CandidateSpec(learner=one.learner, history=history)
+        for one in training.tried
+        for history in (1.0, 1 / LOOKS_BACK)
+    )
+    more = replace(training, candidates=tried, maximum_rows=LOOKS_BACK * stream.window, refit=True)
+    return stream._replace(spec=replace(stream.spec, training=more))
 
 
 def _numeric(names: list[str]) -> tuple[Feature, ...]:

@@ -1,6 +1,6 @@
 """Driftline on real streams, beside what costs less: alarms, fits, and what they are worth.
 
-    python -m benchmarks.streams [--data FOLDER] [--seed N] [--only elec2,bikes]
+    python -m benchmarks.streams [--data FOLDER] [--seed N] [--only elec2,bikes] [--plot FILE.svg]
 
 Accuracy after retraining does not show that a detector works, for a blind schedule often matches
 it; so the table also has schedules with as many fits, the label before as a guess, and a learner
@@ -24,8 +24,9 @@ from river.drift import binary
 from sklearn.naive_bayes import GaussianNB
 
 from benchmarks.loops import Fits, Scored, Version, driftline, fitted
-from benchmarks.real_streams import NAMES, TICK, Missing, Stream, load
+from benchmarks.real_streams import NAMES, TICK, Missing, Stream, load, remembering
 from benchmarks.reporting import parser, report, say
+from benchmarks.stream_plots import draw
 from models import losses
 from models.features import Coder
 from models.spec import Policy
@@ -33,6 +34,10 @@ from models.spec import Policy
 Floats = NDArray[np.float64]
 
 QUICK_ROWS: Final = 6000
+FROZEN: Final = "frozen"
+CLOCK: Final = "Driftline, also by the clock"
+REMEMBERING: Final = "Driftline, by the clock, history chosen, refitted"
+SHOWN: Final = (FROZEN, f"as many fits as {REMEMBERING}, blindly", REMEMBERING)
 WRONG: Final = 0.2  # of labels, from the middle of a shuffled stream on
 RIVER: Final[dict[str, Callable[[], Any]]] = {
     "ADWIN": drift.ADWIN,
@@ -50,6 +55,8 @@ class Outcome(NamedTuple):
     Attributes:
         alarms: rows at which it alarmed (Driftline: on harm).
         drifts: alerts that only explain (Driftline: inputs or predictions changed, data broken).
+        ends_with: mean log loss of the last window of rows.
+        course: mean log loss of each tick.
     """
 
     accuracy: float
@@ -57,6 +64,8 @@ class Outcome(NamedTuple):
     fits: int
     alarms: list[int]
     drifts: int = 0
+    ends_with: float | None = None
+    course: tuple[float, ...] = ()
 
 
 Strategy = Callable[[Stream, Version, Fits, list[range]], Iterator[Scored]]
@@ -102,18 +111,27 @@ def detected(make: Callable[[], Any]) -> Strategy:
 def play(stream: Stream, strategy: Strategy, first: Version, fits: Fits) -> Outcome:
     """A strategy on the rows after those that trained version 1, predicted before they are told."""
     ticks = ticks_of(stream)
-    right, total, n, fitted_, drifts = 0.0, 0.0, 0, 0, 0
+    right, fitted_, drifts = 0.0, 0, 0
     alarms: list[int] = []
+    lost: list[Floats] = []
     for tick, scored in zip(ticks, strategy(stream, first, fits, ticks), strict=True):
         labels = stream.examples.labels[tick.start : tick.stop]
         right += losses.correct(stream.spec, scored.outputs, labels).sum()
-        total += losses.losses(stream.spec, scored.outputs, labels).sum()
-        n += len(labels)
+        lost.append(losses.losses(stream.spec, scored.outputs, labels))
         fitted_ += scored.retrained
         if {"harm", "probation"} & set(scored.alarmed):
             alarms.append(tick.stop)
         drifts += len(set(scored.alarmed) - {"harm", "probation"})
-    return Outcome(right / n, total / n, fitted_, alarms, drifts)
+    every_one = np.concatenate(lost)
+    return Outcome(
+        accuracy=right / len(every_one),
+        log_loss=float(every_one.mean()),
+        fits=fitted_,
+        alarms=alarms,
+        drifts=drifts,
+        ends_with=float(every_one[-stream.window :].mean()),
+        course=tuple(float(one.mean()) for one in lost),
+    )
 
 
 def ticks_of(stream: Stream) -> list[range]:
@@ -147,22 +165,28 @@ def online(stream: Stream) -> Outcome:
 
 def compare(stream: Stream, seed: int) -> dict[str, Outcome]:
     """Every strategy on a stream as it is."""
-    fits = Fits(stream, seed)
-    first = fits.until(stream.window)
+    fits, more = Fits(stream, seed), remembering(stream)
+    first, looks_back = fits.until(stream.window), Fits(more, seed)
     assert first is not None
-    found = {"frozen": play(stream, frozen, first, fits)}
+    found = {FROZEN: play(stream, frozen, first, fits)}
     rows = len(stream.examples.rows) - stream.window
-    for name, mine in (
-        ("Driftline", driftline),
-        ("Driftline, also by the clock", by_the_clock),
+    for name, mine, of, its in (
+        ("Driftline", driftline, stream, fits),
+        (CLOCK, by_the_clock, stream, fits),
+        (REMEMBERING, by_the_clock, more, looks_back),
     ):
-        found[name] = play(stream, mine, first, fits)
+        found[name] = play(of, mine, first, its)
         blind = every(rows // (found[name].fits + 1) + 1)
-        found[f"as many fits as {name}, blindly"] = play(stream, blind, first, fits)
+        found[blindly(name)] = play(of, blind, first, its)
     found["a fit every window"] = play(stream, every(stream.window), first, fits)
     for name in ("ADWIN", "DDM"):
         found[f"a fit at every alarm of {name}"] = play(stream, detected(RIVER[name]), first, fits)
     return found | {"online, no detector": online(stream), "no change": no_change(stream)}
+
+
+def blindly(name: str) -> str:
+    """The schedule with as many fits, by the same trainer."""
+    return f"as many fits as {name}, blindly"
 
 
 def by_the_clock(
@@ -253,13 +277,22 @@ def _show_streams(outcomes: dict[str, dict[str, Outcome]], streams: dict[str, St
                     strategy,
                     f"{one.accuracy:.3f}",
                     "" if one.log_loss is None else f"{one.log_loss:.3f}",
+                    "" if one.ends_with is None else f"{one.ends_with:.3f}",
                     str(one.fits),
                     str(len(one.alarms)),
                     delay,
                 )
             )
         what = f"{name}: {len(stream.examples.rows):,} rows, ticks of {TICK}"
-        columns = ("strategy", "accuracy", "log loss", "fits", "alarms", "before / delay")
+        columns = (
+            "strategy",
+            "accuracy",
+            "log loss",
+            "at the end",
+            "fits",
+            "alarms",
+            "before / delay",
+        )
         report(what, columns, rows, {}, as_json=False)
 
 
@@ -279,6 +312,7 @@ def main() -> None:
     arguments.add_argument("--repeats", type=int, default=3, help="of the shuffled streams")
     arguments.add_argument("--rows", type=int, default=60_000, help="of each stream, at most")
     arguments.add_argument("--only", default=",".join(NAMES), help="which streams")
+    arguments.add_argument("--plot", type=Path, help="draw the rolling loss of each as SVG or PNG")
     options = arguments.parse_args()
     outcomes: dict[str, dict[str, Outcome]] = {}
     streams: dict[str, Stream] = {}
@@ -298,11 +332,14 @@ def main() -> None:
         repeats = 1 if options.quick else options.repeats
         mixed[name] = [shuffled(stream, options.seed + i) for i in range(repeats)]
     _show_streams(outcomes, streams)
+    if options.plot:
+        shown = {name: {s: found[s].course for s in SHOWN} for name, found in outcomes.items()}
+        draw(shown, {name: one.window // TICK for name, one in streams.items()}, options.plot)
     columns, rows, figures = _mixed(mixed)
     figures["rows"] = {name: len(stream.examples.rows) for name, stream in streams.items()}
     for name, found in outcomes.items():
         for strategy, one in found.items():
-            figures[f"{name}: {strategy}"] = one._asdict()
+            figures[f"{name}: {strategy}"] = one._replace(course=())._asdict()
     what = f"the same rows shuffled; {WRONG:.0%} of labels wrong from the middle on"
     report(what, columns, rows, figures, as_json=options.json)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks import streams
 from benchmarks.loops import Fits, fitted
-from benchmarks.real_streams import Missing, Stream, load
+from benchmarks.real_streams import Missing, Stream, load, remembering
+from benchmarks.stream_plots import draw
 from benchmarks.streams import Outcome, Told, every, play, ticks_of
 
 
@@ -44,6 +47,44 @@ def test_a_schedule_fits_as_often_as_it_says_on_rows_that_are_known(bikes: Strea
     assert outcome.fits == 2
     assert set(fits._known) == {1344, 1844, 2344}
     assert 0.5 < outcome.accuracy < 1.0
+
+
+def test_a_strategy_ends_with_the_loss_of_the_last_window(bikes: Stream) -> None:
+    short = bikes._replace(window=400)
+    fits = Fits(short, 1)
+    first = fits.until(400)
+    assert first is not None
+    outcome = play(short, streams.frozen, first, fits)
+    assert len(outcome.course) == 20
+    assert outcome.log_loss == pytest.approx(statistics.mean(outcome.course))
+    assert outcome.ends_with == pytest.approx(statistics.mean(outcome.course[-4:]))
+    assert outcome.ends_with != pytest.approx(outcome.log_loss)
+
+
+def test_a_trainer_that_remembers_looks_back_further_and_tries_the_newest_quarter(
+    bikes: Stream,
+) -> None:
+    training = remembering(bikes).spec.training
+    assert [(one.learner, one.history) for one in training.tried] == [
+        ("hist_gradient_boosting", 1.0),
+        ("hist_gradient_boosting", 0.25),
+    ]
+    assert (training.maximum_rows, training.refit) == (4 * 1344, True)
+    version = Fits(remembering(bikes), 1).until(2400)
+    assert version is not None
+    assert version.profile.rows == 2400
+
+
+def test_the_picture_has_every_stream_and_strategy_and_is_the_same_again(tmp_path: Path) -> None:
+    courses = {name: {one: [0.5, 0.4, 0.6] for one in streams.SHOWN} for name in ("one", "two")}
+    for file in ("a.svg", "b.svg"):
+        draw(courses, {"one": 2, "two": 1}, tmp_path / file)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    drawn = ElementTree.parse(tmp_path / "a.svg")
+    assert [g.get("id") for g in drawn.iter() if str(g.get("id")).startswith("axes")] == [
+        "axes_1",
+        "axes_2",
+    ]
 
 
 def test_the_same_seed_gives_the_same_figures(bikes: Stream) -> None:
