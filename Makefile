@@ -36,7 +36,7 @@ test-quick: venv  ## the tests that need no server: seconds
 test-faults: venv  ## the long fault tests: processes, brokers, networks and disks that fail; an hour
 	@scripts/prepare-system
 	$(BIN)/python -m tests.broker
-	$(BIN)/python -m pytest -m faults -n 2 --dist worksteal --durations=0
+	$(BIN)/python -m pytest -m faults -n 3 --dist worksteal --durations=0
 
 lint: venv  ## style, types and the direction of imports
 	$(BIN)/ruff check $(SOURCES)
