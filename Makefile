@@ -33,7 +33,7 @@ test: venv  ## everything: lint, types, layers, all tests on real servers; says 
 test-quick: venv  ## the tests that need no server: seconds
 	$(BIN)/python -m pytest -q -m "not kafka and not postgres and not browser and not demo and not faults"
 
-test-faults: venv  ## the long fault tests: processes, brokers, networks and disks that fail; an hour
+test-faults: venv  ## the long fault tests: processes, brokers, networks and disks that fail; 45 minutes
 	@scripts/prepare-system
 	$(BIN)/python -m tests.broker
 	$(BIN)/python -m pytest -m faults -n 3 --dist worksteal --durations=0

@@ -12,7 +12,6 @@ import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import hypothesis.strategies as st
 from hypothesis import given, settings
 from msgspec.structs import replace
 
@@ -37,10 +36,8 @@ from tests.monitoring import (
     summaries_of,
 )
 from tests.summaries import facts
-from tests.test_monitor_properties import examples_of, some_log
+from tests.test_monitor_properties import END_MS, SEEDS, examples_of, some_log
 
-SEEDS = st.integers(0, 2**32 - 1)
-END_MS = T0 + 10**7
 REVISED = replace(SPEC, features=(*SPEC.features, Feature(name="income", optional=True)))
 BEFORE = reference()
 LEARNT = reference(REVISED, income=True)

@@ -22,7 +22,7 @@ from stream.core.checking import blamed, check_id, refuse_time
 from stream.core.columns import has_attributes, read_columns
 from stream.core.known import VALUES, Known, named_in, served_here, values_of
 from stream.core.processor import CoreSettings, Fleet, Record, Records
-from stream.core.shapes import BROKEN, is_event, is_plain, shape_of
+from stream.core.shapes import BROKEN, Same, is_event, is_plain, shape_of
 from stream.envelope import Opened, ms_of, open_record, read
 from stream.errors import Refused
 from stream.events import (
@@ -120,23 +120,8 @@ def _apart(reader: _Reader, records: Records, places: Sequence[int], mixed: _Mix
             mixed.clocks.append(found)
 
 
-class _Same:
-    """A fleet as a key by identity: it is replaced as a whole."""
-
-    __slots__ = ("fleet",)
-
-    def __init__(self, fleet: Fleet) -> None:
-        self.fleet = fleet
-
-    def __hash__(self) -> int:
-        return id(self.fleet)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.fleet is other.fleet
-
-
 @lru_cache(maxsize=4)  # of the entities; it must not hold on to many fleets
-def _known_of(entity: str, same: _Same) -> dict[str, Known]:
+def _known_of(entity: str, same: Same[Fleet]) -> dict[str, Known]:
     """The live models that were met so far: of a thousand, each batch meets most."""
     return {}
 
@@ -153,7 +138,7 @@ class _Reader:
         self._max_late_ms = settings.max_late_ms
         self._max_ahead_ms = settings.max_ahead_ms
         self._guess: Known | None = None
-        self._known = _known_of(entity, _Same(fleet))
+        self._known = _known_of(entity, Same(fleet))
 
     def together(self, records: Records, known: Known | None = None) -> Events | None:
         """The events of a run of records, if one pass tells that all are right.

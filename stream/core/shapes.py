@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, defstruct
@@ -27,8 +27,25 @@ Real = Annotated[float, Meta(ge=-MAX_VALUE, le=MAX_VALUE)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 VersionText = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,9}$")]
 MAX_SHADOWS = 16
+T = TypeVar("T")
 BROKEN = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)  # what decoders raise
 _ATTRIBUTE = b"specversion"
+
+
+class Same(Generic[T]):
+    """A key that is equal for the very same thing only: hashing a spec's or a fleet's fields would
+    take longer than decoding a record. Neither is changed in place; both are replaced."""
+
+    __slots__ = ("thing",)
+
+    def __init__(self, thing: T) -> None:
+        self.thing = thing
+
+    def __hash__(self) -> int:
+        return id(self.thing)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.thing is other.thing
 
 
 class Shape(NamedTuple):
@@ -113,27 +130,12 @@ def shape_of(entity: str, spec: ModelSpec) -> Shape:
 
     Models with the same features and outputs have the same shape, the very object.
     """
-    return _remembered(entity, _Same(spec))
-
-
-class _Same:
-    """A spec as a key by identity: hashing its fields would take longer than decoding a record."""
-
-    __slots__ = ("spec",)
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self.spec = spec
-
-    def __hash__(self) -> int:
-        return id(self.spec)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.spec is other.spec
+    return _remembered(entity, Same(spec))
 
 
 @lru_cache(maxsize=4096)
-def _remembered(entity: str, same: _Same) -> Shape:
-    spec = same.spec
+def _remembered(entity: str, same: Same[ModelSpec]) -> Shape:
+    spec = same.thing
     if entity == "feedback":
         return _shape(entity, "binary", (), 1)
     return _shape(entity, spec.task, spec.features, spec.outputs)
