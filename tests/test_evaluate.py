@@ -367,9 +367,10 @@ def test_where_the_newer_is_wanted_an_equal_challenger_goes_live_and_back_if_it_
     world = World(trial=NEWER)
     world.days(10)
     challenger = world.trainer.challenge()
-    while world.trainer.lifecycle.champion != challenger:
+    while not world.commands and world.tick < 200:
         world.days(1)
     (promoted,) = [f for f in world.log if isinstance(f, Command)]
+    assert (promoted.kind, promoted.version) == ("promote", challenger)
     assert promoted.reason == "it is newer, and is not worse by 0.02"
     assert promoted.evidence["test"] == "not worse"
     assert world.alerts("harm") == []
