@@ -152,6 +152,12 @@ def remembering(stream: Stream) -> Stream:
     return stream._replace(spec=replace(stream.spec, training=more))
 
 
+def wanting_newer(stream: Stream) -> Stream:
+    """The same where a challenger is to prove only that it is not worse by the margin."""
+    trial = replace(stream.spec.trial, to_prove="not worse")
+    return stream._replace(spec=replace(stream.spec, trial=trial))
+
+
 def _numeric(names: list[str]) -> tuple[Feature, ...]:
     return tuple(Feature(name=name) for name in names)
 

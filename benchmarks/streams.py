@@ -24,7 +24,7 @@ from river.drift import binary
 from sklearn.naive_bayes import GaussianNB
 
 from benchmarks.loops import Fits, Scored, Version, driftline, fitted
-from benchmarks.real_streams import NAMES, TICK, Missing, Stream, load, remembering
+from benchmarks.real_streams import NAMES, TICK, Missing, Stream, load, remembering, wanting_newer
 from benchmarks.reporting import parser, report, say
 from benchmarks.stream_plots import draw
 from models import losses
@@ -37,6 +37,7 @@ QUICK_ROWS: Final = 6000
 FROZEN: Final = "frozen"
 CLOCK: Final = "Driftline, also by the clock"
 REMEMBERING: Final = "Driftline, by the clock, history chosen, refitted"
+NEWER: Final = f"{REMEMBERING}, not worse is enough"
 SHOWN: Final = (FROZEN, f"as many fits as {REMEMBERING}, blindly", REMEMBERING)
 WRONG: Final = 0.2  # of labels, from the middle of a shuffled stream on
 RIVER: Final[dict[str, Callable[[], Any]]] = {
@@ -178,6 +179,7 @@ def compare(stream: Stream, seed: int) -> dict[str, Outcome]:
         found[name] = play(of, mine, first, its)
         blind = every(rows // (found[name].fits + 1) + 1)
         found[blindly(name)] = play(of, blind, first, its)
+    found[NEWER] = play(wanting_newer(more), by_the_clock, first, looks_back)
     found["a fit every window"] = play(stream, every(stream.window), first, fits)
     for name in ("ADWIN", "DDM"):
         found[f"a fit at every alarm of {name}"] = play(stream, detected(RIVER[name]), first, fits)

@@ -33,6 +33,7 @@ EVENTS: Final = 20_000
 SEED: Final = 20_261
 SHARES: Final[Guarded] = {"plan=a": 0.4, "plan=b": 0.3, "plan=c": 0.2, "plan=d": 0.1}
 TRIAL: Final = Trial(cycle_seconds=0.0)  # asked after every tick, which is the hardest to withstand
+NOT_WORSE: Final = replace(TRIAL, to_prove="not worse")
 CYCLE: Final = 7  # ticks in one cycle of the world that goes up and down
 SPEC: Final = ModelSpec(
     name="simulated",
@@ -84,6 +85,14 @@ WORLDS: Final = (
         (0, 0, 0, 0),
         harmed=True,
         segments={},
+        expected="promoted",
+    ),
+    World("worse by 2 points, not worse is enough", (-2, -2, -2, -2), trial=NOT_WORSE),
+    World(
+        "equal, not worse is enough, no segments",
+        (0, 0, 0, 0),
+        segments={},
+        trial=NOT_WORSE,
         expected="promoted",
     ),
     World("better by 2 points, worse by 2 in a segment of 20 %", (3, 3, -2, 3)),

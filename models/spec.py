@@ -104,6 +104,10 @@ class Trial(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     alpha: Probability = 0.01  # chance that one is promoted which is no better
     margin: NotNegative = 0.02  # "not worse by" when the champion is harmed
+    # What a challenger has to prove: that it is "better", or "not worse" by the margin, as beside a
+    # harmed champion (alpha is then the chance of one that is worse by it). The second is for
+    # worlds that move on, where the newer is likely the better.
+    to_prove: Literal["better", "not worse"] = "better"
     # Guard rails, whatever it does on the whole. In a segment that makes up this share of the
     # reference it must be shown to be not worse by this margin; None: segments guard nothing.
     segment_margin: NotNegative | None = 0.02

@@ -357,6 +357,36 @@ def test_a_worse_challenger_is_rejected_before_the_maximum() -> None:
     assert world.commands == ["reject"]
 
 
+NEWER = msgspec.structs.replace(SPEC.trial, to_prove="not worse")
+
+
+def test_where_the_newer_is_wanted_an_equal_challenger_goes_live_and_back_if_it_fails_there() -> (
+    None
+):
+    """`to_prove`: not worse in its trial, and worse afterwards than the version before."""
+    world = World(trial=NEWER)
+    world.days(10)
+    challenger = world.trainer.challenge()
+    while not world.commands and world.tick < 200:
+        world.days(1)
+    (promoted,) = [f for f in world.log if isinstance(f, Command)]
+    assert (promoted.kind, promoted.version) == ("promote", challenger)
+    assert promoted.reason == "it is newer, and is not worse by 0.02"
+    assert promoted.evidence["test"] == "not worse"
+    assert world.alerts("harm") == []
+    world.days(60, bad=0.3, v1=0.05, **{f"v{challenger}": 0.3})
+    assert "rollback" in world.commands
+    assert world.trainer.lifecycle.champion == 1
+
+
+def test_where_the_newer_is_wanted_a_worse_challenger_is_rejected() -> None:
+    world = World(trial=NEWER)
+    world.days(10)
+    world.trainer.challenge()
+    world.days(60, v1=0.05, v2=0.3)
+    assert world.commands == ["reject"]
+
+
 def test_sparse_ticks_and_a_long_gap_raise_no_false_alarm_and_harm_is_still_found() -> None:
     """Three events a day, months of silence, then three bad ones a day."""
     world = World()

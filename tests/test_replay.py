@@ -241,11 +241,26 @@ def test_a_revision_that_compaction_took_is_no_difference_and_one_that_was_never
 
 
 @pytest.mark.parametrize(
-    "pair", ["features=[]", "ticks.seconds=3", "policy.nothing=1", "policy.retrain", "trial=x"]
+    "pair",
+    [
+        "features=[]",
+        "ticks.seconds=3",
+        "policy.nothing=1",
+        "policy.retrain",
+        "trial=x",
+        "trial.to_prove=no",
+    ],
 )
 def test_what_would_change_the_counts_or_is_no_spec_is_refused(pair: str) -> None:
     with pytest.raises(ConfigurationError):
         by_overrides([pair])(SPEC)
+
+
+def test_what_a_challenger_has_to_prove_may_be_asked_otherwise(lived: Lived) -> None:
+    """Beside a harmed champion it makes no difference: there it need not be better anyhow."""
+    trial = by_overrides(["trial.to_prove=not worse"])(SPEC).trial
+    assert trial == msgspec.structs.replace(SPEC.trial, to_prove="not worse")
+    assert lived.again(lived.adoptions, trial=trial) == lived.outputs
 
 
 def test_a_spec_file_may_differ_in_what_evaluate_alone_reads() -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from msgspec.structs import replace
 
 from benchmarks import streams
 from benchmarks.loops import Fits, fitted
-from benchmarks.real_streams import Missing, Stream, load, remembering
+from benchmarks.real_streams import Missing, Stream, load, remembering, wanting_newer
 from benchmarks.stream_plots import draw
 from benchmarks.streams import Outcome, Told, every, play, ticks_of
 
@@ -73,6 +74,12 @@ def test_a_trainer_that_remembers_looks_back_further_and_tries_the_newest_quarte
     version = Fits(remembering(bikes), 1).until(2400)
     assert version is not None
     assert version.profile.rows == 2400
+
+
+def test_where_the_newer_is_wanted_nothing_else_differs(bikes: Stream) -> None:
+    newer = wanting_newer(bikes)
+    assert newer.spec.trial == replace(bikes.spec.trial, to_prove="not worse")
+    assert replace(newer.spec, trial=bikes.spec.trial) == bikes.spec
 
 
 def test_the_picture_has_every_stream_and_strategy_and_is_the_same_again(tmp_path: Path) -> None:

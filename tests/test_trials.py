@@ -74,6 +74,32 @@ def test_how_a_trial_ends(better: float, worse: float, harmed: bool, expected: s
     assert outcome(better, worse, harmed=harmed)[0] == expected
 
 
+FRESH = msgspec.structs.replace(TRIAL, to_prove="not worse", alpha=0.01)
+
+
+def test_where_not_worse_is_enough_an_equal_challenger_goes_live_and_a_worse_one_hardly_ever() -> (
+    None
+):
+    """One that is worse by the margin is promoted in at most the share that the spec allows."""
+
+    def share(worse: float, wanted: str) -> float:
+        kinds = []
+        for seed in range(200):
+            states: dict[int, TrialState] = {}
+            for number in range(30):
+                pairs = draws(1000 * seed + number, 0.05, worse)
+                observe(states, lifecycle(FRESH), group(number, pairs))
+                judgement = judge_challenger(2, states[2], FRESH, harmed=False)
+                if judgement is not None:
+                    kinds.append(judgement.kind)
+                    break
+        return kinds.count(wanted) / 200  # type: ignore[arg-type]
+
+    assert share(0.05, "promote") >= 0.95
+    assert share(0.10, "promote") <= FRESH.alpha
+    assert share(0.15, "reject") >= 0.95
+
+
 def test_nothing_is_decided_before_the_minimum_of_pairs() -> None:
     states: dict[int, TrialState] = {}
     observe(states, lifecycle(), group(0, [1.0] * 99))

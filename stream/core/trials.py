@@ -1,10 +1,10 @@
 """Paired trials: the champion against its shadows on the same labelled events.
 
-A challenger goes live when it is proven better, or when the champion is harmed and it is proven not
-worse by more than the margin; and, either way, only if it breaks no guard rail (`guards`). A new
-champion on probation goes back when the previous version is proven better. D = bounded loss of the
-champion - that of the shadow, so positive speaks for the shadow; the tests may be looked at after
-every group (`trial.PairedTest`).
+A challenger goes live when it is proven better, or proven not worse by more than the margin where
+the champion is harmed or the spec asks for no more (`to_prove`); and, either way, only if it breaks
+no guard rail (`guards`). A new champion on probation goes back when the previous version is proven
+better. D = bounded loss of the champion - that of the shadow, so positive speaks for the shadow;
+the tests may be looked at after every group (`trial.PairedTest`).
 """
 
 from __future__ import annotations
@@ -94,18 +94,19 @@ def _decided(
 ) -> tuple[Literal["promote", "reject", "wait"], str, Name]:
     """What is to happen, why, and the test that says so."""
     n = state.totals.n
+    not_worse_is_enough = harmed or spec.to_prove == "not worse"
     if found.broken:
         return "reject", found.broken, "better"
     if not found.unproven:
         if _proven(state, spec, "better"):
             return "promote", "it does better", "better"
-        if harmed and _proven(state, spec, "not worse"):
-            reason = f"the champion is harmed, and it is not worse by {spec.margin:g}"
-            return "promote", reason, "not worse"
-    # Beside a harmed champion being no better is no fault, being worse is.
-    futile: Name = "worse" if harmed else "not better"
+        if not_worse_is_enough and _proven(state, spec, "not worse"):
+            why = "the champion is harmed, and it" if harmed else "it is newer, and"
+            return "promote", f"{why} is not worse by {spec.margin:g}", "not worse"
+    # Where it need not be better, being no better is no fault, being worse is.
+    futile: Name = "worse" if not_worse_is_enough else "not better"
     if _proven(state, spec, futile):
-        reason = "it does worse" if harmed else f"it is not better by {spec.margin:g}"
+        reason = "it does worse" if not_worse_is_enough else f"it is not better by {spec.margin:g}"
         return "reject", reason, futile
     if n < spec.maximum_pairs:
         return "wait", "", "better"
