@@ -1,7 +1,7 @@
 """Every metric that Driftline exports, and those of a stage.
 
 They are read when they are scraped, so there is nothing to pay per record. Labels are bounded:
-partitions, and words from the code.
+partitions, words from the code, and of models in a partition the twenty that matter most.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from stream.core.busy import MOST_NAMED, OTHERS
 from stream.health import Health
 from stream.runtime import Keeper, Runtime
 
@@ -33,6 +34,7 @@ class Told(NamedTuple):
 
 _PARTITION: Final = ("stage", "partition")
 _INPUT: Final = (*_PARTITION, "entity")
+_MODEL: Final = (*_PARTITION, "model")  # those that take most; the rest together
 
 #: The stages'. docs/OPERATIONS.md shows these, and a test holds it and what is exported to them.
 STAGE_METRICS: Final = (
@@ -46,7 +48,13 @@ STAGE_METRICS: Final = (
     Told("driftline_lost_to_retention_records_total", _INPUT, "of those, skipped for ever"),
     Told("driftline_phase_seconds", (*_PARTITION, "phase"), "what the partition is at, how long"),
     Told("driftline_restore_seconds", _PARTITION, "how long its last restore took"),
-    Told("driftline_waiting", (*_PARTITION, "what"), "pending, early or parked records in state"),
+    Told(
+        "driftline_waiting",
+        (*_PARTITION, "what"),
+        "pending, early, parked, put-off records",
+    ),
+    Told("driftline_model_seconds_total", _MODEL, "spent on predicting with its versions"),
+    Told("driftline_model_waiting", _MODEL, "requests of a slow model, put off for others"),
     Told("driftline_partition_records_total", _PARTITION, "records applied"),
     Told("driftline_partition_outputs_total", _PARTITION, "records written"),
     Told("driftline_partition_commits_total", _PARTITION, "transactions committed"),
@@ -170,6 +178,17 @@ def _keeper(families: Families, stage: str, keeper: Keeper) -> None:
     _processor(families, where, partition.processor.counters)
     for what, count in getattr(partition.processor, "gauges", {}).items():
         families.add("driftline_waiting", count, what=what, **where)
+    for model, seconds in dict(getattr(partition.processor, "model_seconds", {})).items():
+        families.add("driftline_model_seconds_total", seconds, model=model, **where)
+    for model, count in _largest(getattr(partition.processor, "model_backlog", {})).items():
+        families.add("driftline_model_waiting", count, model=model, **where)
+
+
+def _largest(counts: Mapping[str, int]) -> dict[str, int]:
+    """The largest counts by name, and the rest together."""
+    ordered = sorted(dict(counts).items(), key=lambda item: -item[1])
+    rest = sum(count for _, count in ordered[MOST_NAMED:])
+    return dict(ordered[:MOST_NAMED]) | ({OTHERS: rest} if rest else {})
 
 
 def _processor(families: Families, where: Labels, counters: Mapping[str, int]) -> None:

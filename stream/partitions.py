@@ -14,7 +14,7 @@ import structlog
 from stream import checkpoints, tracing
 from stream.checkpoints import Manifest
 from stream.clock import steady
-from stream.core.processor import Batch, Context, Fleet, Output, Parts, Processor
+from stream.core.processor import Batch, Context, Deferring, Fleet, Output, Parts, Processor
 from stream.errors import Halt, RetentionOvertook
 from stream.failpoints import failpoint
 from stream.settings import Settings
@@ -153,6 +153,7 @@ class Partition:
         self.processor: Processor = world.factory(
             Context(number, world.counts, world.settings.core, time.monotonic)
         )
+        self._deferring = self.processor if isinstance(self.processor, Deferring) else None
 
     def restore(self, current: Callable[[], bool], enter: Enter = _unheard) -> None:
         """Fence the owner before and take over its state.
@@ -245,11 +246,23 @@ class Partition:
             if self._flushes is not None:
                 self._flushes.applies(piece.records)
             batch = Batch(entity, self.number, piece.records, piece.ahead)
-            with turn():
+            with turn(yields=self.backlog > 0):
                 self._outputs += self.processor.apply(batch, self.world.fleets.fleet)
             self.counts["records"] += len(piece.records)
         self.positions[entity] = piece.end
         self.ahead[entity] = piece.ahead
+
+    @property
+    def backlog(self) -> int:
+        """Records that were applied and wait in the processor's state for their turn."""
+        return 0 if self._deferring is None else self._deferring.backlog
+
+    def proceed(self) -> None:
+        """Work off a piece of the backlog."""
+        if self._deferring is not None:
+            failpoint("apply")
+            with turn(yields=True):
+                self._outputs += self._deferring.proceed(self.world.fleets.fleet)
 
     @property
     def dirty(self) -> bool:

@@ -107,6 +107,9 @@ class Keeper(threading.Thread):
                 self._apply(partition, message)
             elif message is not None:
                 self._pause(partition, message)
+            elif partition.backlog and not self._paused:
+                self._enter("apply")
+                partition.proceed()
             if not self._paused and self._is_due(partition, due):
                 self._enter("flush")
                 partition.flush()
@@ -116,6 +119,8 @@ class Keeper(threading.Thread):
         wait = self._runtime.idle_seconds
         if partition.dirty:
             wait = max(0.0, due - time.monotonic())
+        if partition.backlog:
+            wait = 0.0
         self._enter("paused" if self._paused else "wait")
         try:
             return self._mailbox.get(timeout=None if self._paused else wait)

@@ -76,6 +76,11 @@ class Settings(Connection, BaseSettings):
         ge=0,
         description="with more requests waiting in a partition shadows do not predict; 0: always",
     )
+    slow_model_ms: float = Field(
+        default=1.0,
+        ge=0,
+        description="a row; models that take longer may wait, that others need not; 0: none waits",
+    )
     queue_batches: int = Field(default=4, ge=1, description="fetched batches held per partition")
     drain_seconds: float = Field(default=8, gt=0, description="from SIGTERM to a clean exit")
     stall_seconds: float = Field(
@@ -187,6 +192,7 @@ class Settings(Connection, BaseSettings):
             max_late_ms=round(self.max_late_seconds * 1000),
             max_ahead_ms=round(self.max_ahead_seconds * 1000),
             shed_shadows_lag=self.shed_shadows_lag,
+            slow_model_ms=self.slow_model_ms,
         )
 
     def plain(self) -> dict[str, Any]:

@@ -50,6 +50,9 @@ def stage() -> Any:
     one.flush()
     one.counts["lost:requests"] = 4
     one.processor.gauges = {"parked": 1}  # type: ignore[attr-defined]
+    one.processor.model_seconds = {"churn": 2.5}  # type: ignore[attr-defined]
+    lengths = {f"model-{number}": number for number in range(1, 31)}
+    one.processor.model_backlog = lengths  # type: ignore[attr-defined]
     counters = {"records_seen": 2, "refused:bad-json": 2, "rerouted:feedback": 1}
     counters |= {"dropped:unknown-model": 1, "unjudged:no-profile": 1, "alert.opened": 1}
     type(one.processor).counters = property(lambda _: counters)  # type: ignore[assignment]
@@ -83,6 +86,19 @@ def test_a_stage_exports_its_whole_table_and_no_more(health: Any) -> None:
     assert samples["driftline_lag_records", frozenset(where | {("entity", "requests")})] == 5
     assert samples["driftline_refused_total", frozenset(where | {("reason", "bad-json")})] == 2
     assert samples["driftline_ready", frozenset({("stage", "score")})] == 0
+    assert samples["driftline_model_seconds_total", frozenset(where | {("model", "churn")})] == 2.5
+
+
+def test_of_the_models_that_wait_the_longest_lines_are_named_and_the_rest_summed(
+    health: Any,
+) -> None:
+    samples = exported(StageCollector(health))
+    waiting = {
+        dict(labels)["model"]: count
+        for (name, labels), count in samples.items()
+        if name == "driftline_model_waiting"
+    }
+    assert waiting == {f"model-{n}": n for n in range(11, 31)} | {"(others)": 55}
 
 
 def test_the_trainer_exports_its_whole_table_and_no_more() -> None:

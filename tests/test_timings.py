@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stream.core.guards import latency_bin
 from stream.core.processor import Context, CoreSettings
@@ -35,9 +38,16 @@ def ticking() -> Callable[[], float]:
 
 
 def test_each_version_is_timed_on_the_same_batch_once_for_each_request() -> None:
-    stage = score(ticking())
-    stage.apply(batch(request(1), request(2), request(3)), SHADOWED)
-    (told,) = facts(stage.advance(NOW, False, SHADOWED))
+    now = [0.0]
+
+    def predict(version: int, rows: Sequence[Sequence[object]]) -> NDArray[np.float64]:
+        now[0] += (1 + version) / 100
+        return np.zeros((len(rows), 1))
+
+    fleet = {"churn": FakeLive(challengers=(2,), predict=predict)}
+    stage = score(lambda: now[0])
+    stage.apply(batch(request(1), request(2), request(3)), fleet)
+    (told,) = facts(stage.advance(NOW, False, fleet))
     assert isinstance(told, SummaryComputed)
     assert (told.model, told.version, told.partition) == ("churn", 1, 2)
     assert told.tick == NOW // CHURN.tick_ms

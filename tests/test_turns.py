@@ -43,3 +43,27 @@ def test_nobody_waits_for_one_that_takes_long() -> None:
     with turn():
         done.set()  # reached though the slow one still computes
     thread.join()
+
+
+def test_whoever_waits_has_the_next_turn_of_one_that_yields() -> None:
+    """Though it has always more to do."""
+    waits: list[float] = []
+    enough, begun = threading.Event(), threading.Event()
+
+    def busy() -> None:
+        while not enough.is_set():
+            with turn(yields=True):
+                begun.set()
+                time.sleep(PATIENCE_SECONDS / 5)
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    begun.wait()
+    for _ in range(7):
+        asked = time.monotonic()
+        with turn():
+            waits.append(time.monotonic() - asked)
+    enough.set()
+    thread.join()
+
+    assert sorted(waits)[3] < PATIENCE_SECONDS / 2

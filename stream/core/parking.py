@@ -17,7 +17,8 @@ from stream.core.processor import CoreSettings, Fleet, Parts, Record
 from stream.errors import Refused
 
 CHUNK_BYTES = 131_072  # a checkpoint part is closed at this size, far below the broker's limit
-_PREFIX = "parked."
+CHUNKS = 1_000_000  # numbers from here on are those of `stream.core.lines`
+PREFIX = "parked."
 
 
 class Parked(Struct, array_like=True):
@@ -66,7 +67,7 @@ class Parking:
 
     def park(self, entity: str, record: Record, refused: Refused) -> bool:
         """Take a record in; False if it does not fit and must be refused now."""
-        size = _size(record)
+        size = size_of(record)
         full = len(self) >= self.max_records or sum(self._bytes.values()) + size > self.max_bytes
         if full or self._wait_ms == 0:
             return False
@@ -111,15 +112,14 @@ class Parking:
         wanted = self._dirty | set(self._chunks) if complete else self._dirty
         self._dirty = set()
         return {
-            f"{_PREFIX}{n}": msgspec.msgpack.encode(self._chunks[n]) if n in self._chunks else None
+            f"{PREFIX}{n}": msgspec.msgpack.encode(self._chunks[n]) if n in self._chunks else None
             for n in sorted(wanted)
         }
 
     def restore(self, parts: Mapping[str, bytes]) -> None:
         """Take over parts that `changes` wrote; others are left alone."""
         for name, data in parts.items():
-            if name.startswith(_PREFIX):
-                chunk = int(name.removeprefix(_PREFIX))
+            if name.startswith(PREFIX) and (chunk := int(name.removeprefix(PREFIX))) < CHUNKS:
                 self._chunks[chunk] = _CODEC.decode(data)
         self._chunks = dict(sorted(self._chunks.items()))
         self._count()
@@ -147,11 +147,12 @@ class Parking:
 
     def _count(self) -> None:
         self._bytes = {
-            chunk: sum(_size(parked.record) for parked in waiting)
+            chunk: sum(size_of(parked.record) for parked in waiting)
             for chunk, waiting in self._chunks.items()
         }
 
 
-def _size(record: Record) -> int:
+def size_of(record: Record) -> int:
+    """Bytes of key, value and headers."""
     headers = sum(len(name) + len(value or b"") for name, value in record.headers)
     return len(record.key or b"") + len(record.value or b"") + headers

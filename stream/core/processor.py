@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload, runtime_checkable
 
 from msgspec import Struct
 
@@ -156,8 +156,8 @@ class Context(NamedTuple):
     partition: int
     partitions: Mapping[str, int]  # partition counts by entity, of the stage's inputs and outputs
     settings: CoreSettings
-    #: Seconds that pass, to say how long predicting takes: an observation, which nothing of the
-    #: state or of what is decided here depends on. None: nobody is timed.
+    #: Seconds that pass, to say how long predicting takes: an observation. By it score lets slow
+    #: models wait (`shares`); no value of any output depends on it. None: nobody is timed.
     stopwatch: Callable[[], float] | None = None
 
 
@@ -174,6 +174,7 @@ class CoreSettings(NamedTuple):
     )  # event time older than the record's clock by more is refused
     max_ahead_ms: int = 300_000
     shed_shadows_lag: int = 0  # records; 0: shadows predict whatever waits
+    slow_model_ms: float = 0.0  # a row, from which on a model may have to wait; 0: none has to
 
 
 class Processor(Protocol):
@@ -210,4 +211,18 @@ class Processor(Protocol):
     @property
     def counters(self) -> Mapping[str, int]:
         """Monotone counts for metrics, since this object was made: `<name>` or `<name>:<label>`."""
+        ...
+
+
+@runtime_checkable
+class Deferring(Protocol):
+    """A processor that may take records in without being done with them."""
+
+    @property
+    def backlog(self) -> int:
+        """Records that it has taken in and not worked off. They are in its state."""
+        ...
+
+    def proceed(self, fleet: Fleet) -> list[Output]:
+        """Nothing else is to be done: work off a piece of the backlog."""
         ...

@@ -1,9 +1,9 @@
 """The score stage: requests in, predictions out.
 
 Every batch is predicted once per model and version, champion and shadows on the same rows; without
-shadows where too much waits (`shedding`). Where there is a canary, its output is the answer for a
-share of the keys. A row that the champion has no finite output for is refused; a shadow that fails
-is left out and counted.
+shadows where too much waits (`shedding`), and a slow model's rows in their turn (`shares`). Where
+there is a canary, its output is the answer for a share of the keys. A row that the champion has no
+finite output for is refused; a shadow that fails is left out and counted.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from stream.core.partitioning import partitions_of
 from stream.core.processor import Batch, Context, Fleet, LiveModel, Output, Parts, Record
 from stream.core.refusals import Refusals
 from stream.core.scored import Columns, Said, encoded
+from stream.core.shares import Shares
 from stream.core.shedding import Shedding
 from stream.core.timings import Timings
 from stream.errors import Refused
@@ -36,7 +37,8 @@ _NO_OUTPUT = Refused("bad-output", "the model has no finite output for these fea
 
 
 class ScoreProcessor:
-    """One partition of the score stage. Its only state is what waits for an unknown model."""
+    """One partition of the score stage. Its only state is what waits: for an unknown model, or in
+    the line of a slow one."""
 
     def __init__(self, context: Context) -> None:
         self._partition = context.partition
@@ -46,6 +48,7 @@ class ScoreProcessor:
         self._refusals = Refusals()
         self._timings = Timings(context)
         self._shedding = Shedding(context)
+        self._shares = Shares(context, _ENTITY)
         self._summaries = context.partitions.get("summaries", 1)
         self._fleet: Fleet = {}
         self._generations: dict[str, int] = {}
@@ -53,12 +56,20 @@ class ScoreProcessor:
 
     def restore(self, parts: Mapping[str, bytes]) -> None:
         self._parking.restore(parts)
+        self._shares.lines.restore(parts)
 
     def apply(self, batch: Batch, fleet: Fleet) -> list[Output]:
         self._fleet = fleet
         self._shedding.begin(batch)
+        self._shares.begin()
         decoded = decode(_ENTITY, batch.records, fleet, self._settings)
-        return self._retry(fleet) + self._work(decoded, fleet)
+        outputs = self._retry(fleet) + self._work(decoded, fleet)
+        return outputs + self._from_lines(batch.ahead, fleet)
+
+    def proceed(self, fleet: Fleet) -> list[Output]:
+        self._fleet = fleet
+        self._shares.begin()
+        return self._from_lines(0, fleet)
 
     def advance(self, clock_ms: int, caught_up: bool, fleet: Fleet) -> list[Output]:
         self._fleet = fleet
@@ -69,7 +80,8 @@ class ScoreProcessor:
         return [*outputs, *self._timings.told(clock_ms), *self._shedding.told(clock_ms)]
 
     def changes(self, *, complete: bool) -> Parts:
-        return self._parking.changes(complete=complete)
+        waiting = self._shares.lines.changes(complete=complete)
+        return self._parking.changes(complete=complete) | waiting
 
     @property
     def generations(self) -> Mapping[str, int]:
@@ -81,20 +93,45 @@ class ScoreProcessor:
 
     @property
     def gauges(self) -> Mapping[str, int]:
-        return {"parked": len(self._parking)}
+        return {"parked": len(self._parking), "put-off": self.backlog}
+
+    @property
+    def backlog(self) -> int:
+        return len(self._shares.lines)
+
+    @property
+    def model_seconds(self) -> Mapping[str, float]:
+        return self._shares.busy.seconds
+
+    @property
+    def model_backlog(self) -> Mapping[str, int]:
+        return self._shares.lines.lengths
 
     def _retry(self, fleet: Fleet) -> list[Output]:
         retried = self._parking.retry(fleet, self._settings)
         return [output for _, decoded in retried for output in self._work(decoded, fleet)]
 
+    def _from_lines(self, ahead: int, fleet: Fleet) -> list[Output]:
+        """Predictions of what stood in line, as many as there is time for."""
+        outputs: list[Output] = []
+        for records in self._shares.due(ahead):
+            decoded = decode(_ENTITY, records, fleet, self._settings)
+            outputs += self._aside(decoded) + self._predictions(decoded.events, fleet)
+        return outputs
+
     def _work(self, decoded: Decoded, fleet: Fleet) -> list[Output]:
+        admitted = self._shares.admitted(decoded.events)
+        return self._aside(decoded) + self._predictions(admitted, fleet)
+
+    def _aside(self, decoded: Decoded) -> list[Output]:
+        """Dead letters of what is refused; what is not known yet is parked."""
         outputs = [self._refuse(record, refused) for record, refused in decoded.refused]
         for record, refused in decoded.unknown:
             if self._parking.park(_ENTITY, record, refused):
                 self._counters["parked"] += 1
             else:
                 outputs.append(self._refuse(record, refused))
-        return outputs + self._predictions(decoded.events, fleet)
+        return outputs
 
     def _refuse(self, record: Record, refused: Refused) -> Output:
         self._counters[f"refused:{refused.reason}"] += 1
@@ -124,12 +161,19 @@ class ScoreProcessor:
         """Encoded predictions; None where the model has no output."""
         models = {one.model for one in events.data}
         if len(models) == 1:
-            return self._score(events, fleet[models.pop()])
+            return self._timed(events, fleet[models.pop()])
         values: list[bytes | None] = [None] * len(events)
         for name, places in _by_model(events).items():
-            scored = self._score(events.take(places), fleet[name])
+            scored = self._timed(events.take(places), fleet[name])
             for i, value in zip(places, scored, strict=True):
                 values[i] = value
+        return values
+
+    def _timed(self, events: Events, live: LiveModel) -> list[bytes | None]:
+        since = self._shares.now()
+        values = self._score(events, live)
+        seconds = self._shares.now() - since
+        self._shares.busy.note(live.lifecycle.model, len(events), seconds)
         return values
 
     def _score(self, events: Events, live: LiveModel) -> list[bytes | None]:

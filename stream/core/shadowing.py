@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from models.features import Row
+from stream.core.busy import Busy
 from stream.core.checking import check_id
 from stream.core.known import named_in
 from stream.core.partitioning import partition_of
@@ -55,14 +56,18 @@ class ShadowProcessor:
         self._context = context
         self._generations: dict[str, int] = {}
         self._counters: Counter[str] = Counter()
+        self._busy = Busy(0.0)
 
     def restore(self, parts: Mapping[str, bytes]) -> None:
         """There is nothing to take over."""
 
     def apply(self, batch: Batch, fleet: Fleet) -> list[Output]:
         outputs: dict[int, Output] = {}
+        now = self._context.stopwatch or float
         for name, made in self._by_model(batch.records, fleet).items():
+            since = now()
             outputs |= self._beside(made, fleet[name])
+            self._busy.note(name, len(made), now() - since)
         return [outputs[offset] for offset in sorted(outputs)]
 
     def advance(self, clock_ms: int, caught_up: bool, fleet: Fleet) -> list[Output]:
@@ -78,6 +83,10 @@ class ShadowProcessor:
     @property
     def counters(self) -> Mapping[str, int]:
         return self._counters
+
+    @property
+    def model_seconds(self) -> Mapping[str, float]:
+        return self._busy.seconds
 
     def _by_model(self, records: Sequence[Record], fleet: Fleet) -> dict[str, list[_Made]]:
         """Predictions with features, of models that are served elsewhere.
