@@ -6,10 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.broker import free_ports
 
 pytestmark = [pytest.mark.demo, pytest.mark.timeout(400)]
 
@@ -27,6 +31,24 @@ def play(*options: str) -> tuple[dict[str, Any], str]:
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
+class Visitor(threading.Thread):
+    """Asks the console for its fleet until it has `bikes`, or until the demo is over."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self._url = f"http://127.0.0.1:{port}/api/fleet"
+        self.over = threading.Event()
+        self.saw = False
+
+    def run(self) -> None:
+        while not self.saw and not self.over.wait(0.5):
+            try:
+                with urllib.request.urlopen(self._url, timeout=2) as answer:
+                    self.saw = b'"bikes"' in answer.read()
+            except OSError:  # not up yet
+                continue
+
+
 def assert_closed(figures: dict[str, Any]) -> None:
     assert figures["closed"]
     assert min(figures[kind] for kind in ("retrains", "promotions", "rollbacks", "alerts")) >= 1
@@ -36,12 +58,21 @@ def assert_closed(figures: dict[str, Any]) -> None:
     assert figures["events"] >= figures["labelled"] > 1000
 
 
-def test_the_loop_closes_on_real_data_on_the_embedded_broker(tmp_path: Path) -> None:
-    """Harm is found, a better version proven and promoted, a forced bad one rolled back; and the
-    picture of it says so."""
+def test_the_loop_closes_on_real_data_on_the_embedded_broker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Harm is found, a better version proven and promoted, a forced bad one rolled back; the
+    picture of it says so, and the console beside it shows the model."""
     picture = tmp_path / "demo.svg"
-    figures, story = play("--seconds", "40", "--plot", str(picture))
+    [port] = free_ports(1)
+    monkeypatch.setenv("DRIFTLINE_CONSOLE_PORT", str(port))
+    visitor = Visitor(port)
+    visitor.start()
+    figures, story = play("--seconds", "40", "--plot", str(picture), "--console")
+    visitor.over.set()
 
+    assert visitor.saw
+    assert f"http://localhost:{port}/" in story
     assert_closed(figures)
     for words in ("version 2", "performance harmed", "retrain", "promote", "rollback"):
         assert f">{words}</text>" in picture.read_text()

@@ -32,6 +32,10 @@ def demo(
         typer.Option(help="Draw the model's course into this SVG file.", show_default=False),
     ] = None,
     *,
+    console: Annotated[
+        bool,
+        typer.Option("--console", help="Serve the web console, on a terminal until Ctrl-C."),
+    ] = False,
     headless: Annotated[bool, typer.Option("--headless", help="Plain lines, no table.")] = False,
     json: Json = False,
 ) -> None:
@@ -41,17 +45,10 @@ def demo(
 
     Example: driftline demo --headless --json
     """
-    from consumers.demo.play import play
+    from consumers.demo.play import Wishes, play
 
-    code = play(
-        scenario=scenario,
-        seconds=seconds,
-        bootstrap=bootstrap,
-        headless=headless,
-        json=json,
-        plot=plot,
-    )
-    raise typer.Exit(code)
+    wishes = Wishes(seconds, bootstrap, plot, pages=console)
+    raise typer.Exit(play(wishes, scenario=scenario, headless=headless, json=json))
 
 
 def worker(

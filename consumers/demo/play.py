@@ -6,9 +6,9 @@ import secrets
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from rich.console import Console
@@ -30,19 +30,25 @@ START_SECONDS = 60.0
 LEAST_SECONDS = 20.0  # for the replay itself, however long the start took
 
 
+class Wishes(NamedTuple):
+    """How the demo is to be played.
+
+    Attributes:
+        bootstrap: Kafka to use; None: the embedded broker.
+        plot: the file that the model's course is drawn into.
+        pages: serve the web console beside it; on a terminal it stays until Ctrl-C.
+    """
+
+    seconds: float = 80.0
+    bootstrap: str | None = None
+    plot: Path | None = None
+    pages: bool = False
+
+
 def play(
-    *,
-    scenario: str = "bikes",
-    seconds: float = 80.0,
-    bootstrap: str | None = None,
-    headless: bool = False,
-    json: bool = False,
-    plot: Path | None = None,
+    wishes: Wishes, *, scenario: str = "bikes", headless: bool = False, json: bool = False
 ) -> int:
     """Play one scenario; 0 only if the loop closed.
-
-    Args:
-        plot: the file that the model's course is drawn into.
 
     Raises:
         ConfigurationError: no such scenario.
@@ -54,21 +60,17 @@ def play(
     console = Console(file=sys.stderr if json else None, force_terminal=False if headless else None)
     with ExitStack() as stage:
         folder = Path(stage.enter_context(tempfile.TemporaryDirectory(prefix="driftline-demo-")))
-        figures = _perform(chosen, seconds, bootstrap, console, folder, stage, plot)
-    print_summary(figures, console)
+        figures = _perform(chosen, wishes, console, folder, stage)
+        print_summary(figures, console)
+        if wishes.pages and console.is_terminal:
+            _linger(console)
     if json:
         sys.stdout.write(msgspec.json.encode(figures).decode() + "\n")
     return 0 if figures["closed"] else 1
 
 
 def _perform(
-    scenario: Scenario,
-    seconds: float,
-    bootstrap: str | None,
-    console: Console,
-    folder: Path,
-    stage: ExitStack,
-    plot: Path | None,
+    scenario: Scenario, wishes: Wishes, console: Console, folder: Path, stage: ExitStack
 ) -> dict[str, Any]:
     begun = time.monotonic()
     happenings = scenario.happenings()
@@ -76,29 +78,41 @@ def _perform(
     history = [happening for happening in happenings if happening.asked_ms < start_ms]
     live = [happening for happening in happenings if happening.asked_ms >= start_ms]
     ledger = Ledger(scenario.spec, live)
-    story = stage.enter_context(Story(ledger, console))
-    settings = _settings(bootstrap, folder, stage)
-    where = f"Kafka at {bootstrap}" if bootstrap else "an in-memory broker: nothing is kept"
-    story.line(f"{scenario.input}: {scenario.question} On {where}.")
+    settings = _settings(wishes.bootstrap, folder, stage)
     services = Stack(folder, _environment(settings))
     stage.callback(services.stop)
-    _start(services, scenario, history, story)
-    watcher = Watcher(settings, ledger, story)
-    watcher.start()
-    stage.callback(watcher.stop)
-    if not watcher.wait(lambda: ledger.lifecycle is not None, START_SECONDS):
-        services.check()
-        raise ConfigurationError(
-            f"version 1 did not go live; the trainer's log is {services.log('trainer')}"
-        )
-    replayer = Replayer(settings, scenario.spec.name, live)
-    left = max(LEAST_SECONDS, seconds - (time.monotonic() - begun))
-    director = Director(scenario, Pipeline(services, replayer, watcher, ledger, story), left)
-    director.play(start_ms, live[-1].asked_ms + DAY_MS)
-    if plot is not None:
-        _draw(ledger, plot)
-        story.line(f"its course is drawn in {plot}")
+    with Story(ledger, console) as story, ExitStack() as scene:
+        kafka = wishes.bootstrap
+        where = f"Kafka at {kafka}" if kafka else "an in-memory broker: nothing is kept"
+        story.line(f"{scenario.input}: {scenario.question} On {where}.")
+        _start(services, scenario, history, story)
+        if wishes.pages:
+            services.start("console")
+            story.line(f"the console shows it on http://localhost:{settings.console_port}/")
+        watcher = Watcher(settings, ledger, story)
+        watcher.start()
+        scene.callback(watcher.stop)
+        if not watcher.wait(lambda: ledger.lifecycle is not None, START_SECONDS):
+            services.check()
+            raise ConfigurationError(
+                f"version 1 did not go live; the trainer's log is {services.log('trainer')}"
+            )
+        replayer = Replayer(settings, scenario.spec.name, live)
+        left = max(LEAST_SECONDS, wishes.seconds - (time.monotonic() - begun))
+        director = Director(scenario, Pipeline(services, replayer, watcher, ledger, story), left)
+        director.play(start_ms, live[-1].asked_ms + DAY_MS)
+        if wishes.plot is not None:
+            _draw(ledger, wishes.plot)
+            story.line(f"its course is drawn in {wishes.plot}")
     return summary(scenario, ledger, start_ms, director.first_alert_seconds)
+
+
+def _linger(console: Console) -> None:
+    """Leave the pages open to be looked at."""
+    console.print("The console stays open. Ctrl-C ends it.")
+    with suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(3600)
 
 
 def _draw(ledger: Ledger, file: Path) -> None:
@@ -133,6 +147,7 @@ def _settings(bootstrap: str | None, folder: Path, stage: ExitStack) -> Settings
         "summary_interval_ms": 100,
         "retention_hours": -1,  # records are stamped with the time they happened at
         "partitions": PARTITIONS,
+        "console_url": f"sqlite:///{folder / 'console.db'}",
     }
     if bootstrap:
         prefix = f"demo-{secrets.token_hex(3)}"
@@ -155,7 +170,7 @@ def _environment(settings: Settings) -> dict[str, str]:
             "artefact_url",
             "partitions",
         ),
-        *("summary_interval_ms", "retention_hours", "embedded_broker"),
+        *("summary_interval_ms", "retention_hours", "embedded_broker", "console_url"),
     )
     values = {name: getattr(settings, name) for name in names}
     return {
