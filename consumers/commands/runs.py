@@ -10,6 +10,7 @@ import typer
 
 from consumers.commands.common import (
     FAILURE,
+    USAGE,
     Json,
     Model,
     Yes,
@@ -123,6 +124,8 @@ def compare(a: RunId, b: RunId, *, json: Json = False) -> None:
     Example: driftline runs compare 6 7
     """
     with registry(load_settings()) as opened:
+        for run_id in (a, b):
+            _known(opened, run_id)
         comparison = opened.compare_runs(a, b)
     if json:
         print_json(comparison)
@@ -303,7 +306,7 @@ def _known(opened: Registry, run_id: int) -> Run:
     run = opened.run(run_id)
     if run is None:
         say(f"error: no run {run_id}; `driftline runs list` shows those there are")
-        raise typer.Exit(FAILURE)
+        raise typer.Exit(USAGE)
     return run
 
 
