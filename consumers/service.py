@@ -12,6 +12,7 @@ import structlog
 from confluent_kafka import KafkaException
 
 from consumers import topics_admin
+from consumers.cluster import Cluster
 from consumers.fitting import Fit
 from consumers.gate import Gate, teller
 from consumers.gate import gate as open_gate
@@ -112,7 +113,9 @@ def _work(
     def examples() -> list[Span]:
         return ranges.bounds("examples")
 
-    trainer = Trainer(registry, settings, examples, Fit, tell=teller(Publisher(settings)))
+    address = settings.dask_scheduler
+    start = Fit if address is None else Cluster(address, settings).start
+    trainer = Trainer(registry, settings, examples, start, tell=teller(Publisher(settings)))
     gate = open_gate(settings)
     publishing = Publishing(Relay(registry, settings), registry)
     reader = GroupReader(settings, TRAINER_GROUP, "commands", trainer.lose)

@@ -135,6 +135,12 @@ class Settings(Connection, BaseSettings):
         default=1, ge=1, le=64, description="retrains that one trainer runs at a time"
     )
     fit_memory_mb: int = Field(default=4096, ge=256, description="a fit that needs more is ended")
+    dask_scheduler: str | None = Field(
+        default=None,
+        # Whoever can speak to a scheduler can have its workers run anything.
+        pattern=r"^tls://[^/]+$|^tcp://(localhost|127\.[0-9.]+|\[::1\]):[0-9]+$",
+        description="fits run on this Dask cluster: tls://HOST:PORT (tcp:// on loopback only)",
+    )
     learner_modules: tuple[str, ...] = Field(
         default=(), description="packages that specs may name learners of (a JSON list)"
     )

@@ -393,8 +393,8 @@ def test_unknown_models_and_runs_are_said_so(registry: Registry) -> None:
     for command in (["show"], ["history"], ["republish"], ["pin", "--yes"]):
         result = run("models", command[0], "nobody", *command[1:])
         assert (result.exit_code, "no model 'nobody'" in result.stderr) == (2, True)
-    for command in (("show", 7), ("compare", 7, 8), ("cancel", 7)):
-        result = run("runs", *command)
+    for words in (("show", 7), ("compare", 7, 8), ("cancel", 7)):
+        result = run("runs", *words)
         assert (result.exit_code, "driftline runs list" in result.output) == (2, True)
 
 

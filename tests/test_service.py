@@ -123,10 +123,12 @@ class Trainer:
 
 
 def environment(settings: Settings) -> Mapping[str, str]:
+    more = {"DRIFTLINE_DASK_SCHEDULER": settings.dask_scheduler} if settings.dask_scheduler else {}
     names = ("bootstrap_servers", "topic_prefix", "registry_url", "artefact_url")
     return {f"DRIFTLINE_{name.upper()}": str(getattr(settings, name)) for name in names} | {
         "DRIFTLINE_EMBEDDED_BROKER": str(settings.embedded_broker).lower(),
         "DRIFTLINE_SESSION_TIMEOUT_SECONDS": "6",
+        **more,
     }
 
 
