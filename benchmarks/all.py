@@ -31,15 +31,24 @@ LIMIT_MINUTES: Final = 40
 
 
 class Job(NamedTuple):
-    """One benchmark as it is run here, and its part of the time."""
+    """One benchmark as it is run here, and its part of the time.
 
-    name: str
+    Attributes:
+        called: of one that is run more than once, with other arguments.
+    """
+
+    module: str
     arguments: tuple[str, ...]
     minutes: float
+    called: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.called or self.module
 
     @property
     def command(self) -> str:
-        return " ".join(("python -m", f"benchmarks.{self.name}", *self.arguments))
+        return " ".join(("python -m", f"benchmarks.{self.module}", *self.arguments))
 
 
 class Line(NamedTuple):
@@ -59,16 +68,19 @@ class Line(NamedTuple):
 
 
 JOBS: Final = (
-    Job("throughput", ("--events", "200000", "--rounds", "2"), 10),
-    Job("latency", ("--seconds", "30"), 6),
-    Job("transactions", ("--seconds", "10", "--rounds", "1"), 3),
+    Job("throughput", ("--events", "200000", "--rounds", "1"), 6),
+    Job("latency", ("--seconds", "30"), 4.5),
+    Job("partitions", ("--seconds", "10"), 5),
+    Job("transactions", ("--seconds", "8", "--rounds", "1"), 2),
     Job("overload", ("--events", "200000", "--rounds", "1"), 1.5),
-    Job("recovery", (), 5),
-    Job("bad_input", ("--events", "1000000"), 4),
-    Job("swaps", ("--swaps", "20"), 2.5),
-    Job("rollback", ("--rounds", "2"), 3),
-    Job("fleet", (), 2),
-    Job("scale", ("--only", "models", "--rounds", "1"), 2),
+    Job("isolation", (), 1),
+    Job("recovery", (), 4),
+    Job("bad_input", ("--events", "500000"), 3),
+    Job("swaps", ("--swaps", "20"), 2),
+    Job("rollback", ("--rounds", "2"), 2.5),
+    Job("fleet", (), 1.5),
+    Job("scale", ("--only", "models", "--rounds", "1"), 2, "models"),
+    Job("scale", ("--only", "pending"), 4, "pending"),
     Job("alarms", ("--quick",), 1),
 )
 LINES: Final = (
@@ -141,11 +153,44 @@ LINES: Final = (
         "rollback", "a bad champion: from the evidence to the command", "command_seconds", None, "s"
     ),
     Line(
-        "scale",
+        "partitions",
+        "growth of CPU an event with the partitions of one worker, 1 to 16, exponent",
+        "exponent of partitions",
+        0.3,
+    ),
+    Line(
+        "partitions",
+        "CPU an event of four workers with 16 partitions to that of one",
+        "four_to_one",
+    ),
+    Line(
+        "models",
         "growth of CPU an event with the number of models, exponent",
         "exponent of models",
         0.3,
     ),
+    Line("models", "CPU an event of 1,000 models to that of one", "models, last to first", 2),
+    Line(
+        "pending",
+        "growth of CPU with predictions that wait, 1 to 10 million, exponent",
+        "exponent of pending",
+        1.05,
+    ),
+    Line(
+        "pending",
+        "memory that 10 million of them add",
+        "10000000 pending.mib.median",
+        None,
+        "MiB",
+    ),
+    Line(
+        "isolation",
+        "p99 of the others beside a slow model that floods its partition, in lines",
+        "flood_lines_others_p99_seconds",
+        None,
+        "s",
+    ),
+    Line("isolation", "the same in one order", "flood_together_others_p99_seconds", None, "s"),
     Line(
         "alarms",
         "a deciding test, CPU a signal and tick",
@@ -158,7 +203,7 @@ LINES: Final = (
 
 def run(job: Job) -> str | None:
     """Measure and keep; why not, if it came to nothing."""
-    command = [sys.executable, "-m", f"benchmarks.{job.name}", *job.arguments, "--json"]
+    command = [sys.executable, "-m", f"benchmarks.{job.module}", *job.arguments, "--json"]
     said = within(command, job.minutes * 60)
     if said is None:
         return f"not done within {job.minutes:g} minutes"

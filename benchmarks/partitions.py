@@ -138,6 +138,12 @@ def main() -> None:
     costs_alone = [spread([cost.stages for cost in found[point]]).median for point in alone]
     grown = exponent([point.partitions for point in alone], costs_alone)
     figures["exponent of partitions"] = round(grown, 3)
+    if Point(4, SHARED) in found:
+        several, single = (found[Point(workers, SHARED)] for workers in (4, 1))
+        ratio = (
+            spread([c.stages for c in several]).median / spread([c.stages for c in single]).median
+        )
+        figures["four_to_one"] = round(ratio, 2)
     rows.append(["exponent", "1 - 16", f"{grown:.2f}", f"wanted: at most {GOAL}", "", "", ""])
     title = f"CPU an event at {given.rate:,.0f} requests/s; median (lowest-highest) of the rounds"
     report(title, list(COLUMNS), rows, figures, as_json=given.json)

@@ -226,6 +226,7 @@ def main() -> None:
         whole = [m * size for m, size in zip(medians, axes[axis], strict=True)]
         grown = exponent(axes[axis], whole if axis == "pending" else medians)
         figures[f"exponent of {axis}"] = grown
+        figures[f"{axis}, last to first"] = medians[-1] / medians[0]
         goal = f"wanted: at most {GOALS[axis]}" if axis in GOALS else ""
         rows.append([f"exponent of {axis}", f"{grown:.2f}", goal])
     title = f"CPU an event of monitor and evaluate, {rounds} rounds"
