@@ -147,6 +147,14 @@ LINES: Final = (
         "poison_cost_ratio",
         2,
     ),
+    Line("bad_input", "the same, seconds", "poison_seconds_ratio", 2),
+    Line("bad_input", "memory after the hostile events to that at a quarter", "memory_growth"),
+    Line(
+        "fleet",
+        "one worker of score that holds 1,000 models, 50 of them asked, CPU a request to 50 held",
+        "request_to_fewer",
+        2,
+    ),
     Line("swaps", "predictions lost in swaps under 5,000 requests/s", "lost", 0),
     Line("swaps", "predictions doubled in them", "audit_doubled", 0),
     Line(

@@ -128,7 +128,11 @@ def main() -> None:
         f"One worker of score, {given.active} of its models asked",
         ["models", "start, s", "memory, MiB", "CPU us/request"],
         rows,
-        {"active": given.active, **figures},
+        {
+            "active": given.active,
+            "request_to_fewer": round(found[-1].request_us / found[0].request_us, 2),
+            **figures,
+        },
         as_json=given.json,
     )
 
