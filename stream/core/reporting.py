@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from stream.core.framing import SLOT, framed, texts, time_text
+from stream.core.framing import SLOT, framed, texts, time_texts
 from stream.core.joining import Joined
 from stream.core.partitioning import partition_of
 from stream.core.processor import Output
@@ -118,7 +118,7 @@ def _framed(
         frame,
         [
             texts(list(map(_id, joined))),
-            map(time_text, labelled_ms),
+            time_texts(labelled_ms),
             texts([one.id for one in joined]),
             texts(models),
             texts([one.kind.version for one in joined]),

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
-from stream.core.framing import SLOT, framed, slot_after, texts, time_text
+from stream.core.framing import SLOT, framed, slot_after, texts, time_texts
 from stream.envelope import SPEC_VERSION, from_ms
 from stream.events import LifecycleChanged
 
@@ -125,7 +125,7 @@ def _framed(
     frame = _Envelope(SPEC_VERSION, place, SOURCE, KIND, SLOT, "application/json", prediction)
     filled: list[Iterable[bytes]] = [
         texts(columns.offsets),
-        map(time_text, columns.times_ms),
+        time_texts(columns.times_ms),
         texts(columns.ids),
         texts(columns.said),
         columns.features,

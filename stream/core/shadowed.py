@@ -42,9 +42,9 @@ class Shadowed(NamedTuple):
 
 def told_apart(records: Records, max_bytes: int) -> tuple[Records, list[Shadowed]]:
     """Predictions, and what shadows would have said; what is not right is left among the former."""
-    marked = [i for i, value in enumerate(records.values) if value is not None and MARK in value]
-    if not marked:
+    if MARK not in b"".join(filter(None, records.values)):
         return records, []
+    marked = [i for i, value in enumerate(records.values) if value is not None and MARK in value]
     found = {i: one for i in marked if (one := _shadowed(records[i], max_bytes)) is not None}
     others = [i for i in range(len(records)) if i not in found]
     return records.take(others), list(found.values())
