@@ -30,8 +30,9 @@ from models.training import fit
 from stream.core.deltas import Deltas
 from stream.core.evaluate import EvaluateProcessor
 from stream.core.evaluation import ModelState
-from stream.core.folding import Labelled, Made, fold_labels, fold_predictions
+from stream.core.folding import Made, fold_labels, fold_predictions
 from stream.core.joining import Joined
+from stream.core.labelled import Labelled
 from stream.core.monitor import MonitorProcessor
 from stream.core.processor import Batch, Context, CoreSettings, Fleet, Output, Record
 from stream.core.sources import Source, Sources
@@ -118,13 +119,15 @@ class Core:
         times_ms = range(start_ms, start_ms + len(window.rows) * ROW_MS, ROW_MS)
         outputs = [(score,) for score in window.scores]
         codes = _codes(source, window.rows)
-        fold_predictions(source, list(map(Made, times_ms, codes, window.rows, outputs)), deltas)
+        made = Made()
+        made.add(times_ms, codes, window.rows, outputs)
+        fold_predictions(source, made, deltas)
         if self._labels:
             kinds, weights = [source.kind] * len(codes), [1.0] * len(codes)
             ids, offsets = [""] * len(codes), [0] * len(codes)
             columns = ids, kinds, offsets, times_ms, times_ms, times_ms, codes, outputs
-            joined = map(Joined, *columns, window.labels, weights)
-            fold_labels([Labelled(source, one) for one in joined], deltas)
+            joined = list(map(Joined, *columns, window.labels, weights))
+            fold_labels(Labelled.gathered(joined, lambda _: source), deltas)
 
 
 def _codes(source: Source, rows: Sequence[tuple[float, ...]]) -> list[bytes]:

@@ -148,7 +148,7 @@ class Grid:
 
     def cells(self, groups: Groups) -> Ints:
         """The cells that events lie in, one a column: shape (n, lines) of groups (n, facets)."""
-        return cells_of([self] * len(groups), groups)
+        return cells_of([self], np.zeros(len(groups), dtype=np.int64), groups)
 
     def name(self, cell: int) -> str:
         """What a cell holds, as people read it."""
@@ -159,11 +159,15 @@ class Grid:
         return name if right == len(self.facets) else f"{name} and {self.facets[right].name(other)}"
 
 
-def cells_of(grids: Sequence[Grid], groups: Groups) -> Ints:
-    """As `Grid.cells`, each event by a grid of its own; all have as many facets."""
-    known = {grid: number for number, grid in enumerate(dict.fromkeys(grids))}
-    one = next(iter(known))
-    of = np.fromiter(map(known.__getitem__, grids), np.int64, len(grids))
+def cells_of(grids: Sequence[Grid | None], of: Ints, groups: Groups) -> Ints:
+    """As `Grid.cells`, each event by a grid of its own.
+
+    Args:
+        grids: with as many facets each; None where no event is of it.
+        of: index of each event's grid, shape (n,).
+    """
+    one = next(grid for grid in grids if grid)
+    known = [grid or one for grid in grids]
     starts = np.array([grid.starts[:-1] for grid in known])[of]
     widths = np.array([grid.widths[one.right] for grid in known])[of]
     padded = np.column_stack([groups.astype(np.int64), np.zeros(len(groups), dtype=np.int64)])

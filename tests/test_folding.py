@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
@@ -10,8 +12,9 @@ from msgspec.structs import replace
 from models.features import Row
 from models.profile import SegmentProfile
 from stream.core.deltas import Deltas
-from stream.core.folding import FEW, Labelled, Made, fold_labels, fold_predictions
+from stream.core.folding import FEW, Made, fold_labels, fold_predictions
 from stream.core.joining import Joined
+from stream.core.labelled import Labelled
 from stream.core.packing import Kind, kind_of
 from stream.core.sources import Segment, Source
 from stream.core.ticks import added_pairs
@@ -27,10 +30,17 @@ OUTPUTS = st.floats(0, 1)
 TIMES = st.integers(0, 3_000)
 
 
+Event = tuple[int, bytes, Row, tuple[float, ...]]  # a row of the columns of `Made`
+
+
 @st.composite
-def made(draw: st.DrawFn) -> Made:
+def made(draw: st.DrawFn) -> Event:
     row: Row = draw(ROWS)
-    return Made(draw(TIMES), SOURCE.codes(row), row, (draw(OUTPUTS),))
+    return draw(TIMES), SOURCE.codes(row), row, (draw(OUTPUTS),)
+
+
+def columns(events: Sequence[Event]) -> Made:
+    return Made(*map(list, zip(*events, strict=True)))
 
 
 @st.composite
@@ -45,14 +55,15 @@ def joined(draw: st.DrawFn) -> Joined:
     return Joined(id_, SOURCE.kind, 0, *times, codes, values, draw(labels), 1.0, revision, before)
 
 
-def folded(predictions: list[Made], labels: list[Joined], cut: int) -> list[SummaryComputed]:
+def folded(predictions: list[Event], labels: list[Joined], cut: int) -> list[SummaryComputed]:
     """Deltas of two folds: of what lies before the cut, and after it."""
     deltas = Deltas()
     for some in (predictions[:cut], predictions[cut:]):
         if some:
-            fold_predictions(SOURCE, some, deltas)
+            fold_predictions(SOURCE, columns(some), deltas)
     for labelled in (labels[:cut], labels[cut:]):
-        fold_labels([Labelled(SOURCE, one) for one in labelled], deltas)
+        if labelled:
+            fold_labels(Labelled.gathered(labelled, lambda _: SOURCE), deltas)
     return deltas.take(0)
 
 
@@ -63,7 +74,7 @@ def folded(predictions: list[Made], labels: list[Joined], cut: int) -> list[Summ
     st.integers(0, FEW + 12),
 )
 def test_where_events_are_cut_changes_no_count(
-    predictions: list[Made], labels: list[Joined], cut: int
+    predictions: list[Event], labels: list[Joined], cut: int
 ) -> None:
     assert folded(predictions, labels, cut) == folded(predictions, labels, len(predictions))
 
@@ -81,12 +92,14 @@ def test_labels_of_one_stratum_add_up_over_folds() -> None:
 def test_models_are_judged_each_by_its_own_scale_and_shadows() -> None:
     kinds = [kind_of(SPEC, 1, (), 4.0), kind_of(SPEC, 2, (9,), 1.0)]
     sources = [Source(kind, SPEC, PROFILE) for kind in kinds]
-    labelled = [
-        Labelled(s, Joined("p", s.kind, 0, 0, 0, 0, b"\x00", (0.5, 0.5)[: n + 1], 1.0, 1.0))
-        for n, s in enumerate(sources)
+    labels = [
+        Joined("p", kind, 0, 0, 0, 0, b"\x00", (0.5, 0.5)[: n + 1], 1.0, 1.0)
+        for n, kind in enumerate(kinds)
     ]
     deltas = Deltas()
-    fold_labels(labelled, deltas)
+    fold_labels(
+        Labelled.gathered(labels, dict(zip(kinds, sources, strict=True)).__getitem__), deltas
+    )
     one, other = [delta for delta in deltas.take(0) if not delta.segment]
     assert (one.sums["loss"], other.sums["loss"]) == (173_287, 693_147)
     assert (list(one.pairs), list(other.pairs)) == ([], ["9"])
@@ -94,15 +107,13 @@ def test_models_are_judged_each_by_its_own_scale_and_shadows() -> None:
 
 def test_pairs_of_segments_add_up_to_those_of_all() -> None:
     rows: list[Row] = [(3.0, "a"), (3.0, "b"), (3.0, "b")]
-    labelled = [
-        Labelled(
-            SOURCE, Joined(str(i), SOURCE.kind, 0, 0, 0, 0, SOURCE.codes(row), values, 1.0, 1.0)
-        )
+    labels = [
+        Joined(str(i), SOURCE.kind, 0, 0, 0, 0, SOURCE.codes(row), values, 1.0, 1.0)
         for i, row in enumerate(rows)
         for values in [(0.5, 0.9, 0.1 * (i + 1))]
     ]
     deltas = Deltas()
-    fold_labels(labelled, deltas)
+    fold_labels(Labelled.gathered(labels, lambda _: SOURCE), deltas)
     pairs = {delta.segment: delta.pairs for delta in deltas.take(0) if delta.pairs}
     assert {name: part["3"].n for name, part in pairs.items()} == {"": 3, "plan=a": 1, "plan=b": 2}
     assert pairs[""] == {
@@ -118,10 +129,11 @@ def test_pairs_of_segments_add_up_to_those_of_all() -> None:
 def test_inputs_are_counted_for_the_segments_that_are_judged_apart(*, together: bool) -> None:
     part = SegmentProfile(name="plan=a", signals=(), validation=PROFILE.validation)
     source = Source(SOURCE.kind, SPEC, replace(PROFILE, segments=(part,)))
-    events = [Made(0, source.codes(row), row, (0.5,)) for row in ((3.0, "a"), (4.0, "b"))] * FEW
+    rows: list[Row] = [(3.0, "a"), (4.0, "b")] * FEW
+    events: list[Event] = [(0, source.codes(row), row, (0.5,)) for row in rows]
     deltas = Deltas()
     for some in [events] if together else [[event] for event in events]:
-        fold_predictions(source, some, deltas)
+        fold_predictions(source, columns(some), deltas)
     signals = {delta.segment: set(delta.signals) for delta in deltas.take(0)}
     assert signals["plan=a"] == {"age", "plan", "prediction"}
     assert signals["plan=b"] == {"prediction"}
@@ -132,7 +144,7 @@ def test_labels_are_counted_once_in_the_tick_of_their_arrival() -> None:
     said = Joined("p", SOURCE.kind, 0, 100, 900, 1_200, b"\x00", (0.5, 0.5, 0.5), 1.0, 1.0)
     again = Joined("p", SOURCE.kind, 0, 100, 900, 1_900, b"\x00", (0.5,), 0.0, 1.0, 1, 1.0)
     deltas = Deltas()
-    fold_labels([Labelled(SOURCE, said), Labelled(SOURCE, again)], deltas)
+    fold_labels(Labelled.gathered([said, again], lambda _: SOURCE), deltas)
     counted = {
         (delta.segment, delta.tick): delta.signals["labels"]
         for delta in deltas.take(0)
@@ -153,7 +165,7 @@ def test_a_source_without_a_profile_still_counts_events(profile: object) -> None
     source = Source(kind, SPEC, PROFILE if profile else None)
     for some in (1, FEW + 1):
         deltas = Deltas()
-        fold_predictions(source, [Made(0, b"\xff", (1.0, None), (0.5,))] * some, deltas)
+        fold_predictions(source, columns([(0, b"\xff", (1.0, None), (0.5,))] * some), deltas)
         whole, null = deltas.take(0)
         assert (whole.predictions, null.predictions) == (some, some)
         assert null.segment == "plan=(null)"

@@ -283,7 +283,8 @@ def counted(spec: ModelSpec, trained: Trained, rows: list[Row], together: int) -
     source, deltas = Source(kind, spec, profile), Deltas()
     for start in range(0, len(rows), together):
         some = rows[start : start + together]
-        made = [Made(1_000, source.codes(row), row, (0.25,)) for row in some]
+        n = len(some)
+        made = Made([1_000] * n, [source.codes(row) for row in some], some, [(0.25,)] * n)
         fold_predictions(source, made, deltas)
     (told,) = [summary for summary in deltas.take(0) if not summary.segment]
     return {name: list(counts) for name, counts in told.signals.items()}

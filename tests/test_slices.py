@@ -19,8 +19,9 @@ from models.slicing import slices
 from models.spec import Feature, ModelSpec, check
 from stream.core import describing
 from stream.core.deltas import Deltas
-from stream.core.folding import Labelled, fold_labels
+from stream.core.folding import fold_labels
 from stream.core.joining import Joined
+from stream.core.labelled import Labelled
 from stream.core.packing import Kind
 from stream.core.slices import CHANCE, search
 from stream.core.sources import Source, facets_of
@@ -167,7 +168,7 @@ def test_labels_are_summed_by_the_cells_of_their_predictions(models: int) -> Non
         joined = Joined(
             str(i), source.kind, i, 100, 900, 1_200, source.codes(row), (0.9,), float(not bad), 1.0
         )
-        labelled.append(Labelled(source, joined))
+        labelled.append(joined)
         assert source.grid is not None
         lost = round(1e6 * min(1.0, -np.log(0.1 if bad else 0.9) / 4.0))
         groups = np.array([[*Coder(source.grid.facets, source.spec.feature_names).code(row)]])
@@ -175,8 +176,8 @@ def test_labels_are_summed_by_the_cells_of_their_predictions(models: int) -> Non
             key = (source.kind.model, str(cell))
             n, total = expected.get(key, (0, 0))
             expected[key] = (n + 1, total + lost)
-    deltas = Deltas()
-    fold_labels(labelled, deltas)
+    deltas, by_kind = Deltas(), {source.kind: source for source in sources}
+    fold_labels(Labelled.gathered(labelled, by_kind.__getitem__), deltas)
     told = {
         (delta.model, cell): (counts[0], counts[1])
         for delta in deltas.take(0)

@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from operator import add, attrgetter
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.core.grouping import chosen, places_of
 from stream.core.joining import Join, Joined
 from stream.core.packing import Ints, Label, Packer, Prediction, is_finished, is_late, number_of
 from stream.core.rowparts import HEAD, pieces
 
-T = TypeVar("T")
 Mask = NDArray[np.bool_]
 Places = NDArray[np.intp]
 
@@ -91,7 +91,7 @@ class BatchJoin(Join):
         late_ms = np.maximum(made.floors_ms - made.times_ms, 0)
         plain = self._are_new(keys)
         plain &= made.times_ms >= watermark_ms - _of_each(made.packers, _forgotten_ms)
-        for places in _places([packer.layout for packer in made.packers]).values():
+        for places in places_of([packer.layout for packer in made.packers]).values():
             for alike in (late_ms == 0, late_ms > 0):
                 mine = places[(plain & alike)[places]]
                 if len(mine):
@@ -114,7 +114,7 @@ class BatchJoin(Join):
         numbers = [row[HEAD.size : HEAD.size + 4] for row in rows]
         sorts = {number: self._sort(number) for number in set(numbers)}
         once = _once(keys)
-        for sort, places in _places([sorts[number] for number in numbers]).items():
+        for sort, places in places_of([sorts[number] for number in numbers]).items():
             mine = places[once[places]]
             if sort is not None and len(mine):
                 packers = [self._packers[number_of(numbers[place])] for place in mine.tolist()]
@@ -138,16 +138,16 @@ class BatchJoin(Join):
         self, keys: list[str], made: Predictions, late_ms: Ints, places: Places
     ) -> None:
         """Put in the predictions at these places: of one layout; all are late, or none is."""
-        packers = _take(made.packers, places)
+        packers = chosen(made.packers, places)
         rows = packers[0].all_pending(
             _of_each(packers, _number),
-            _take(made.offsets, places),
-            _take(made.codes, places),
-            _take(made.values, places),
+            chosen(made.offsets, places),
+            chosen(made.codes, places),
+            chosen(made.values, places),
             late_ms[places],
         )
         dues_ms = made.times_ms[places] + _of_each(packers, _horizon_ms)
-        self._rows.put_all(_take(keys, places), dues_ms, rows)
+        self._rows.put_all(chosen(keys, places), dues_ms, rows)
 
     def _first_all(
         self,
@@ -163,24 +163,24 @@ class BatchJoin(Join):
             packers: of the predictions, one for each place.
         """
         first = packers[0]
-        table, late_ms = first.read_all_pending(_take(rows, places))
+        table, late_ms = first.read_all_pending(chosen(rows, places))
         said_ms, due_ms = labels.times_ms[places], table["due_ms"]
         made_ms = due_ms - _of_each(packers, _horizon_ms)
         taken = (said_ms <= due_ms) & (made_ms <= said_ms + _of_each(packers, _early_ms))
         if not taken.all():
-            packers = _take(packers, np.flatnonzero(taken))
+            packers = chosen(packers, np.flatnonzero(taken))
             places, table = places[taken], table[taken]
             said_ms, made_ms, late_ms = said_ms[taken], made_ms[taken], late_ms[taken]
         arrived_ms = np.maximum(made_ms + late_ms, np.maximum(said_ms, labels.floors_ms[places]))
-        said, weights = _take(labels.labels, places), _take(labels.weights, places)
+        said, weights = chosen(labels.labels, places), chosen(labels.weights, places)
         self._rows.put_all(
-            _take(keys, places),
+            chosen(keys, places),
             arrived_ms + _of_each(packers, _correction_ms),
             first.all_finished(_of_each(packers, _number), table, made_ms, said, weights),
         )
         joined = map(
             Joined,
-            _take(labels.ids, places),
+            chosen(labels.ids, places),
             [packer.kind for packer in packers],
             table["offset"].tolist(),
             made_ms.tolist(),
@@ -202,30 +202,12 @@ class BatchJoin(Join):
         return once
 
 
-def _places(things: Sequence[T]) -> dict[T, Places]:
-    """Where each of the things lies, by the order of their first places."""
-    first = things[0] if things else None
-    if first is not None and things.count(first) == len(things):
-        return {first: np.arange(len(things))}
-    places: dict[T, list[int]] = {}
-    for place, thing in enumerate(things):
-        places.setdefault(thing, []).append(place)
-    return {thing: np.array(some) for thing, some in places.items()}
-
-
 def _of_each(packers: Sequence[Packer], field: Callable[[Packer], int]) -> Ints:
     """A number of each packer, shape (n,); few of them differ."""
     known = {packer: field(packer) for packer in dict.fromkeys(packers)}
     if len(known) == 1:
         return np.full(len(packers), next(iter(known.values())), dtype=np.int64)
     return np.fromiter(map(known.__getitem__, packers), np.int64, len(packers))
-
-
-def _take(column: Sequence[T], places: Places) -> Sequence[T]:
-    """The things at different places, in ascending order."""
-    if len(places) == len(column):
-        return column
-    return [column[place] for place in places.tolist()]
 
 
 def _once(keys: list[str]) -> Mask:

@@ -8,6 +8,7 @@ together, so that many models with few events cost about as much as one with man
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -19,8 +20,8 @@ from models.facets import cells_of
 from models.features import Row, numbers
 from models.profiling import label_bins
 from stream.core.deltas import Delta, Deltas, Place, add_named, add_pairs
-from stream.core.grouping import Floats, Groups, Ints, group, micro, sums_by
-from stream.core.joining import Joined
+from stream.core.grouping import Floats, Groups, Ints, chosen, group, micro, places_of, sums_by
+from stream.core.labelled import Labelled
 from stream.core.outcomes import count_arrivals, count_judged, count_outcomes, strata_of
 from stream.core.packing import Packer
 from stream.core.sources import Source
@@ -29,15 +30,35 @@ from stream.events import LOSS_BINS, Pairs
 
 FEW: Final = 32  # predictions of one source that are faster counted with those of others
 NUMBERS: Final = 2**20  # held at once, about, while predictions are put on their bins
+_loss_scale = attrgetter("kind.loss_scale")
 
 
-class Made(Struct, frozen=True, gc=False):
-    """A prediction that counts. `output`: the version's own."""
+class Made(Struct):
+    """Predictions of one source that count, as columns. `outputs`: the version's own."""
 
-    time_ms: int
-    codes: bytes
-    row: Row
-    output: tuple[float, ...]
+    times_ms: list[int] = []
+    codes: list[bytes] = []
+    rows: list[Row] = []
+    outputs: list[tuple[float, ...]] = []
+
+    def __len__(self) -> int:
+        return len(self.times_ms)
+
+    def add(
+        self,
+        times_ms: Iterable[int],
+        codes: Iterable[bytes],
+        rows: Iterable[Row],
+        outputs: Iterable[tuple[float, ...]],
+    ) -> None:
+        self.times_ms += times_ms
+        self.codes += codes
+        self.rows += rows
+        self.outputs += outputs
+
+    def clear(self) -> None:
+        for column in (self.times_ms, self.codes, self.rows, self.outputs):
+            column.clear()
 
 
 class Line(NamedTuple):
@@ -45,28 +66,21 @@ class Line(NamedTuple):
 
     source: Source
     packer: Packer
-    made: list[Made]
+    made: Made
 
 
-class Labelled(Struct, frozen=True, gc=False):
-    """A label with the source of its prediction."""
-
-    source: Source
-    joined: Joined
-
-
-def fold_predictions(source: Source, made: Sequence[Made], deltas: Deltas) -> None:
+def fold_predictions(source: Source, made: Made, deltas: Deltas) -> None:
     """As `fold_lines`, of one source."""
     fold_lines([(source, made)], deltas)
 
 
-def fold_lines(lines: Iterable[tuple[Source, Sequence[Made]]], deltas: Deltas) -> None:
+def fold_lines(lines: Iterable[tuple[Source, Made]], deltas: Deltas) -> None:
     """Count predictions and their signals in the ticks of their event times.
 
     Segments get the prediction's signals, and those that are judged apart their inputs as well.
     Sources of few predictions are put on their bins together.
     """
-    few: dict[object, list[tuple[Source, Sequence[Made]]]] = {}
+    few: dict[object, list[tuple[Source, Made]]] = {}
     for source, made in lines:
         if len(made) > FEW:
             _count_together(source, made, deltas)
@@ -79,18 +93,18 @@ def fold_lines(lines: Iterable[tuple[Source, Sequence[Made]]], deltas: Deltas) -
             _count_few(alike[start : start + size], deltas)
 
 
-def _count_together(source: Source, made: Sequence[Made], deltas: Deltas) -> None:
-    times_ms = _ints([m.time_ms for m in made])
-    groups = group([source] * len(made), times_ms, [m.codes for m in made])
+def _count_together(source: Source, made: Made, deltas: Deltas) -> None:
+    one = np.zeros(len(made), dtype=np.int64)
+    groups = group([source], one, np.array(made.times_ms, dtype=np.int64), made.codes)
     for place, count in groups.sums(np.ones(len(made))):
         deltas.at(place).predictions += count
-    outputs = numbers([m.output for m in made], source.kind.outputs)
+    outputs = numbers(made.outputs, source.kind.outputs)
     strata = source.strata.of_outputs(outputs)
     for place, stratum, count in groups.cells(strata, source.strata.size):
         add_named(deltas.at(place).predicted, str(stratum), count)
     if source.binner is None:
         return
-    bins = source.binner.codes([m.row for m in made], outputs)
+    bins = source.binner.codes(made.rows, outputs)
     _estimate(source, bins, strata, groups, deltas)
     for place, counts in groups.whole_counts(bins, source.binner.size):
         deltas.at(place).add_signals(source.binner.split(counts))
@@ -117,41 +131,45 @@ def _estimate(source: Source, bins: Ints, strata: Ints, groups: Groups, deltas: 
         deltas.at(place).add_estimate(size, size, count)
 
 
-def _count_few(lines: Sequence[tuple[Source, Sequence[Made]]], deltas: Deltas) -> None:
+def _count_few(lines: Sequence[tuple[Source, Made]], deltas: Deltas) -> None:
     """Predictions of sources of one layout, on their bins at once, and counted one by one."""
-    sources = [source for source, made in lines for _ in made]
-    every = [one for _, made in lines for one in made]
-    strata = [s.strata.of_output(m.output) for s, m in zip(sources, every, strict=True)]
-    bins: Sequence[Sequence[int]] = [()] * len(every)
-    estimates: Sequence[tuple[int, bool] | None] = [None] * len(every)
+    sources = [source for source, made in lines for _ in made.outputs]
+    said = [output for _, made in lines for output in made.outputs]
+    strata = [s.strata.of_output(output) for s, output in zip(sources, said, strict=True)]
+    bins: Sequence[Sequence[int]] = [()] * len(sources)
+    estimates: Sequence[tuple[int, bool] | None] = [None] * len(sources)
     sheets = [source.sheet for source, _ in lines if source.sheet]
     if sheets:
         of = np.repeat(np.arange(len(lines)), [len(made) for _, made in lines])
         crowd = Crowd(sheets, of)
-        outputs = numbers([m.output for m in every], sources[0].kind.outputs)
-        codes = crowd.codes([m.row for m in every], outputs)
+        outputs = numbers(said, sources[0].kind.outputs)
+        codes = crowd.codes([row for _, made in lines for row in made.rows], outputs)
         bins = (codes - crowd.starts).tolist()
         if sources[0].scorecard:
             estimates = crowd.estimates(codes, strata)
-    for counted in zip(sources, every, strata, bins, estimates, strict=True):
-        _count_one(*counted, deltas)
+    times_ms = [time_ms for _, made in lines for time_ms in made.times_ms]
+    coded = [code for _, made in lines for code in made.codes]
+    of_each = zip(sources, times_ms, coded, strata, bins, estimates, strict=True)
+    for source, time_ms, codes_, stratum, places, estimate in of_each:
+        _count_one(source, time_ms, codes_, stratum, places, estimate, deltas)
 
 
 def _count_one(
     source: Source,
-    made: Made,
+    time_ms: int,
+    codes: bytes,
     stratum: int,
     bins: Sequence[int],
     estimate: tuple[int, bool] | None,
     deltas: Deltas,
 ) -> None:
     """A prediction, in all and in each of its segments."""
-    kind, tick, features = source.kind, made.time_ms // source.tick_ms, source.features
+    kind, tick, features = source.kind, time_ms // source.tick_ms, source.features
     outputs = slice(features, features + source.spec.outputs)
     delta = deltas.at(Place(kind.model, kind.version, "", tick))
     _count(delta, source, stratum, estimate)
     delta.add_each(source.signals, bins)
-    for segment, code in enumerate(source.in_segments(made.codes)):
+    for segment, code in enumerate(source.in_segments(codes)):
         name = source.segment_name(segment << 8 | code)
         some = slice(outputs.stop) if name in source.judged else outputs
         delta = deltas.at(Place(kind.model, kind.version, name, tick))
@@ -168,37 +186,24 @@ def _count(delta: Delta, source: Source, stratum: int, estimate: tuple[int, bool
         delta.add_estimate(size, size, int(outside))
 
 
-def fold_labels(labelled: Sequence[Labelled], deltas: Deltas) -> None:
+def fold_labels(labelled: Labelled, deltas: Deltas) -> None:
     """Count labels: sums in the ticks of the predictions, bets in the ticks of the arrivals."""
-    for some in _alike(labelled):
-        first = [one for one in some if one.joined.before is None]
-        corrected = [one for one in some if one.joined.before is not None]
-        rows = [*first, *corrected, *corrected]
-        labels = [one.joined.label for one in rows[: len(some)]]
-        judged = _judged(rows, [*labels, *(one.joined.before or 0.0 for one in corrected)])
+    for some in labelled.alike():
+        is_first = np.isnan(some.before)
+        first, corrected = np.flatnonzero(is_first), np.flatnonzero(~is_first)
+        rows = some.take(np.concatenate([first, corrected, corrected]))
         signs = np.ones(len(rows))
         signs[len(some) :] = -1.0
-        _restate(rows, judged, signs, first, deltas)
-        if first:
-            _bet(first, judged.only(len(first)), deltas)
+        judged = _judged(rows, np.where(signs > 0, rows.labels, rows.before))
+        _restate(rows, judged, signs, len(first), deltas)
+        if len(first):
+            _bet(some.take(first), judged.only(len(first)), deltas)
 
 
-def fold_pairs(labelled: Sequence[Labelled], deltas: Deltas) -> None:
+def fold_pairs(labelled: Labelled, deltas: Deltas) -> None:
     """Count versions against their shadows, where the labels themselves are counted already."""
-    for some in _alike(labelled) if labelled else ():
-        judged = _judged(some, [one.joined.label for one in some])
-        _pair(some, judged, _grouped(some, [one.joined.arrived_ms for one in some]), deltas)
-
-
-def _alike(labelled: Sequence[Labelled]) -> Iterable[Sequence[Labelled]]:
-    """Labels by task and outputs, which are what must not differ among those judged together."""
-    kinds = {one: (one.spec.task, one.kind.outputs) for one in {one.source for one in labelled}}
-    if len(set(kinds.values())) == 1:
-        return [labelled]
-    alike: dict[tuple[str, int], list[Labelled]] = {}
-    for one in labelled:
-        alike.setdefault(kinds[one.source], []).append(one)
-    return alike.values()
+    for some in labelled.alike():
+        _pair(some, _judged(some, some.labels), some.grouped(some.arrived_ms), deltas)
 
 
 class _Judged(NamedTuple):
@@ -218,62 +223,51 @@ class _Judged(NamedTuple):
         return _Judged(*(column[:count] for column in self))
 
 
-def _restate(
-    rows: Sequence[Labelled],
-    judged: _Judged,
-    signs: Floats,
-    first: Sequence[Labelled],
-    deltas: Deltas,
-) -> None:
+def _restate(rows: Labelled, judged: _Judged, signs: Floats, first: int, deltas: Deltas) -> None:
     """Add what the labels say; where they are corrections, take away what the old ones said.
 
     Args:
         rows: first labels, corrections, and these once more with what they corrected.
         signs: -1 for the last of these, else 1.
+        first: how many first labels there are.
     """
-    measures = losses.measures(rows[0].source.spec, judged.outputs, judged.labels, 1.0)
+    measures = losses.measures(rows.sources[0].spec, judged.outputs, judged.labels, 1.0)
     measures["loss"] = judged.bounded
-    groups = _grouped(rows, [one.joined.predicted_ms for one in rows])
-    for place, count in groups.sums((np.arange(len(rows)) < len(first)).astype(np.float64)):
+    groups = rows.grouped(rows.predicted_ms)
+    for place, count in groups.sums((np.arange(len(rows)) < first).astype(np.float64)):
         deltas.at(place).labelled += count
-    strata = strata_of([one.source for one in rows], judged.outputs, judged.labels)
+    strata = strata_of(rows, judged.outputs, judged.labels)
     count_outcomes(strata, signs, measures, groups, deltas)
-    count_arrivals(
-        strata, [(one.source, one.joined) for one in first], groups.only(len(first)), deltas
-    )
+    count_arrivals(strata, rows.take(np.arange(first)), groups.only(first), deltas)
 
 
-def _bet(first: Sequence[Labelled], judged: _Judged, deltas: Deltas) -> None:
+def _bet(first: Labelled, judged: _Judged, deltas: Deltas) -> None:
     """Labels that came for the first time: each is judged once, in the tick of its arrival."""
-    joined = [one.joined for one in first]
-    groups = _grouped(first, [j.arrived_ms for j in joined])
-    bins = losses.loss_bin(judged.bounded, [j.id for j in joined])
-    if any(source.judging_bin is not None for source in {one.source for one in first}):
-        strata = strata_of([one.source for one in first], judged.outputs, judged.labels)
-        count_judged(strata, bins, [(one.source, one.joined) for one in first], deltas)
+    groups = first.grouped(first.arrived_ms)
+    bins = losses.loss_bin(judged.bounded, first.ids)
+    if any(source.judging_bin is not None for source in first.sources):
+        count_judged(strata_of(first, judged.outputs, judged.labels), bins, first, deltas)
     for place, column, count in groups.cells(bins, LOSS_BINS):
         delta = deltas.at(place)
         delta.bets = delta.bets or [0] * LOSS_BINS
         delta.bets[column] += count
     _count_labels(first, judged.labels, groups, deltas)
-    delays = delay_bin(_ints([j.labelled_ms - j.predicted_ms for j in joined]))
+    delays = delay_bin(first.labelled_ms - first.predicted_ms)
     for place, column, count in groups.cells(delays, 64):
         add_named(deltas.at(place).delays, str(column), count)
     _slice(first, judged.bounded, groups, deltas)
     _pair(first, judged, groups, deltas)
 
 
-def _slice(first: Sequence[Labelled], bounded: Floats, groups: Groups, deltas: Deltas) -> None:
+def _slice(first: Labelled, bounded: Floats, groups: Groups, deltas: Deltas) -> None:
     """Losses by the cells of each version's facets, in places that are all."""
-    by_facets: dict[int, list[int]] = {}
-    for i, one in enumerate(first):
-        if one.source.grid is not None:
-            by_facets.setdefault(one.source.kind.facets, []).append(i)
-    for facets, who in by_facets.items():
-        grids = [grid for i in who if (grid := first[i].source.grid) is not None]
-        codes = b"".join(first[i].joined.codes[-facets:] for i in who)
-        cells = cells_of(grids, np.frombuffer(codes, dtype=np.uint8).reshape(-1, facets))
-        size = max(grid.size for grid in set(grids))
+    for facets in {len(source.grid.facets) for source in first.sources if source.grid}:
+        grids = [s.grid if s.grid and len(s.grid.facets) == facets else None for s in first.sources]
+        who = np.flatnonzero(np.array([grid is not None for grid in grids])[first.of])
+        codes = b"".join([code[-facets:] for code in chosen(first.codes, who)])
+        coded = np.frombuffer(codes, dtype=np.uint8).reshape(-1, facets)
+        cells = cells_of(grids, first.of[who], coded)
+        size = max(grid.size for grid in grids if grid)
         keys = (groups.whole[who][:, None] * size + cells).ravel()
         found, of = np.arange(len(groups.places) * size), keys
         if len(found) > len(keys):  # many models with few labels each
@@ -290,20 +284,16 @@ def _slice(first: Sequence[Labelled], bounded: Floats, groups: Groups, deltas: D
             add_cells(deltas.at(groups.places[place]).slices, counts)
 
 
-def _count_labels(
-    first: Sequence[Labelled], labels: Floats, groups: Groups, deltas: Deltas
-) -> None:
+def _count_labels(first: Labelled, labels: Floats, groups: Groups, deltas: Deltas) -> None:
     """What turned out, on the bins of the versions' references, in places that are all."""
-    sources = [one.source for one in first]
-    known = {source: source.labels for source in dict.fromkeys(sources)}
-    if not any(known.values()):
+    known = [source.labels for source in first.sources]
+    who = np.flatnonzero(np.array([signal is not None for signal in known])[first.of])
+    if not len(who):
         return
-    who = np.flatnonzero([known[source] is not None for source in sources])
-    counted = [sources[i] for i in who.tolist()]
-    signals = dict(zip(groups.whole[who].tolist(), map(known.__getitem__, counted), strict=True))
+    some, whole = first.take(who), groups.whole[who]
+    signals = dict(zip(whole.tolist(), map(known.__getitem__, some.of.tolist()), strict=True))
     width = max(len(signal.counts) for signal in signals.values() if signal)
-    bins = _label_bins(counted, labels[who])
-    counts = np.bincount(groups.whole[who] * width + bins)
+    counts = np.bincount(whole * width + _label_bins(some, labels[who]))
     for cell in np.flatnonzero(counts).tolist():
         place, column = divmod(cell, width)
         if signal := signals[place]:
@@ -311,32 +301,33 @@ def _count_labels(
             delta.add_signal(signal.name, column, len(signal.counts), int(counts[cell]))
 
 
-def _label_bins(sources: Sequence[Source], labels: Floats) -> Ints:
-    """As `models.profiling.label_bins`, of labels of several sources that have the signal."""
-    edges = {one: one.labels and one.labels.edges for one in dict.fromkeys(sources)}
-    alike: dict[object, list[int]] = {}
-    for i, source in enumerate(sources if len(set(edges.values())) > 1 else sources[:1]):
-        alike.setdefault(edges[source], []).append(i)
+def _label_bins(labelled: Labelled, labels: Floats) -> Ints:
+    """As `models.profiling.label_bins`, of labels whose sources have the signal."""
     bins = np.empty(len(labels), dtype=np.int64)
-    for some in alike.values():
-        source, places = sources[some[0]], some if len(alike) > 1 else slice(None)
+    like = places_of([source.labels and source.labels.edges for source in labelled.sources])
+    for some in like.values():
+        mine = np.isin(labelled.of, some) if len(like) > 1 else np.full(len(bins), True)
+        source = labelled.sources[some[0]]
         if source.labels:
-            bins[places] = label_bins(source.spec, source.labels, labels[places])
+            bins[mine] = label_bins(source.spec, source.labels, labels[mine])
     return bins
 
 
-def _pair(first: Sequence[Labelled], judged: _Judged, groups: Groups, deltas: Deltas) -> None:
+def _pair(first: Labelled, judged: _Judged, groups: Groups, deltas: Deltas) -> None:
     """The version against each of its shadows, in all and in each segment."""
+    shadows = [source.kind.shadows for source in first.sources]
+    if not any(shadows):
+        return
     beside = [
         (i, version, at)
-        for i, one in enumerate(first)
-        for at, version in enumerate(one.source.kind.shadows, start=1)
+        for i, of in enumerate(first.of.tolist())
+        for at, version in enumerate(shadows[of], start=1)
     ]
     if not beside:
         return
-    spec, k = first[0].source.spec, judged.outputs.shape[1]
+    spec, k = first.sources[0].spec, judged.outputs.shape[1]
     who = np.array([i for i, _, _ in beside])
-    outputs = np.array([first[i].joined.values[at * k : (at + 1) * k] for i, _, at in beside])
+    outputs = np.array([first.values[i][at * k : (at + 1) * k] for i, _, at in beside])
     own, labels, scales = judged.losses[who], judged.labels[who], judged.scales[who]
     shadow = losses.losses(spec, outputs, labels)
     difference = _bounded(own, scales) - _bounded(shadow, scales)
@@ -389,24 +380,11 @@ def delay_bin(delays_ms: Ints) -> Ints:
     return np.frexp(seconds.astype(np.float64))[1].astype(np.int64) - 1
 
 
-def _judged(rows: Sequence[Labelled], labels: Sequence[float]) -> _Judged:
-    spec, k = rows[0].source.spec, rows[0].source.kind.outputs
-    outputs = numbers([one.joined.values[:k] for one in rows], k)
-    encoded = np.array(labels, dtype=np.float64)
-    return _Judged(
-        outputs,
-        encoded,
-        losses.losses(spec, outputs, encoded),
-        np.array([one.source.kind.loss_scale for one in rows], dtype=np.float64),
-    )
-
-
-def _grouped(rows: Sequence[Labelled], times_ms: Sequence[int]) -> Groups:
-    return group([one.source for one in rows], _ints(times_ms), [one.joined.codes for one in rows])
-
-
-def _ints(values: Sequence[int]) -> Ints:
-    return np.array(values, dtype=np.int64)
+def _judged(rows: Labelled, labels: Floats) -> _Judged:
+    spec, k = rows.sources[0].spec, rows.sources[0].kind.outputs
+    outputs = numbers([values[:k] for values in rows.values], k)
+    scales = rows.each(_loss_scale).astype(np.float64)
+    return _Judged(outputs, labels, losses.losses(spec, outputs, labels), scales)
 
 
 def _bounded(values: Floats, scales: Floats) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from stream.core.deltas import Place
 from stream.core.sources import Source
 from stream.events import MICRO
 
+T = TypeVar("T")
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 SPARSE = 4  # places to look through for each value, at most: beyond it, sorting costs less
@@ -69,19 +70,19 @@ class Groups(NamedTuple):
             yield self.places[place], column, int(counts[cell])
 
 
-def group(sources: Sequence[Source], times_ms: Ints, codes: Sequence[bytes]) -> Groups:
+def group(
+    sources: Sequence[Source], of_source: Ints, times_ms: Ints, codes: Sequence[bytes]
+) -> Groups:
     """Group events by source, tick and segment.
 
     Args:
-        times_ms: shape (n,), of the sources' events.
+        of_source: index of each event's source, shape (n,).
+        times_ms: of each event, shape (n,).
         codes: of each event; those of its segments come first.
     """
-    index = {source: i for i, source in enumerate(dict.fromkeys(sources))}
-    known = list(index)
-    of_source = np.fromiter(map(index.__getitem__, sources), np.int64, len(sources))
-    lengths_ms = np.array([source.tick_ms for source in known], dtype=np.int64)
+    lengths_ms = np.array([source.tick_ms for source in sources], dtype=np.int64)
     ticks, of_tick = distinct(times_ms // lengths_ms[of_source])
-    which, who = _segments(_in_segments(known, sources, codes))
+    which, who = _segments(_in_segments(sources, of_source, codes))
     width = int(which.max()) + 2
     cells = ((of_source * len(ticks) + of_tick)[who]) * width + which + 1
     found, of = distinct(cells)
@@ -89,21 +90,47 @@ def group(sources: Sequence[Source], times_ms: Ints, codes: Sequence[bytes]) -> 
     for cell in found.tolist():
         rest, segment = divmod(cell, width)
         source, tick = divmod(rest, len(ticks))
-        places.append(_place(known[source], segment - 1, int(ticks[tick])))
-    return Groups(places, of[: len(sources)], of, who)
+        places.append(_place(sources[source], segment - 1, int(ticks[tick])))
+    return Groups(places, of[: len(codes)], of, who)
+
+
+def places_of(things: Sequence[T]) -> dict[T, Ints]:
+    """Where each of the things lies, by the order of their first places.
+
+    >>> places_of("aba")
+    {'a': array([0, 2]), 'b': array([1])}
+    """
+    first = things[0] if things else None
+    if first is not None and things.count(first) == len(things):
+        return {first: np.arange(len(things))}
+    places: dict[T, list[int]] = {}
+    for place, thing in enumerate(things):
+        places.setdefault(thing, []).append(place)
+    return {thing: np.array(some) for thing, some in places.items()}
+
+
+def chosen(column: Sequence[T], places: Ints) -> Sequence[T]:
+    """The things at these places; as many places as things must be all of them, in order."""
+    if len(places) == len(column):
+        return column
+    return [column[place] for place in places.tolist()]
 
 
 def _in_segments(
-    known: Sequence[Source], sources: Sequence[Source], codes: Sequence[bytes]
+    sources: Sequence[Source], of_source: Ints, codes: Sequence[bytes]
 ) -> Sequence[bytes]:
-    """Codes without what follows those of the segments; `known`: the distinct sources."""
-    if not any(source.kind.facets for source in known):
+    """Codes without what follows those of the segments."""
+    if not any(source.kind.facets for source in sources):
         return codes
-    cuts = {len(source.segments) for source in known}
+    cuts = {len(source.segments) for source in sources}
+    if cuts == {0}:
+        return [b""] * len(codes)
     if len(cuts) == 1:
         cut = cuts.pop()
         return [code[:cut] for code in codes]
-    return [source.in_segments(code) for source, code in zip(sources, codes, strict=True)]
+    return [
+        sources[of].in_segments(code) for of, code in zip(of_source.tolist(), codes, strict=True)
+    ]
 
 
 def _segments(codes: Sequence[bytes]) -> tuple[Ints, Ints]:

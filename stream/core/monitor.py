@@ -24,9 +24,11 @@ from stream.core.clocks import Clocks
 from stream.core.deadletters import dead_letter
 from stream.core.decoding import Decoded, decode
 from stream.core.deltas import Deltas, add_named
-from stream.core.folding import Labelled, Line, Made, fold_labels, fold_lines, fold_pairs
+from stream.core.folding import Line, Made, fold_labels, fold_lines, fold_pairs
+from stream.core.grouping import chosen, places_of
 from stream.core.joining import Counted, Joined
 from stream.core.journal import Journal
+from stream.core.labelled import Labelled
 from stream.core.packing import Ints
 from stream.core.parking import Parking
 from stream.core.processor import Batch, Context, Fleet, Output, Parts, Record, Records
@@ -34,7 +36,7 @@ from stream.core.refusals import counter, named_model
 from stream.core.reporting import examples, progress, summaries
 from stream.core.rerouting import misplaced, sent_on
 from stream.core.shadowed import Shadowed, told_apart
-from stream.core.sources import Sources
+from stream.core.sources import Source, Sources
 from stream.core.telling import due, over
 from stream.core.traces import few, is_trace
 from stream.core.trails import Offsets, reached
@@ -172,22 +174,28 @@ class MonitorProcessor:
 
     def _predict(self, events: Events) -> None:
         makers = [(one.model, one.version, *one.shadow) for one in events.data]
-        lines = {m: self._lines.get(m) or self._line(m) for m in dict.fromkeys(makers)}
-        of = list(map(lines.__getitem__, makers))
-        codes = _codes(lines, makers, events.rows)
+        places = places_of(makers)
+        lines = {maker: self._lines.get(maker) or self._line(maker) for maker in places}
+        codes = _codes([(lines[maker].source, some) for maker, some in places.items()], events.rows)
         made = Predictions(
-            [line.packer for line in of],
+            [lines[maker].packer for maker in makers],
             events.ids,
             *self._times(events),
             events.records.offsets,
             codes,
             _with_shadows(events),
         )
-        taken = self._join.predict_all(made, self._state.clocks.watermark_ms)
-        counted = map(Made, events.times_ms, codes, events.rows, events.values)
-        for line, one in compress(zip(of, counted, strict=True), taken):
-            line.made.append(one)
-        self._trace(events, taken)
+        new = self._join.predict_all(made, self._state.clocks.watermark_ms)
+        counts = np.array(new)
+        for maker, some in places.items():
+            kept = some[counts[some]]
+            lines[maker].made.add(
+                chosen(events.times_ms, kept),
+                chosen(codes, kept),
+                chosen(events.rows, kept),
+                chosen(events.values, kept),
+            )
+        self._trace(events, new)
 
     def _shadow(self, shadowed: Sequence[Shadowed]) -> list[Output]:
         """What shadows would have said of predictions that lie before it in this partition."""
@@ -260,7 +268,7 @@ class MonitorProcessor:
     def _line(self, maker: _Maker) -> Line:
         model, version, *shadows = maker
         source = self._sources.of(model, version, tuple(shadows))
-        line = self._lines[maker] = Line(source, self._join.packer(source.kind), [])
+        line = self._lines[maker] = Line(source, self._join.packer(source.kind), Made())
         return line
 
     def _examples(self) -> list[Output]:
@@ -326,9 +334,11 @@ class MonitorProcessor:
         for line in self._lines.values():
             line.made.clear()
         again = self._sources.again
-        fold_labels([Labelled(again(one.kind), one) for one in self._joined], self._deltas)
+        if self._joined:
+            fold_labels(Labelled.gathered(self._joined, again), self._deltas)
+        if self._join.paired:
+            fold_pairs(Labelled.gathered(self._join.paired, again), self._deltas)
         self._joined.clear()
-        fold_pairs([Labelled(again(one.kind), one) for one in self._join.paired], self._deltas)
         self._join.paired.clear()
         for counted in self._join.counted:
             self._counters[counted.name] += counted.n
@@ -338,18 +348,15 @@ class MonitorProcessor:
         self._join.counted.clear()
 
 
-def _codes(
-    lines: Mapping[_Maker, Line], makers: Sequence[_Maker], rows: Sequence[Row]
-) -> list[bytes]:
-    """The codes of predictions, of all of a line at once."""
-    places: dict[_Maker, list[int]] = {}
-    for place, maker in enumerate(makers):
-        places.setdefault(maker, []).append(place)
+def _codes(sources: Iterable[tuple[Source, Ints]], rows: Sequence[Row]) -> Sequence[bytes]:
+    """The codes of predictions, of all of a source at once. `sources`: and where theirs lie."""
     codes = [b""] * len(rows)
-    for maker, some in places.items():
-        source = lines[maker].source
+    for source, places in sources:
         if source.is_coded:
-            for place, code in zip(some, source.all_codes([rows[i] for i in some]), strict=True):
+            found = source.all_codes(chosen(rows, places))
+            if len(found) == len(rows):
+                return found
+            for place, code in zip(places.tolist(), found, strict=True):
                 codes[place] = code
     return codes
 

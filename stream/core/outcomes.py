@@ -7,7 +7,8 @@ they came is a fact about first labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
@@ -15,28 +16,28 @@ import numpy as np
 from models.strata import MAX_STRATA
 from stream.core.deltas import Deltas, Place, add_named, add_outcomes
 from stream.core.grouping import Floats, Groups, Ints, distinct, micro, sums_by
-from stream.core.joining import Joined
+from stream.core.labelled import Labelled
 from stream.core.lateness import BINS, judged_on, lateness_bin
-from stream.core.sources import Source
 from stream.core.ticks import add_counts
 from stream.events import LOSS_BINS, Outcomes
 
 _PAIRS: Final = MAX_STRATA**2
 NEVER: Final = np.iinfo(np.int64).min
+_tick_ms = attrgetter("tick_ms")
 
 
-def strata_of(sources: Sequence[Source], outputs: Floats, labels: Floats) -> Ints:
+def strata_of(labelled: Labelled, outputs: Floats, labels: Floats) -> Ints:
     """Predicted stratum * MAX_STRATA + true stratum of each event, shape (n,).
 
     Args:
-        sources: of events of one task, with as many outputs.
+        labelled: of one task, with as many outputs.
     """
-    first = sources[0].strata
-    if not first.by_value:
-        return first.of_outputs(outputs) * MAX_STRATA + first.of_labels(labels)
-    pairs = zip(sources, outputs[:, 0].tolist(), labels.tolist(), strict=True)
-    strata = [s.strata.of_value(o) * MAX_STRATA + s.strata.of_value(y) for s, o, y in pairs]
-    return np.array(strata, dtype=np.int64)
+    strata = [source.strata for source in labelled.sources]
+    if len(strata) == 1 or not strata[0].by_value:
+        return strata[0].of_outputs(outputs) * MAX_STRATA + strata[0].of_labels(labels)
+    pairs = zip(labelled.of.tolist(), outputs[:, 0].tolist(), labels.tolist(), strict=True)
+    found = [strata[i].of_value(o) * MAX_STRATA + strata[i].of_value(y) for i, o, y in pairs]
+    return np.array(found, dtype=np.int64)
 
 
 def name_of(stratum: int) -> str:
@@ -79,11 +80,9 @@ def count_outcomes(
         add_counts(delta.squares, more.squares)
 
 
-def count_arrivals(
-    strata: Ints, labelled: Sequence[tuple[Source, Joined]], groups: Groups, deltas: Deltas
-) -> None:
+def count_arrivals(strata: Ints, labelled: Labelled, groups: Groups, deltas: Deltas) -> None:
     """Count first labels by stratum and delay in the places of their predictions."""
-    delays = np.array([one.arrived_ms - one.predicted_ms for _, one in labelled], dtype=np.int64)
+    delays = labelled.arrived_ms - labelled.predicted_ms
     columns = (groups.of * _PAIRS + strata[groups.who]) * BINS + lateness_bin(delays)[groups.who]
     cells, counts = np.unique(columns, return_counts=True)
     for cell, count in zip(cells.tolist(), counts.tolist(), strict=True):
@@ -91,7 +90,7 @@ def count_arrivals(
         place, stratum = divmod(rest, _PAIRS)
         delta = deltas.at(groups.places[place])
         add_named(delta.arrivals.setdefault(name_of(stratum), {}), str(late), count)
-    ticks = np.array([one.arrived_ms // source.tick_ms for source, one in labelled])
+    ticks = labelled.arrived_ms // labelled.each(_tick_ms)
     latest = np.full(len(groups.places), NEVER)
     np.maximum.at(latest, groups.of, ticks[groups.who])
     for place, tick in zip(groups.places, latest.tolist(), strict=True):
@@ -99,9 +98,7 @@ def count_arrivals(
             deltas.at(place).arrived_in(tick)
 
 
-def count_judged(
-    strata: Ints, bins: Ints, labelled: Sequence[tuple[Source, Joined]], deltas: Deltas
-) -> None:
+def count_judged(strata: Ints, bins: Ints, labelled: Labelled, deltas: Deltas) -> None:
     """Count first labels that came by the judging age of their model, in all and in the segments
     that are judged apart.
 
@@ -109,13 +106,14 @@ def count_judged(
         strata: from `strata_of`, shape (n,).
         bins: of the bounded losses, shape (n,).
     """
-    delays = np.array([one.arrived_ms - one.predicted_ms for _, one in labelled], dtype=np.int64)
-    late = lateness_bin(delays).tolist()
-    for i, (source, one) in enumerate(labelled):
+    late = lateness_bin(labelled.arrived_ms - labelled.predicted_ms).tolist()
+    predicted_ms = labelled.predicted_ms.tolist()
+    for i, of in enumerate(labelled.of.tolist()):
+        source = labelled.sources[of]
         by_then = source.judging_bin
         if by_then is not None and late[i] < by_then:
-            tick = judged_on(one.predicted_ms, by_then, source.tick_ms)
-            for segment in ("", *source.apart(one.codes)):
+            tick = judged_on(predicted_ms[i], by_then, source.tick_ms)
+            for segment in ("", *source.apart(labelled.codes[i])):
                 place = Place(source.kind.model, source.kind.version, segment, tick)
                 judged = deltas.at(place).judged
                 row = judged.setdefault(name_of(int(strata[i])), [0] * LOSS_BINS)
