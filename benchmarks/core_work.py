@@ -34,7 +34,7 @@ from stream.core.folding import Made, fold_labels, fold_predictions
 from stream.core.joining import Joined
 from stream.core.labelled import Labelled
 from stream.core.monitor import MonitorProcessor
-from stream.core.processor import Batch, Context, CoreSettings, Fleet, Output, Record
+from stream.core.processor import Batch, Context, CoreSettings, Fleet, Output, Record, Records
 from stream.core.sources import Source, Sources
 from stream.core.watching import Kit
 from tests.monitoring import Live
@@ -187,7 +187,7 @@ class Stages:
 
 
 def batches(number: int, window: Rows) -> list[list[Batch]]:
-    """Predictions as JSON, each thousand with their labels."""
+    """Predictions as JSON, each thousand with their labels; columns, as the transport makes."""
     first, rows = number * len(window.labels), window.features.tolist()
     made = [
         {
@@ -207,7 +207,7 @@ def batches(number: int, window: Rows) -> list[list[Batch]]:
     ]
     return [
         [
-            Batch(entity, 0, [_record(one, first + at + i) for i, one in enumerate(data)])
+            Batch(entity, 0, Records.of(_record(one, first + at + i) for i, one in enumerate(data)))
             for entity, data in (
                 ("predictions", made[at : at + BATCH]),
                 ("feedback", told[at : at + BATCH]),

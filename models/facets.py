@@ -17,9 +17,12 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from models.features import numbers
+
 Ints = NDArray[np.int64]
 Groups = NDArray[np.int64] | NDArray[np.uint8]
 
+FEW: Final = 16  # rows that are faster coded one by one
 GROUPS: Final = 4  # of a feature, and one for whatever else comes
 
 
@@ -101,12 +104,23 @@ class Coder:
             return bytes([facet.group(row[place]) for facet, place in self._facets])
 
     def codes(self, rows: Sequence[Sequence[Any]]) -> list[bytes]:
-        """As `code` of each, in a quarter of the time."""
-        try:
-            groups = [[*map(group, map(itemgetter(at), rows))] for group, at in self._quick]
-        except TypeError:
-            return [self.code(row) for row in rows]
-        return [*map(bytes, zip(*groups, strict=True))]
+        """As `code` of each; many in a fraction of the time."""
+        if len(rows) < FEW:
+            return list(map(self.code, rows))
+        groups = np.empty((len(rows), len(self._facets)), dtype=np.uint8)
+        for i, (facet, place) in enumerate(self._facets):
+            groups[:, i] = _groups(facet, [*map(itemgetter(place), rows)])
+        coded: list[bytes] = groups.view(f"V{len(self._facets)}")[:, 0].tolist()
+        return coded
+
+
+def _groups(facet: Facet, column: Sequence[Any]) -> Groups:
+    """As `Facet.group` of each value, shape (n,)."""
+    if facet.values:
+        return np.array([*map(_quick(facet), column)], dtype=np.uint8)
+    (values,) = numbers([tuple(column)], len(column))
+    groups: Ints = np.searchsorted(facet.cuts, values, side="right") + np.isnan(values)
+    return groups
 
 
 class _Known(dict[Any, int]):

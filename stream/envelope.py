@@ -8,7 +8,7 @@ time, and has the record's place as id.
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -86,7 +86,7 @@ def from_ms(time_ms: int) -> datetime:
     >>> from_ms(1500).isoformat()
     '1970-01-01T00:00:01.500000+00:00'
     """
-    return datetime.fromtimestamp(time_ms / 1000, tz=UTC)
+    return EPOCH + timedelta(milliseconds=time_ms)
 
 
 def derived_id(*cause: object) -> str:

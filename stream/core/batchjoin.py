@@ -113,11 +113,12 @@ class BatchJoin(Join):
         rows = self._rows.get_all(keys)
         numbers = [row[HEAD.size : HEAD.size + 4] for row in rows]
         sorts = {number: self._sort(number) for number in set(numbers)}
+        known = {number: self._packers[number_of(number)] for number in sorts if number}
         once = _once(keys)
         for sort, places in places_of([sorts[number] for number in numbers]).items():
             mine = places[once[places]]
             if sort is not None and len(mine):
-                packers = [self._packers[number_of(numbers[place])] for place in mine.tolist()]
+                packers = list(map(known.__getitem__, chosen(numbers, mine)))
                 for place, one in self._first_all(packers, keys, rows, labels, mine):
                     joined[place] = one
         others = [place for place, one in enumerate(joined) if one is None]
