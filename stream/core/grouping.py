@@ -59,7 +59,7 @@ class Groups(NamedTuple):
     def whole_counts(self, columns: Ints, width: int) -> Iterable[tuple[Place, Ints]]:
         """Counts of columns (n, k), each below `width`, by place that is all."""
         found, of = distinct(self.whole)
-        cells = (of[:, None] * width + columns).ravel()
+        cells = (of[:, None] * width + columns).ravel(order="K")
         counts = np.bincount(cells, minlength=len(found) * width).reshape(-1, width)
         return zip([self.places[place] for place in found.tolist()], counts, strict=True)
 

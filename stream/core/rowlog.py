@@ -117,9 +117,10 @@ class RowLog:
             bodies: shape (n, bytes), all of one length.
         """
         self._drop_all(list(filter(None, map(self._rows.get, keys))))
-        rows = np.empty((len(keys), 8 + bodies.shape[1]), dtype=np.uint8)
-        rows[:, :8] = dues_ms.astype("<i8").view(np.uint8).reshape(-1, 8)
-        rows[:, 8:] = bodies
+        rows = np.empty((len(keys), HEAD.size + bodies.shape[1]), dtype=np.uint8)
+        rows[:, : SERIAL.size] = self._serials(len(keys))
+        rows[:, SERIAL.size : HEAD.size] = dues_ms.astype("<i8").view(np.uint8).reshape(-1, 8)
+        rows[:, HEAD.size :] = bodies
         self._append(
             keys, pieces(rows.tobytes(), rows.shape[1], len(keys)), int(dues_ms.min(initial=NEVER))
         )
@@ -239,22 +240,26 @@ class RowLog:
 
     def _move(self, keys: list[str], due_ms: int) -> None:
         """Put rows, none of them due before, to the end; their parts are not held any more."""
-        rows = self._rows
-        self._append(keys, [rows[key][8:] for key in keys], due_ms)
+        rows, serials = self._rows, self._serials(len(keys)).tobytes()
+        moved = map(add, pieces(serials, SERIAL.size, len(keys)), [rows[key][8:] for key in keys])
+        self._append(keys, list(moved), due_ms)
+
+    def _serials(self, count: int) -> Bytes:
+        """Of the next rows, packed: shape (n, 8)."""
+        first = self._tail.end if self._tail else self._serial
+        return np.arange(first, first + count, dtype="<u8").view(np.uint8).reshape(-1, SERIAL.size)
 
     def _append(self, keys: Sequence[str], rows: Sequence[bytes], due_ms: int) -> None:
-        """Add rows to the tail, and to another one when it is full. `rows`: without serials."""
+        """Add rows, with the next serials, to the tail, and to another one when it is full."""
         lengths = np.fromiter(map(len, keys), np.int64, len(keys))
         lengths += np.fromiter(map(len, rows), np.int64, len(keys))
-        sizes = np.cumsum(lengths + (OVERHEAD - SERIAL.size))
+        sizes = np.cumsum(lengths + (OVERHEAD - HEAD.size))
         start = before = 0
         while start < len(keys):
             part = self._tail or self._open()
             full = int(np.searchsorted(sizes, before + MAX_BYTES - part.size, side="right"))
             end = min(full + 1, len(keys))
-            serials = np.arange(part.end, part.end + end - start, dtype="<u8").tobytes()
-            some = map(add, pieces(serials, SERIAL.size, end - start), rows[start:end])
-            self._rows.update(zip(keys[start:end], some, strict=True))
+            self._rows.update(zip(keys[start:end], rows[start:end], strict=True))
             part.slots += keys[start:end]
             part.due_ms = min(part.due_ms, due_ms)
             part.size += int(sizes[end - 1]) - before
