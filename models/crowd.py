@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from models.features import Row, numbers
 from models.joint import FINENESS
-from models.profiling import FEW_VALUES, Binner
+from models.profiling import FEW_VALUES, Binner, on_bins
 from models.scorecard import Scorecard
 
-EDGES: Final = FEW_VALUES + 1  # of a numeric signal, at most, as profiles are made today
+EDGES: Final = (
+    FEW_VALUES  # of a numeric signal but for the last, at most, as profiles are made today
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -36,9 +38,9 @@ class Sheet:
         self.binner, self.scorecard = binner, scorecard
         self.features = len(binner.places)
         self.categories = {i: known for i, known in enumerate(binner.categories) if known}
-        self.edges = _padded(binner.edges)
-        self.tops = np.array([edges[-1] if len(edges) else np.nan for edges in binner.edges])
-        self.lasts = np.array([len(edges) - 1 for edges in binner.edges], dtype=np.int64)
+        self.inner = _padded([edges[:-1] for edges in binner.edges])
+        self.last = np.array([edges[-1] if len(edges) else np.nan for edges in binner.edges])
+        self.null = np.array([len(edges) + 1 for edges in binner.edges], dtype=np.int64)
         self.starts = np.array(binner.starts[:-1], dtype=np.int64)
         self.scores, self.weights = np.empty(0), np.empty((0, 0))
         if binner.distance is not None:
@@ -47,13 +49,13 @@ class Sheet:
             self.scores = np.concatenate([row[:size] for row, size in rows])
             self.weights = binner.distance.weights
         self.layout = (
-            self.edges.shape,
+            self.inner.shape,
             self.features,
             tuple(self.categories),
             self.weights.shape,
             None if scorecard is None else len(scorecard.stratum_points),
         )
-        self.weight = self.edges.size + self.weights.size
+        self.weight = self.inner.size + self.weights.size
 
 
 class Crowd:
@@ -74,23 +76,17 @@ class Crowd:
     def codes(self, rows: Sequence[Row], outputs: Floats) -> Ints:
         """As `Binner.codes` of each event's version: shape (n, signals)."""
         sheets, of, features = self._sheets, self._of, self._first.features
-        edges = _stacked([sheet.edges for sheet in sheets])[of]
-        tops = _stacked([sheet.tops for sheet in sheets])[of]
-        lasts = _stacked([sheet.lasts for sheet in sheets])[of]
+        inner = np.moveaxis(_stacked([sheet.inner for sheet in sheets])[of], 1, 0)
+        last = _stacked([sheet.last for sheet in sheets])[of]
+        null = _stacked([sheet.null for sheet in sheets])[of]
 
         def numeric(some: slice, values: Floats) -> Ints:
-            """As `numeric_bins`, each on edges of its own."""
-            bins: Ints = (edges[:, some] <= values[:, :, None]).sum(axis=2)
-            last = lasts[:, some]
-            top = values == tops[:, some]
-            bins[top] = last[top]
-            null = np.isnan(values)
-            bins[null] = last[null] + 2
-            return bins
+            """Each on edges of its own."""
+            return on_bins(values, inner[:, :, some], last[:, some], null[:, some])
 
         _, width = outputs.shape
         known = features + width
-        codes = np.empty(lasts.shape, dtype=np.int64)
+        codes = np.empty(null.shape, dtype=np.int64)
         inputs = self._inputs(rows)
         codes[:, :known] = numeric(slice(known), np.hstack([self._numbers(inputs), outputs]))
         for column in self._first.categories:
@@ -148,10 +144,10 @@ class Crowd:
 
 
 def _padded(edges: Sequence[Floats]) -> Floats:
-    """Shape (signals, most edges), filled up with what no value reaches."""
-    table = np.full((len(edges), max([EDGES, *map(len, edges)])), np.nan)
-    for row, some in zip(table, edges, strict=True):
-        row[: len(some)] = some
+    """Shape (most edges, signals), filled up with what no value reaches."""
+    table = np.full((max([EDGES, *map(len, edges)]), len(edges)), np.nan)
+    for column, some in zip(table.T, edges, strict=True):
+        column[: len(some)] = some
     return table
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ FEWEST_ROWS = 200  # of an optional feature that came while the rows did
 FEW_VALUES = 12  # a numeric signal with no more distinct values gets a bin for each
 AT_ONCE = 32_768  # values that are compared with all edges at once: what a core's cache holds
 
+Bins = TypeVar("Bins", bound=np.integer)
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -219,23 +221,34 @@ class Edges:
 
     def __init__(self, edges: Sequence[Sequence[float] | Floats]) -> None:
         most = max(map(len, edges), default=1)
-        self._inner = np.full((most - 1, len(edges), 1), np.nan)  # no value reaches NaN
+        self.inner = np.full((most - 1, len(edges)), np.nan)  # no value reaches NaN
         for i, some in enumerate(edges):
-            self._inner[: len(some) - 1, i, 0] = some[:-1]
-        self._last = np.array([some[-1] for some in edges]).reshape(-1, 1)
-        self._bins = np.min_scalar_type(most + 1)
-        self._null = np.array([len(some) + 1 for some in edges], self._bins).reshape(-1, 1)
+            self.inner[: len(some) - 1, i] = some[:-1]
+        self.last = np.array([some[-1] for some in edges])
+        self.null = np.array([len(some) + 1 for some in edges], np.min_scalar_type(most + 1))
 
     def bins(self, values: Floats) -> NDArray[np.unsignedinteger]:
         """under 0, bins 1..k, over k+1, null (NaN) k+2; shape (signals, n) of such values."""
-        bins = np.empty(values.shape, self._bins)
+        bins = np.empty(values.shape, self.null.dtype)
+        inner, last, null = (some[..., None] for some in (self.inner, self.last, self.null))
         step = max(1, AT_ONCE // max(1, len(values)))
         for first in range(0, values.shape[1], step):
             some = slice(first, first + step)
-            np.sum(values[:, some] >= self._inner, axis=0, dtype=self._bins, out=bins[:, some])
-        bins += values > self._last  # the last bin is closed
-        null = np.isnan(values)
-        return np.where(null, self._null, bins) if null.any() else bins
+            bins[:, some] = on_bins(values[:, some], inner, last, null)
+        return bins
+
+
+def on_bins(values: Floats, inner: Floats, last: Floats, null: NDArray[Bins]) -> NDArray[Bins]:
+    """The rule of `Edges.bins`, in the shape of the values and the type of `null`.
+
+    Args:
+        inner: all edges but the last, shape (edges, ...); NaN where a signal has no more.
+        last: the last edge of each; null: the bin of what is missing. All fit the values' shape.
+    """
+    bins: NDArray[Bins] = np.sum(values >= inner, axis=0, dtype=null.dtype)
+    bins += values > last  # the last bin is closed
+    missing = np.isnan(values)
+    return np.where(missing, null, bins) if missing.any() else bins
 
 
 def numeric_bins(edges: Floats, values: Floats) -> Ints:
