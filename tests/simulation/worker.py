@@ -55,15 +55,6 @@ class Worker:
     def able(self) -> bool:
         return self.alive and not self.stopped
 
-    @property
-    def up_to_date(self) -> bool:
-        """No checkpoint can have seen more of lifecycle."""
-        fleet = self.lifecycle.fleet
-        return self.lifecycle._ready.is_set() and all(
-            name in fleet and fleet[name].lifecycle.generation == model.generation
-            for name, model in self.sim.registry.models.items()
-        )
-
     def follow(self, most: int) -> int:
         """Read some of lifecycle; the first fleet is taken as a whole."""
         place = self.sim.lifecycle_place

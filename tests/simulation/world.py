@@ -207,16 +207,12 @@ class Simulation:
             return
         if "lie" in self.faults and self.rng.random() < 0.08:
             keeper.reader.lie = self.rng.choice(LIES)
-        # It waits where its process may not have read all of lifecycle.
-        self.perform(keeper, "restore", work, threaded=not keeper.worker.up_to_date)
+        self.perform(keeper, "restore", work)
 
-    def perform(
-        self, keeper: Keeper, name: str, work: Callable[[], object], *, threaded: bool = False
-    ) -> None:
+    def perform(self, keeper: Keeper, name: str, work: Callable[[], object]) -> None:
         """Do something, perhaps with a fault at one of the failpoints on the way."""
         place, action = self._plan(PLACES[name])
-        waits = place != "" and action == "pause"
-        operation = Operation(work, place, action, threaded=threaded or waits)
+        operation = Operation(work, place, action)
         keeper.operation = operation
         operation.go()
         self._after(keeper, name)
