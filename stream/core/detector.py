@@ -13,7 +13,9 @@ point of the bet. While the null holds E[M] <= sum of g, hence:
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
@@ -164,7 +166,8 @@ class Bank:
 
     def levels(self) -> dict[str, float]:
         """Share of its own alarm threshold that each signal has reached (alarm at 1)."""
-        return dict(zip(self._names, map(float, self._levels()), strict=True))
+        levels: Array = self._worth * self._stack.evidence
+        return dict(zip(self._names, levels.tolist(), strict=True))
 
     def suspend(self, name: str) -> None:
         """Stop watching a signal, as long as its alert is open. What it has learned goes, too: a
@@ -199,23 +202,19 @@ class Bank:
             self._stack.load(i, _numbers(state))
 
     def _alarms(self) -> tuple[str, ...]:
-        levels = self._levels()
-        self.reached = dict(zip(self._names, map(float, levels), strict=True))
-        order = [int(i) for i in np.argsort(-levels, kind="stable")]
+        self.reached = self.levels()
+        levels = list(self.reached.values())
+        order = sorted(range(len(levels)), key=levels.__getitem__, reverse=True)
         alone = {i for i in order if levels[i] >= 1}
         self._stack.reset(alone)
         carried: set[int] = set()
         for group in dict.fromkeys(self._group_of):
             summed = [i for i in order if i not in alone and self._group_of[i] == group]
-            reached = np.cumsum(levels[summed])
-            if len(reached) and reached[-1] >= 1:
-                carried |= set(summed[: int(np.searchsorted(reached, 0.5 * reached[-1])) + 1])
+            reached = [*accumulate(levels[i] for i in summed)]
+            if reached and reached[-1] >= 1:
+                carried |= set(summed[: bisect_left(reached, 0.5 * reached[-1]) + 1])
                 self._stack.reset(summed)
         return tuple(self._names[i] for i in order if i in alone | carried)
-
-    def _levels(self) -> Array:
-        levels: Array = self._worth * self._stack.evidence
-        return levels
 
 
 def _numbers(state: State) -> Array:

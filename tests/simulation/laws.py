@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from stream import lifecycle, partitions, transactions
-from stream.core import evaluate, measuring, sources
+from stream.core import describing, evaluate, measuring, sources
 from tests.simulation import models
 from tests.simulation.operations import failpoint, sleep
 
@@ -40,6 +40,7 @@ LAWS: Patches = [
     (lifecycle, "time", TIME),
     (lifecycle, "log", _Mute()),
     (evaluate, "Kit", models.shared_kit),
+    (describing, "compare_all", models.compared_before),
     (measuring, "compare_all", models.compared_before),
     (measuring, "known", models.known_before),
     (sources, "Source", models.shared_source),
