@@ -183,6 +183,11 @@ class Keeper:
     def drop(self) -> None:
         self.dropped = True
 
+    def forget(self) -> None:
+        """Its state is of no more use, and goes at once: it holds itself in circles."""
+        self.partition = self.recorder = self.producer = None
+        self._world = self.worker.world
+
     def _writer(self, transactional_id: str) -> Any:
         sim = self.worker.sim
         counts = {self._world.topics[entity]: n for entity, n in sim.counts.items()}

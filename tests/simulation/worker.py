@@ -90,7 +90,9 @@ class Worker:
         keeper.drop()
         if self.keepers.get(keeper.number) is keeper:
             del self.keepers[keeper.number]
-        if keeper.operation is not None:
+        if keeper.operation is None:
+            keeper.forget()
+        else:
             self.retiring.append(keeper)
 
     def fenced(self, keeper: Keeper) -> bool:
@@ -110,5 +112,6 @@ class Worker:
             if keeper.operation is not None:
                 keeper.operation.kill()
                 keeper.operation = None
+            keeper.forget()
         self.keepers.clear()
         self.retiring.clear()

@@ -245,7 +245,7 @@ class Simulation:
         operation.stopped_at = ""
         if not operation.done:
             return
-        keeper.operation = None
+        keeper.operation = operation.error = None
         worker.retiring = [other for other in worker.retiring if other.operation is not None]
         if what == "bug" and error is not None:
             raise error
@@ -257,6 +257,8 @@ class Simulation:
         self.seen[what] += bool(what)
         if what == "fail" or (what == "fenced" and worker.fenced(keeper)):
             worker.kill()
+        if worker.keepers.get(keeper.number) is not keeper:
+            keeper.forget()
 
     def committed(self, keeper: Keeper, done: list[Applied]) -> None:
         stage = keeper.worker.world.stage
