@@ -58,7 +58,7 @@ class Stack:
             rows: deflated counts, shape (S, bins), filled up with zeros.
             growth: new capital, shape (S, 1).
         """
-        seen = rows.any(axis=1, keepdims=True)
+        seen: NDArray[np.bool_] = np.asarray(rows.any(axis=1, keepdims=True))
         for members, kind in self._kinds:
             kind.update(rows[members], growth[members], seen[members])
 
@@ -237,12 +237,12 @@ def learned_bets(p: Array, counts: Array, radius: Array) -> tuple[Array, NDArray
     share = CAUTION_ROWS / (CAUTION_ROWS + counts.sum(axis=-1, keepdims=True))
     r = share * (p + counts / CAUTION_ROWS)
     away = np.divide(r, p, out=np.ones_like(r), where=p > 0) - 1  # q = p (1 + t away)
-    t, inside = np.ones(r.shape[:-1]), 1 + away
+    t, inside, pull = np.ones(r.shape[:-1]), 1 + away, p * away
     idle = np.zeros(t.shape, dtype=bool)
     for step in range(NEWTON_STEPS):
         beyond = -(p * np.log(inside)).sum(axis=-1) - radius
         idle = beyond <= 0 if step == 0 else idle
-        slope = -(p * away / inside).sum(axis=-1)
+        slope = -(pull / inside).sum(axis=-1)
         t = t - np.divide(beyond, slope, out=np.zeros_like(t), where=~idle & (slope > 0))
         inside = 1 + t[..., None] * away
     return np.log((1 + away) / inside), idle

@@ -1,8 +1,7 @@
 """Work of a keeper that may be stopped half-way: killed, or paused while the world goes on.
 
-Each piece of work has a stack of its own and no thread: only one is ever under way, and the schedule
-says which, so that a seed always gives the same run, and going from one to the other costs next to
-nothing.
+Each piece of work has a stack of its own but no thread: only one is ever under way, and the
+schedule says which, so that a seed always gives the same run and a pause costs next to nothing.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Worker:
             records, self._early = self._early, []
         if records or not self.lifecycle._ready.is_set():
             self.lifecycle.take(records)
-        self.lifecycle._ready.set()
+            self.lifecycle._ready.set()
         return len(records)
 
     def heal(self) -> None:

@@ -62,7 +62,7 @@ class Simulation:
         faults: kinds that may happen in this run; none when it drains.
         often: factor on how often operations are cut short.
         applied: by stage and partition, what was committed of what processors were told.
-        counts: partitions by entity.
+        counts, counts_by_topic: partitions by entity, and by the topic's full name.
         seen: how often what happened, over the run.
         trace: what happened, if it is to be told.
     """
@@ -80,6 +80,7 @@ class Simulation:
         self.counts = _counts(rng, joined)
         names = SETTINGS.names
         self.topics = {entity: names.topic(entity) for entity in BY_ENTITY}
+        self.counts_by_topic = {self.topics[entity]: n for entity, n in self.counts.items()}
         self.log = Log(lambda: self.now_ms)
         self.lifecycle_place: Place = (self.topics["lifecycle"], 0)
         self.registry = Registry(lambda: self.now_ms)
