@@ -28,7 +28,7 @@ class _Mute:
 _NOBODY_ELSE = nullcontext()  # one thread computes
 
 
-def _turn() -> nullcontext[None]:
+def _turn(*, yields: bool = False) -> nullcontext[None]:
     return _NOBODY_ELSE
 
 
