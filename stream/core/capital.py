@@ -240,10 +240,10 @@ def learned_bets(p: Array, counts: Array, radius: Array) -> tuple[Array, NDArray
     t, inside, pull = np.ones(r.shape[:-1]), 1 + away, p * away
     idle = np.zeros(t.shape, dtype=bool)
     for step in range(NEWTON_STEPS):
-        beyond = -(p * np.log(inside)).sum(axis=-1) - radius
-        idle = beyond <= 0 if step == 0 else idle
-        slope = -(pull / inside).sum(axis=-1)
-        t = t - np.divide(beyond, slope, out=np.zeros_like(t), where=~idle & (slope > 0))
+        short = (p * np.log(inside)).sum(axis=-1) + radius  # of it, if positive
+        idle = short >= 0 if step == 0 else idle
+        slope = (pull / inside).sum(axis=-1)
+        t = t - np.divide(short, slope, out=np.zeros(t.shape), where=~idle & (slope < 0))
         inside = 1 + t[..., None] * away
     return np.log((1 + away) / inside), idle
 

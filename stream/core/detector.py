@@ -30,8 +30,11 @@ Array = NDArray[np.float64]
 #: would collect a month's growth while its bets have hardly been tested, and alarm by age alone.
 PERIOD_EVENTS: Final = 20_000
 
+QUIET: Final = 0.9  # of an alarm: levels that add up to less reach none, however they are rounded
+
 #: One signal's bets: packed float64, or numbers as release 0.1 wrote them; None: suspended.
 State = bytes | list[float] | None
+Row = Sequence[int] | Sequence[float] | Array  # counts of one signal
 
 
 class Detector:
@@ -72,7 +75,7 @@ class Detector:
 
     def snapshot(self) -> list[float]:
         """State as plain numbers."""
-        return [float(value) for value in _numbers(self._stack.save(0))]
+        return [*map(float, _numbers(self._stack.save(0)))]
 
     def restore(self, snapshot: Sequence[float]) -> None:
         """Raises:
@@ -122,12 +125,12 @@ class Bank:
         self.reached: dict[str, float] = {}
         self._group_of = [(groups or {}).get(name, "") for name in names]
         self._worth = np.array([alarms * shares[name] for name in names])
-        self._suspended: NDArray[np.bool_] = np.zeros(len(names), dtype=bool)
+        self._suspended = [False] * len(names)
         self._deflation = np.array([[table.deflation] for table in tables]).reshape(-1, 1)
         self._stack = Stack(tables)
         self._told: Mapping[str, State] = {}
 
-    def update(self, counts: Mapping[str, ArrayLike], growth: float) -> tuple[str, ...]:
+    def update(self, counts: Mapping[str, Row], growth: float) -> tuple[str, ...]:
         """Take one tick; signals without events in it stay as they are.
 
         Args:
@@ -141,12 +144,13 @@ class Bank:
             ValueError: counts are not on a table's bins.
         """
         self._told = {}
-        rows = np.zeros((len(self._names), self._stack.bins))
-        for i, name in enumerate(self._names):
-            if name in counts and not self._suspended[i]:
-                row = _on_bins(self.tables[name], counts[name])
-                rows[i, : len(row)] = row
-        rows /= self._deflation
+        listed: list[list[float]] = [[0.0] * self._stack.bins for _ in self._names]
+        for row, name, suspended in zip(listed, self._names, self._suspended, strict=True):
+            if name in counts and not suspended:
+                seen = counts[name]
+                _demand_bins(self.tables[name], (len(seen),))
+                row[: len(seen)] = seen
+        rows = np.array(listed).reshape(self._deflation.shape[0], -1) / self._deflation
         self._stack.update(
             rows, np.minimum(growth, rows.sum(axis=1, keepdims=True) / PERIOD_EVENTS)
         )
@@ -204,6 +208,8 @@ class Bank:
     def _alarms(self) -> tuple[str, ...]:
         self.reached = self.levels()
         levels = list(self.reached.values())
+        if sum(levels) < QUIET:
+            return ()
         order = sorted(range(len(levels)), key=levels.__getitem__, reverse=True)
         alone = {i for i in order if levels[i] >= 1}
         self._stack.reset(alone)
@@ -225,6 +231,10 @@ def _numbers(state: State) -> Array:
 
 def _on_bins(table: BetTable, counts: ArrayLike) -> Array:
     row: Array = np.asarray(counts, dtype=float)
-    if row.shape != table.log_bets.shape[1:]:
-        raise ValueError(f"{table.name}: {row.shape} counts, not {table.log_bets.shape[1:]}")
+    _demand_bins(table, row.shape)
     return row
+
+
+def _demand_bins(table: BetTable, shape: tuple[int, ...]) -> None:
+    if shape != table.log_bets.shape[1:]:
+        raise ValueError(f"{table.name}: {shape} counts, not {table.log_bets.shape[1:]}")
