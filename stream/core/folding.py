@@ -19,7 +19,7 @@ from models.facets import cells_of
 from models.features import Row, numbers
 from models.profiling import label_bins
 from stream.core.deltas import Delta, Deltas, Place, add_named, add_pairs
-from stream.core.grouping import Floats, Groups, Ints, group, micro, sums_by
+from stream.core.grouping import Floats, Groups, Ints, distinct, group, micro, sums_by
 from stream.core.joining import Joined
 from stream.core.outcomes import count_arrivals, count_judged, count_outcomes, strata_of
 from stream.core.packing import Packer
@@ -352,9 +352,9 @@ def _pair(first: Sequence[Labelled], judged: _Judged, groups: Groups, deltas: De
         "shadow_off": theirs,
         "shadow_off_squares": theirs**2,
     }
-    versions, which = np.unique([version for _, version, _ in beside], return_inverse=True)
+    versions, which = distinct(_ints([version for _, version, _ in beside]))
     places, rows = _repeated(groups, who)
-    found, of = np.unique(places * len(versions) + which[rows], return_inverse=True)
+    found, of = distinct(places * len(versions) + which[rows])
     sums = [sums_by(of, micro(column)[rows], len(found)) for column in columns.values()]
     totals = zip(np.bincount(of).tolist(), *sums, strict=True)
     for cell, total in zip(found.tolist(), totals, strict=True):
