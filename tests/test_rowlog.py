@@ -161,7 +161,7 @@ def test_many_put_at_once_are_put_as_each_in_turn(batches: list[list[int]], rows
 
 
 def test_parts_that_go_are_named_in_order() -> None:
-    """A set's order is that of this process's hashes; a seed of the simulator must replay in all."""
+    """A set's order is that of a process's hashes; a seed of the simulator replays in any."""
     log = RowLog("join")
     for number in range(6):
         for row in range(1 << (6 - number)):  # parts of sizes that are not merged

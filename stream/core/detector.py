@@ -16,7 +16,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,7 +34,7 @@ QUIET: Final = 0.9  # of an alarm: levels that add up to less reach none, howeve
 
 #: One signal's bets: packed float64, or numbers as release 0.1 wrote them; None: suspended.
 State = bytes | list[float] | None
-Row = Sequence[int] | Sequence[float] | Array  # counts of one signal
+Row = Sequence[int] | Sequence[float] | NDArray[Any]  # counts of one signal
 
 
 class Detector:
