@@ -50,6 +50,12 @@ class Opened(NamedTuple):
     traceparent: str | None = None
 
 
+class _Written(Envelope, frozen=True, kw_only=True, omit_defaults=True):
+    """The same with data that are still to be encoded: one pass encodes both."""
+
+    data: Any = None
+
+
 _ENVELOPE = msgspec.json.Decoder(Envelope)
 _ENCODER = msgspec.json.Encoder()
 _DATA: dict[type[Struct], msgspec.json.Decoder[Any]] = {
@@ -95,7 +101,7 @@ def derived_id(*cause: object) -> str:
     >>> derived_id("monitor", 3, 17) == derived_id("monitor", 3, 17)
     True
     """
-    return hashed("\x1f".join([str(part) for part in cause]))
+    return hashed("\x1f".join(map(str, cause)))
 
 
 def hashed(cause: str) -> str:
@@ -117,7 +123,7 @@ def write(
     if not isinstance(data, struct):
         raise TypeError(f"{kind} carries {struct.__name__}, not {type(data).__name__}")
     return _ENCODER.encode(
-        Envelope(
+        _Written(
             specversion=SPEC_VERSION,
             id=id,
             source=source,
@@ -125,7 +131,7 @@ def write(
             time=from_ms(time_ms),
             datacontenttype="application/json",
             traceparent=traceparent,
-            data=Raw(_ENCODER.encode(data)),
+            data=data,
         )
     )
 

@@ -158,3 +158,18 @@ def test_many_put_at_once_are_put_as_each_in_turn(batches: list[list[int]], rows
             if number % 3:
                 complete = number % 3 == 1
                 assert one.changes(complete=complete) == other.changes(complete=complete)
+
+
+def test_parts_that_go_are_named_in_order() -> None:
+    """A set's order is that of a process's hashes; a seed of the simulator replays in any."""
+    log = RowLog("join")
+    for number in range(6):
+        for row in range(1 << (6 - number)):  # parts of sizes that are not merged
+            log.put(f"{number}/{row}", number, b"x")
+        log.changes(complete=False)
+        log.pop(f"{number}/0")
+        log.changes(complete=False)
+    log.take_due(9)
+    gone = [name for name, data in log.changes(complete=False).items() if data is None]
+    assert len(gone) > 5
+    assert gone == sorted(gone)

@@ -15,6 +15,7 @@ Beside these a table has bets that go on what was seen (`learning`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -110,10 +111,15 @@ def harm_bound(
     mean = float(counts @ LOSS_VALUES) / n if n else 1.0
     if objective is not None:
         return HarmBound(mean, min(1.0, objective / validation.loss_scale))
-    upper = mean_upper_bound(LOSS_VALUES, counts / _deflation(validation.deflation), delta)
-    own = min(1.0, upper + tolerance)
+    own = min(1.0, _upper_bound(validation.loss_bins, validation.deflation, delta) + tolerance)
     most = 1.0 if ignorance is None else min(1.0, ignorance / validation.loss_scale)
     return HarmBound(mean, min(own, most), by_ignorance=most < own)
+
+
+@lru_cache(maxsize=4096)  # of a version and a segment; every alert on harm asks for it again
+def _upper_bound(loss_bins: tuple[int, ...], deflation: float, delta: float) -> float:
+    counts = np.asarray(loss_bins, dtype=float) / _deflation(deflation)
+    return mean_upper_bound(LOSS_VALUES, counts, delta)
 
 
 def loss_table(

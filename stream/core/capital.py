@@ -41,14 +41,15 @@ class Stack:
         self.bins = max((table.log_bets.shape[1] for table in tables), default=0)
         past = {i: table.past for i, table in enumerate(tables) if table.past is not None}
         learned = {i: table.learned for i, table in enumerate(tables) if table.learned is not None}
-        self._kinds: list[tuple[list[int], _Kind]] = []
-        self._kinds += [([*range(len(tables))], _Fixed(tables))] if tables else []
-        self._kinds += [([*past], _Past([*past.values()]))] if past else []
-        self._kinds += [([*learned], _Learned([*learned.values()]))] if learned else []
+        kinds: list[tuple[list[int], _Kind]] = []
+        kinds += [([*range(len(tables))], _Fixed(tables))] if tables else []
+        kinds += [([*past], _Past([*past.values()]))] if past else []
+        kinds += [([*learned], _Learned([*learned.values()]))] if learned else []
         self._parts: list[list[tuple[_Kind, int]]] = [[] for _ in tables]
-        for members, kind in self._kinds:
+        for members, kind in kinds:
             for at, signal in enumerate(members):
                 self._parts[signal].append((kind, at))
+        self._kinds = [(_places(members, len(tables)), kind) for members, kind in kinds]
 
     def update(self, rows: Array, growth: Array) -> None:
         """Take one tick; signals without events in it stay as they are.
@@ -57,8 +58,9 @@ class Stack:
             rows: deflated counts, shape (S, bins), filled up with zeros.
             growth: new capital, shape (S, 1).
         """
+        seen: NDArray[np.bool_] = np.asarray(rows.any(axis=1, keepdims=True))
         for members, kind in self._kinds:
-            kind.update(rows[members], growth[members])
+            kind.update(rows[members], growth[members], seen[members])
 
     def turn(self, signal: int, table: BetTable, cell: int) -> None:
         """Go over to the table of another cell of the signal's season: as many bets of like kind,
@@ -101,7 +103,8 @@ class _Kind(Protocol):
     capital: Array  # shape (signals, bets)
     weights: Array
 
-    def update(self, rows: Array, growth: Array) -> None: ...
+    def update(self, rows: Array, growth: Array, seen: NDArray[np.bool_]) -> None:
+        """Take one tick; `seen`: shape (signals, 1), whether there are any counts."""
 
     def turn(self, at: int, table: BetTable, cell: int) -> None:
         """Go over to the table of another cell of the season."""
@@ -119,9 +122,9 @@ class _Fixed:
         self.capital: Array = np.zeros_like(self.weights)
         self._sizes = [len(table.weights) for table in tables]
 
-    def update(self, rows: Array, growth: Array) -> None:
+    def update(self, rows: Array, growth: Array, seen: NDArray[np.bool_]) -> None:
         paid = (self._log_bets @ rows[:, :, None])[:, :, 0]
-        self.capital = _grown(self.capital, paid, growth, rows)
+        self.capital = _grown(self.capital, paid, growth, seen)
 
     def turn(self, at: int, table: BetTable, cell: int) -> None:
         bets, bins = table.log_bets.shape
@@ -144,12 +147,14 @@ class _Past:
     def __init__(self, past: Sequence[PastBets]) -> None:
         self._scores = _stacked([bets.scores for bets in past])
         self._stakes = _stacked([bets.stakes for bets in past])
+        self._squares = (self._stakes**2).sum(axis=2)
         self._costs = _stacked([bets.costs for bets in past])
         self._reference = np.array([[bets.rows] for bets in past])
         self.weights = _stacked([bets.weights for bets in past])
         self.capital: Array = np.zeros_like(self.weights)
         self._sizes = [(bets.cells, len(bets.scores), len(bets.weights)) for bets in past]
         most = max(bets.cells for bets in past)
+        self._all = np.arange(len(past))
         self._cell: NDArray[np.intp] = np.zeros(len(past), dtype=np.intp)
         self._sums: Array = np.zeros((len(past), most, self._scores.shape[1]))
         self._rows: Array = np.zeros((len(past), most, 1))  # since the reference
@@ -162,15 +167,15 @@ class _Past:
             self._costs[at, : len(bets.costs)] = bets.costs
             self._reference[at] = bets.rows
 
-    def update(self, rows: Array, growth: Array) -> None:
+    def update(self, rows: Array, growth: Array, seen: NDArray[np.bool_]) -> None:
         rows = rows[:, : self._scores.shape[2]]
-        here = (np.arange(len(rows)), self._cell)
+        here = (self._all, self._cell)
         n, before = rows.sum(axis=1, keepdims=True), self._reference + self._rows[here]
         sums = (self._scores @ rows[:, :, None])[:, :, 0]
         surprise = sums - n * self._sums[here] / before
-        uncertain = n * n / before / 2 * (self._stakes**2).sum(axis=2)
+        uncertain = n * n / before / 2 * self._squares
         paid = (self._stakes @ surprise[:, :, None])[:, :, 0] - n * self._costs - uncertain
-        self.capital = _grown(self.capital, paid, growth, rows)
+        self.capital = _grown(self.capital, paid, growth, seen)
         self._sums[here] += sums
         self._rows[here] += n
 
@@ -203,13 +208,13 @@ class _Learned:
         self._keep = 0.5 ** (1 / HALF_LIVES)[:, None]
         self._sizes = [len(bets.reference) for bets in learned]
 
-    def update(self, rows: Array, growth: Array) -> None:
+    def update(self, rows: Array, growth: Array, seen: NDArray[np.bool_]) -> None:
         rows = rows[:, : self._p.shape[2]]
         log_bets, idle = learned_bets(self._p, self._counts, self._radius)
         paid = np.where(idle, IDLE_LOG, (log_bets @ rows[:, :, None])[:, :, 0])
-        self.capital = _grown(self.capital, paid, growth, rows)
-        seen = rows.sum(axis=1)[:, None, None] > 0
-        self._counts = np.where(seen, self._counts * self._keep + rows[:, None], self._counts)
+        self.capital = _grown(self.capital, paid, growth, seen)
+        learned = self._counts * self._keep + rows[:, None]
+        self._counts = np.where(seen[:, :, None], learned, self._counts)
 
     def turn(self, at: int, table: BetTable, cell: int) -> None:
         """Learned bets go on ticks of other cells too: signals with a season have none."""
@@ -232,13 +237,13 @@ def learned_bets(p: Array, counts: Array, radius: Array) -> tuple[Array, NDArray
     share = CAUTION_ROWS / (CAUTION_ROWS + counts.sum(axis=-1, keepdims=True))
     r = share * (p + counts / CAUTION_ROWS)
     away = np.divide(r, p, out=np.ones_like(r), where=p > 0) - 1  # q = p (1 + t away)
-    t, inside = np.ones(r.shape[:-1]), 1 + away
+    t, inside, pull = np.ones(r.shape[:-1]), 1 + away, p * away
     idle = np.zeros(t.shape, dtype=bool)
     for step in range(NEWTON_STEPS):
-        beyond = -(p * np.log(inside)).sum(axis=-1) - radius
-        idle = beyond <= 0 if step == 0 else idle
-        slope = -(p * away / inside).sum(axis=-1)
-        t = t - np.divide(beyond, slope, out=np.zeros_like(t), where=~idle & (slope > 0))
+        short = (p * np.log(inside)).sum(axis=-1) + radius  # of it, if positive
+        idle = short >= 0 if step == 0 else idle
+        slope = (pull / inside).sum(axis=-1)
+        t = t - np.divide(short, slope, out=np.zeros(t.shape), where=~idle & (slope < 0))
         inside = 1 + t[..., None] * away
     return np.log((1 + away) / inside), idle
 
@@ -252,6 +257,11 @@ def _stacked(arrays: Sequence[Array]) -> Array:
     return stack
 
 
-def _grown(capital: Array, paid: Array, growth: Array, rows: Array) -> Array:
+def _grown(capital: Array, paid: Array, growth: Array, seen: NDArray[np.bool_]) -> Array:
     grown = np.minimum(np.exp(np.minimum(paid, LARGEST_LOG)) * (capital + growth), CEILING)
-    return np.where(rows.any(axis=1, keepdims=True), grown, capital)
+    return np.where(seen, grown, capital)
+
+
+def _places(members: Sequence[int], count: int) -> slice | NDArray[np.intp]:
+    """An index of some of `count` rows; of all of them one that copies nothing."""
+    return slice(None) if len(members) == count else np.array(members, dtype=np.intp)

@@ -75,6 +75,7 @@ class _Head(Struct):
 _HEAD = msgspec.json.Decoder(_Head)
 _OBJECT = frozenset(b"{ \t\r\n")  # how an object in JSON begins
 _RUN = 64  # records that are read as columns: one that is not right makes the others slow, too
+_FEW = 16  # records that are sooner read one by one than sifted
 
 
 def decode(entity: str, records: Sequence[Record], fleet: Fleet, settings: CoreSettings) -> Decoded:
@@ -89,8 +90,8 @@ def decode(entity: str, records: Sequence[Record], fleet: Fleet, settings: CoreS
     if events is not None:
         return Decoded(events, [], [], [])
     mixed = _Mixed([], [], [], [], [])
-    left: list[int] = []
-    for start in range(0, len(records), _RUN):
+    left = [*range(len(records))] if len(records) <= _RUN else []  # that was the only run
+    for start in range(len(left), len(records), _RUN):
         run = range(start, min(start + _RUN, len(records)))
         events = reader.together(records[run.start : run.stop])
         if events is None:
@@ -179,7 +180,7 @@ class _Reader:
         Returns:
             events by their places, and the other places in order: whether its decoder took it.
         """
-        if len(places) < 2:
+        if len(places) <= _FEW:
             return [], dict.fromkeys(places, True)
         values, headers = records.values, records.headers
         fitting: dict[tuple[int, bool], tuple[Known, list[int]]] = {}

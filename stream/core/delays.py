@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -134,10 +135,15 @@ class Curve(Struct, omit_defaults=True):
         return complete[-REMEMBERED:], past[len(complete) :]
 
 
-class Delays(NamedTuple):
-    """Labels of complete cohorts by delay, by stratum."""
+class Delays:
+    """Labels of complete cohorts by delay, by stratum.
 
-    counts: Mapping[str, Ints]  # "1/0" -> shape (BINS,)
+    Args:
+        counts: "1/0" -> shape (BINS,).
+    """
+
+    def __init__(self, counts: Mapping[str, Ints]) -> None:
+        self.counts = counts
 
     def of(self, stratum: str) -> Ints | None:
         """Counts of a stratum; where they are few, those of all with its label; None: too few."""
@@ -146,7 +152,7 @@ class Delays(NamedTuple):
             return own
         return self.by_label.get(stratum.partition("/")[2])
 
-    @property
+    @cached_property
     def by_label(self) -> dict[str, Ints]:
         """Counts by true stratum, of those with enough labels."""
         pooled: dict[str, Ints] = {}

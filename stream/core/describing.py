@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from stream.core.advisors import readings
 from stream.core.bets import HarmBound
-from stream.core.distances import compare
+from stream.core.distances import Comparison, compare_all
 from stream.core.intervals import Interval, mean_interval, wilson
 from stream.core.risks import bounded_loss
 from stream.core.slices import search
@@ -153,7 +154,7 @@ def expected(watch: Watch, kit: Kit) -> Finding:
 def broken(watch: Watch, kit: Kit) -> Finding:
     """Records are refused, or values are missing, out of range or of categories never seen."""
     opened = watch.open("broken")
-    signals = {name: _compared(kit, Signal("broken", name), s) for name, s in opened.items()}
+    signals = _compared(kit, "broken", opened)
     records = watch.open("schema").get(RECORDS)
     kinds: dict[str, list[str]] = {"missing": [], "range": [], "unseen": []}
     for name, figures in signals.items():
@@ -183,7 +184,7 @@ def broken(watch: Watch, kit: Kit) -> Finding:
 def changed(watch: Watch, kit: Kit, kind: Kind) -> Finding:
     """Predictions or inputs are not distributed as in the reference."""
     opened = watch.open(kind)
-    signals = {name: _compared(kit, Signal(kind, name), s) for name, s in opened.items()}
+    signals = _compared(kit, kind, opened)
     ranked = sorted(signals, key=lambda name: (-signals[name]["psi"], name))
     since = _day(min(figures["since_ms"] for figures in signals.values()))
     if kind == "prediction":
@@ -208,12 +209,20 @@ def probation(version: int, judgement: Judgement) -> Finding:
     return sentence, dict(figures)
 
 
-def _compared(kit: Kit, signal: Signal, sighting: Sighting) -> dict[str, Any]:
-    """One signal before and after: the effect with its interval, and the test that alarmed."""
+def _compared(kit: Kit, kind: Kind, opened: Mapping[str, Sighting]) -> dict[str, dict[str, Any]]:
+    """Each open signal before and after: the effect with its interval, the test that alarmed."""
+    before = [kit.reference(Signal(kind, name)).counts for name in opened]
+    every = compare_all(before, [sighting.counts for sighting in opened.values()])
+    return {
+        name: _effect(kit, Signal(kind, name), sighting, far)
+        for (name, sighting), far in zip(opened.items(), every, strict=True)
+    }
+
+
+def _effect(kit: Kit, signal: Signal, sighting: Sighting, far: Comparison) -> dict[str, Any]:
     reference = kit.reference(signal)
     before = list(reference.counts)
     counts, n, m = sighting.counts, sum(sighting.counts), max(1, sum(before))
-    far = compare(before, counts)
     rises = [now / n - then / m for then, now in zip(before, counts, strict=True)]
     categorical = reference.kind == "categorical"
     return {

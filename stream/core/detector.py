@@ -13,8 +13,10 @@ point of the bet. While the null holds E[M] <= sum of g, hence:
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from typing import Final
+from itertools import accumulate
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,8 +30,11 @@ Array = NDArray[np.float64]
 #: would collect a month's growth while its bets have hardly been tested, and alarm by age alone.
 PERIOD_EVENTS: Final = 20_000
 
+QUIET: Final = 0.9  # of an alarm: levels that add up to less reach none, however they are rounded
+
 #: One signal's bets: packed float64, or numbers as release 0.1 wrote them; None: suspended.
 State = bytes | list[float] | None
+Row = Sequence[int] | Sequence[float] | NDArray[Any]  # counts of one signal
 
 
 class Detector:
@@ -70,7 +75,7 @@ class Detector:
 
     def snapshot(self) -> list[float]:
         """State as plain numbers."""
-        return [float(value) for value in _numbers(self._stack.save(0))]
+        return [*map(float, _numbers(self._stack.save(0)))]
 
     def restore(self, snapshot: Sequence[float]) -> None:
         """Raises:
@@ -120,12 +125,12 @@ class Bank:
         self.reached: dict[str, float] = {}
         self._group_of = [(groups or {}).get(name, "") for name in names]
         self._worth = np.array([alarms * shares[name] for name in names])
-        self._suspended: NDArray[np.bool_] = np.zeros(len(names), dtype=bool)
+        self._suspended = [False] * len(names)
         self._deflation = np.array([[table.deflation] for table in tables]).reshape(-1, 1)
         self._stack = Stack(tables)
         self._told: Mapping[str, State] = {}
 
-    def update(self, counts: Mapping[str, ArrayLike], growth: float) -> tuple[str, ...]:
+    def update(self, counts: Mapping[str, Row], growth: float) -> tuple[str, ...]:
         """Take one tick; signals without events in it stay as they are.
 
         Args:
@@ -139,12 +144,13 @@ class Bank:
             ValueError: counts are not on a table's bins.
         """
         self._told = {}
-        rows = np.zeros((len(self._names), self._stack.bins))
-        for i, name in enumerate(self._names):
-            if name in counts and not self._suspended[i]:
-                row = _on_bins(self.tables[name], counts[name])
-                rows[i, : len(row)] = row
-        rows /= self._deflation
+        listed: list[list[float]] = [[0.0] * self._stack.bins for _ in self._names]
+        for row, name, suspended in zip(listed, self._names, self._suspended, strict=True):
+            if name in counts and not suspended:
+                seen = counts[name]
+                _demand_bins(self.tables[name], (len(seen),))
+                row[: len(seen)] = seen
+        rows = np.array(listed).reshape(self._deflation.shape[0], -1) / self._deflation
         self._stack.update(
             rows, np.minimum(growth, rows.sum(axis=1, keepdims=True) / PERIOD_EVENTS)
         )
@@ -164,7 +170,8 @@ class Bank:
 
     def levels(self) -> dict[str, float]:
         """Share of its own alarm threshold that each signal has reached (alarm at 1)."""
-        return dict(zip(self._names, map(float, self._levels()), strict=True))
+        levels: Array = self._worth * self._stack.evidence
+        return dict(zip(self._names, levels.tolist(), strict=True))
 
     def suspend(self, name: str) -> None:
         """Stop watching a signal, as long as its alert is open. What it has learned goes, too: a
@@ -199,23 +206,21 @@ class Bank:
             self._stack.load(i, _numbers(state))
 
     def _alarms(self) -> tuple[str, ...]:
-        levels = self._levels()
-        self.reached = dict(zip(self._names, map(float, levels), strict=True))
-        order = [int(i) for i in np.argsort(-levels, kind="stable")]
+        self.reached = self.levels()
+        levels = list(self.reached.values())
+        if sum(levels) < QUIET:
+            return ()
+        order = sorted(range(len(levels)), key=levels.__getitem__, reverse=True)
         alone = {i for i in order if levels[i] >= 1}
         self._stack.reset(alone)
         carried: set[int] = set()
         for group in dict.fromkeys(self._group_of):
             summed = [i for i in order if i not in alone and self._group_of[i] == group]
-            reached = np.cumsum(levels[summed])
-            if len(reached) and reached[-1] >= 1:
-                carried |= set(summed[: int(np.searchsorted(reached, 0.5 * reached[-1])) + 1])
+            reached = [*accumulate(levels[i] for i in summed)]
+            if reached and reached[-1] >= 1:
+                carried |= set(summed[: bisect_left(reached, 0.5 * reached[-1]) + 1])
                 self._stack.reset(summed)
         return tuple(self._names[i] for i in order if i in alone | carried)
-
-    def _levels(self) -> Array:
-        levels: Array = self._worth * self._stack.evidence
-        return levels
 
 
 def _numbers(state: State) -> Array:
@@ -226,6 +231,10 @@ def _numbers(state: State) -> Array:
 
 def _on_bins(table: BetTable, counts: ArrayLike) -> Array:
     row: Array = np.asarray(counts, dtype=float)
-    if row.shape != table.log_bets.shape[1:]:
-        raise ValueError(f"{table.name}: {row.shape} counts, not {table.log_bets.shape[1:]}")
+    _demand_bins(table, row.shape)
     return row
+
+
+def _demand_bins(table: BetTable, shape: tuple[int, ...]) -> None:
+    if shape != table.log_bets.shape[1:]:
+        raise ValueError(f"{table.name}: {shape} counts, not {table.log_bets.shape[1:]}")

@@ -69,12 +69,13 @@ def compare_all(
 
 def _compared(r: Array, c: Array) -> list[Comparison]:
     """Of counts of shape (signals, B) each."""
-    n, m, bins = c.sum(-1), r.sum(-1), ((r > 0) | (c > 0)).sum(-1)
+    rows = _pooled(c.sum(-1), r.sum(-1))
+    freedom = ((r > 0) | (c > 0)).sum(-1) - 1
     p, q = _shares(r, c)
-    value = _psi(p, q)
-    low, high = psi_interval(value, n, m, bins)
-    columns = value, psi_noise(n, m, bins), low, high, _js(p, q), js_noise(n, m, bins)
-    return [Comparison._make(row) for row in np.column_stack(columns).tolist()]
+    value, noise = _psi(p, q), _noise(rows, freedom)
+    low, high = _interval(value, rows, freedom)
+    columns = value, noise, low, high, _js(p, q), _js_noise(noise)
+    return list(map(Comparison, *(column.tolist() for column in columns)))
 
 
 def psi(reference: ArrayLike, current: ArrayLike) -> Array:
@@ -88,7 +89,10 @@ def psi(reference: ArrayLike, current: ArrayLike) -> Array:
 
 def psi_noise(n: ArrayLike, m: ArrayLike, bins: ArrayLike) -> Array:
     """Mean PSI of n rows against m reference rows if nothing changed (Yurdakul 2018)."""
-    rows, freedom = _pooled(n, m), np.asarray(bins) - 1
+    return _noise(_pooled(n, m), np.asarray(bins) - 1)
+
+
+def _noise(rows: Array, freedom: NDArray[np.int64]) -> Array:
     return np.where((rows > 0) & (freedom > 0), freedom / _positive(rows), 0.0)
 
 
@@ -100,15 +104,22 @@ def psi_interval(
     n m / (n + m) times PSI is about noncentral chi-square with bins - 1 degrees of freedom; the
     interval holds the noncentralities that do not make the measured value an extreme one.
     """
-    rows, freedom = _pooled(n, m), np.asarray(bins) - 1
+    rows = _pooled(n, m)
+    return _interval(np.asarray(value, float), rows, np.asarray(bins) - 1, confidence)
+
+
+def _interval(
+    value: Array, rows: Array, freedom: NDArray[np.int64], confidence: float = 0.95
+) -> tuple[Array, Array]:
     known, tail = (rows > 0) & (freedom > 0), (1 - confidence) / 2
-    spread = np.asarray(np.asarray(value, float) * rows)
+    spread, worth = np.asarray(value * rows), _positive(rows)
+    reached = special.chdtr(freedom, spread)
 
     def end(share: float) -> Array:
         """The PSI by which a measured one is so far up with this probability; 0 if by none."""
-        far = known & (special.chdtr(freedom, spread) > share)
+        far = known & (reached > share)
         found = special.chndtrinc(spread, freedom, share, where=far, out=np.zeros(spread.shape))
-        return np.asarray(np.maximum(found, 0.0) / _positive(rows))
+        return np.asarray(np.maximum(found, 0.0) / worth)
 
     return end(1 - tail), np.where(known, end(tail), np.finfo(float).max)
 
@@ -124,7 +135,11 @@ def jensen_shannon(reference: ArrayLike, current: ArrayLike) -> Array:
 
 def js_noise(n: ArrayLike, m: ArrayLike, bins: ArrayLike) -> Array:
     """About the mean distance with no change: near 0 the divergence is PSI / 8 in nats."""
-    return np.asarray(np.sqrt(psi_noise(n, m, bins) / (8 * np.log(2))))
+    return _js_noise(psi_noise(n, m, bins))
+
+
+def _js_noise(noise: Array) -> Array:
+    return np.asarray(np.sqrt(noise / (8 * np.log(2))))
 
 
 def hellinger(reference: ArrayLike, current: ArrayLike) -> Array:

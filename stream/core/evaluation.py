@@ -252,8 +252,10 @@ class ModelState(Struct, omit_defaults=True):
             if measured is not None and curve and self.ages and window.total.latest is not None:
                 as_of = (segment, window.total.latest // self.ages.cohort)
                 if as_of not in known:
-                    known[as_of] = measuring.known(curve, self.ages, window.total.latest)
-                measured = measuring.late(spec, measured, window, known[as_of], self.ages)
+                    known[as_of] = measuring.known(
+                        curve, self.ages, window.total.latest, spec.classes
+                    )
+                measured = measuring.late(measured, window, known[as_of], self.ages)
             if measured is not None:
                 yield measured
             if drift and champion and watch is not None and profile is not None:

@@ -20,7 +20,17 @@ from models.facets import cells_of
 from models.features import Row, numbers
 from models.profiling import label_bins
 from stream.core.deltas import Delta, Deltas, Place, add_named, add_pairs
-from stream.core.grouping import Floats, Groups, Ints, chosen, group, micro, places_of, sums_by
+from stream.core.grouping import (
+    Floats,
+    Groups,
+    Ints,
+    chosen,
+    distinct,
+    group,
+    micro,
+    places_of,
+    sums_by,
+)
 from stream.core.labelled import Labelled
 from stream.core.outcomes import count_arrivals, count_judged, count_outcomes, strata_of
 from stream.core.packing import Packer
@@ -343,9 +353,9 @@ def _pair(first: Labelled, judged: _Judged, groups: Groups, deltas: Deltas) -> N
         "shadow_off": theirs,
         "shadow_off_squares": theirs**2,
     }
-    versions, which = np.unique([version for _, version, _ in beside], return_inverse=True)
+    versions, which = distinct(np.array([version for _, version, _ in beside], np.int64))
     places, rows = _repeated(groups, who)
-    found, of = np.unique(places * len(versions) + which[rows], return_inverse=True)
+    found, of = distinct(places * len(versions) + which[rows])
     sums = [sums_by(of, micro(column)[rows], len(found)) for column in columns.values()]
     totals = zip(np.bincount(of).tolist(), *sums, strict=True)
     for cell, total in zip(found.tolist(), totals, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
@@ -70,15 +70,15 @@ class Late(NamedTuple):
     """What is known of late labels as of one cohort's end."""
 
     known: Delays
-    survival: dict[str, Survival]
+    told: dict[str, Lateness]
 
 
-def known(curve: Curve, ages: Ages, as_of: int) -> Late:
-    return Late(curve.known(ages, as_of), curve.survival(ages, as_of))
+def known(curve: Curve, ages: Ages, as_of: int, classes: Sequence[str]) -> Late:
+    return Late(curve.known(ages, as_of), _lateness(classes, curve.survival(ages, as_of)))
 
 
 def late(
-    spec: ModelSpec, measured: AccuracyMeasured, window: Published, found: Late, ages: Ages
+    measured: AccuracyMeasured, window: Published, found: Late, ages: Ages
 ) -> AccuracyMeasured:
     """The same with what late labels do to it: weighted figures, delays, the estimate's error.
 
@@ -98,13 +98,13 @@ def late(
         weighted=metrics,
         weighted_share=weighs.share if weighs else 0.0,
         estimate=told and against(told, measured.metrics, measured.coverage, metrics),
-        delays=_lateness(spec, found.survival),
+        delays=found.told,
     )
 
 
-def _lateness(spec: ModelSpec, survival: dict[str, Survival]) -> dict[str, Lateness]:
+def _lateness(classes: Sequence[str], survival: dict[str, Survival]) -> dict[str, Lateness]:
     """Curves by class, or by stratum of a regression; each at the ages at which it has risen."""
-    names = dict(enumerate(spec.classes))
+    names = dict(enumerate(classes))
     told = {}
     for stratum, curve in survival.items():
         steps = _rises(curve.shares)

@@ -84,8 +84,8 @@ def count_arrivals(strata: Ints, labelled: Labelled, groups: Groups, deltas: Del
     """Count first labels by stratum and delay in the places of their predictions."""
     delays = labelled.arrived_ms - labelled.predicted_ms
     columns = (groups.of * _PAIRS + strata[groups.who]) * BINS + lateness_bin(delays)[groups.who]
-    cells, counts = np.unique(columns, return_counts=True)
-    for cell, count in zip(cells.tolist(), counts.tolist(), strict=True):
+    cells, of = distinct(columns)
+    for cell, count in zip(cells.tolist(), np.bincount(of).tolist(), strict=True):
         rest, late = divmod(cell, BINS)
         place, stratum = divmod(rest, _PAIRS)
         delta = deltas.at(groups.places[place])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from itertools import repeat
 from typing import Final
 
@@ -139,6 +140,7 @@ def summaries(
 ) -> Iterator[Output]:
     """Deltas, each to the partition of its model. `sequence`: of the report they are part of."""
     for delta in deltas:
+        key, partition = _keyed(delta.model, partitions)
         place = (delta.model, delta.version, delta.segment, delta.tick)
         value = write(
             "driftline.summary.computed.v1",
@@ -147,8 +149,14 @@ def summaries(
             source=SOURCE,
             time_ms=clock_ms,
         )
-        key = delta.model.encode()
-        yield Output("summaries", key, value, partition_of(key, partitions, "murmur2"))
+        yield Output("summaries", key, value, partition)
+
+
+@lru_cache(maxsize=4096)
+def _keyed(model: str, partitions: int) -> tuple[bytes, int]:
+    """The key of a model's records, and where they lie."""
+    key = model.encode()
+    return key, partition_of(key, partitions, "murmur2")
 
 
 def progress(report: ProgressReported, partitions: int) -> Iterator[Output]:

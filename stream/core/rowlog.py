@@ -154,7 +154,7 @@ class RowLog:
         else:
             self._merge()
         self._close()
-        written: Parts = dict.fromkeys(self._erased)
+        written: Parts = dict.fromkeys(sorted(self._erased))
         self._erased = set()
         for part in self._parts:
             if not part.name:

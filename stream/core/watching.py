@@ -274,7 +274,8 @@ def observe(watch: Watch, kit: Kit, group: Group) -> None:
         if signal == HARM and sighting is not None:
             add_cells(sighting.slices, group.counts.slices)
     alarmed = kit.bank.update({signal.key: counts for signal, counts in seen.items()}, growth)
-    for key, level in kit.bank.levels().items():
+    levels = kit.bank.levels() if alarmed else kit.bank.reached
+    for key, level in levels.items():
         sighting = watch.sightings.get(key)
         if sighting is not None and sighting.opened_ms is None:
             sighting.level = level

@@ -183,10 +183,16 @@ class Keeper:
     def drop(self) -> None:
         self.dropped = True
 
+    def forget(self) -> None:
+        """Its state is of no more use, and goes at once: it holds itself in circles."""
+        self.partition = self.recorder = self.producer = None
+        self._world = self.worker.world
+
     def _writer(self, transactional_id: str) -> Any:
         sim = self.worker.sim
-        counts = {self._world.topics[entity]: n for entity, n in sim.counts.items()}
-        producer = Producer(sim.log, transactional_id, counts, sim.trouble, self._committed)
+        producer = Producer(
+            sim.log, transactional_id, sim.counts_by_topic, sim.trouble, self._committed
+        )
         self.producer = producer
         vars(transactions)["Producer"] = lambda _: producer
         return transactions.Transactor(self._world.settings, transactional_id)

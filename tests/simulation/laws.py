@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 from stream import lifecycle, partitions, transactions
-from stream.core import evaluate, measuring, sources
+from stream.core import describing, evaluate, measuring, sources
 from tests.simulation import models
 from tests.simulation.operations import failpoint, sleep
 
@@ -25,6 +25,13 @@ class _Mute:
         return lambda *_, **__: None
 
 
+_NOBODY_ELSE = nullcontext()  # one thread computes
+
+
+def _turn(*, yields: bool = False) -> nullcontext[None]:
+    return _NOBODY_ELSE
+
+
 def _seconds() -> float:
     return now_ms / 1000
 
@@ -33,13 +40,17 @@ TIME = SimpleNamespace(monotonic=_seconds, time=_seconds, sleep=sleep)
 LAWS: Patches = [
     (partitions, "time", TIME),
     (partitions, "failpoint", failpoint),
+    (partitions, "turn", _turn),
     (partitions, "log", _Mute()),
     (transactions, "time", TIME),
     (transactions, "failpoint", failpoint),
+    (transactions, "turn", _turn),
     (transactions, "Producer", None),  # set by whoever makes a transactor
     (lifecycle, "time", TIME),
     (lifecycle, "log", _Mute()),
+    (lifecycle, "_read", models.read_before),
     (evaluate, "Kit", models.shared_kit),
+    (describing, "compare_all", models.compared_before),
     (measuring, "compare_all", models.compared_before),
     (measuring, "known", models.known_before),
     (sources, "Source", models.shared_source),

@@ -46,7 +46,7 @@ class Partition:
     @property
     def stable_end(self) -> int:
         """The last stable offset: no reader of committed data gets beyond."""
-        return min(self.open, default=len(self.records))
+        return min(self.open) if self.open else len(self.records)
 
     def visible(self, start: int = 0, end: int | None = None) -> list[Record]:
         """Committed records."""

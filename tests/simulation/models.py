@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from models.profile import ReferenceProfile, Validation
 from models.profiling import build_profile
 from models.spec import Budget, Feature, Labels, ModelSpec, Policy, Ticks, Trial, Window, check
+from stream import lifecycle
 from stream.core.delays import Ages, Curve
 from stream.core.distances import Comparison, compare_all
 from stream.core.measuring import Late, known
@@ -136,8 +137,11 @@ def shared_kit(spec: ModelSpec, profile: ReferenceProfile) -> Kit:
     return _kit(spec.name)
 
 
+#: Every worker reads all of lifecycle, and nobody changes what it says.
+read_before: Final = lru_cache(256)(lifecycle._read)
+
 _compared: Final = lru_cache(4096)(compare_all)
-_known: Final[dict[tuple[bytes, Ages, int], Late]] = {}
+_known: Final[dict[tuple[bytes, Ages, int, tuple[str, ...]], Late]] = {}
 
 
 def compared_before(
@@ -147,13 +151,13 @@ def compared_before(
     return _compared(tuple(map(tuple, references)), tuple(map(tuple, currents)))
 
 
-def known_before(curve: Curve, ages: Ages, as_of: int) -> Late:
+def known_before(curve: Curve, ages: Ages, as_of: int, classes: tuple[str, ...]) -> Late:
     """As `compared_before`: the whole curve is the key."""
-    key = msgspec.json.encode(curve), ages, as_of
+    key = msgspec.json.encode(curve), ages, as_of, classes
     if key not in _known:
         if len(_known) > 4096:
             _known.clear()
-        _known[key] = known(curve, ages, as_of)
+        _known[key] = known(curve, ages, as_of, classes)
     return _known[key]
 
 

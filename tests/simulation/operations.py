@@ -1,14 +1,15 @@
 """Work of a keeper that may be stopped half-way: killed, or paused while the world goes on.
 
-Work that is to be paused runs in a thread of its own; only one thread is ever under way, and the
-schedule says which, so that a seed always gives the same run.
+Each piece of work has a stack of its own but no thread: only one is ever under way, and the
+schedule says which, so that a seed always gives the same run and a pause costs next to nothing.
 """
 
 from __future__ import annotations
 
-import _thread
 from collections.abc import Callable
 from typing import ClassVar, Literal
+
+from greenlet import greenlet
 
 Action = Literal["crash", "pause"]
 
@@ -22,7 +23,6 @@ class Operation:
 
     Args:
         place, action: what to do when it first reaches which failpoint.
-        threaded: whether it can pause.
 
     Attributes:
         stopped_at: the failpoint at which that was done.
@@ -31,40 +31,28 @@ class Operation:
 
     current: ClassVar[Operation | None] = None
 
-    def __init__(
-        self, work: Callable[[], object], place: str, action: Action, *, threaded: bool
-    ) -> None:
+    def __init__(self, work: Callable[[], object], place: str, action: Action) -> None:
         self.done = False
         self.error: BaseException | None = None
         self.stopped_at = ""
         self._work = work
         self._place = place
         self.action = action
-        self._threaded = threaded
-        self._thread: int | None = None
-        self._killed = False
+        self._stack = greenlet(self._run)
 
     def go(self) -> bool:
         """Begin or go on, up to the end or a pause; whether it is done."""
         Operation.current = self
-        if not self._threaded:
-            self._run()
-        else:
-            if self._thread is None:
-                self._go, self._back = _thread.allocate_lock(), _thread.allocate_lock()
-                self._go.acquire()
-                self._back.acquire()
-                self._thread = _thread.start_new_thread(self._in_thread, ())
-            self._go.release()
-            self._back.acquire()
+        self._stack.switch()
         Operation.current = None
         return self.done
 
     def kill(self) -> None:
         """The process that it runs in is gone."""
-        self._killed = True
-        if self._thread is not None and not self.done:
-            self.go()
+        if not self._stack.dead:
+            Operation.current = self
+            self._stack.throw(Crash("killed while it was paused"))
+            Operation.current = None
 
     def at(self, name: str) -> None:
         """A failpoint is reached."""
@@ -76,16 +64,9 @@ class Operation:
 
     def pause(self) -> None:
         """Let the world go on until the schedule resumes this."""
-        assert self._threaded, "only an operation with a thread can wait"
-        self._back.release()
-        self._go.acquire()
-        if self._killed:
-            raise Crash("killed while it was paused")
-
-    def _in_thread(self) -> None:
-        self._go.acquire()
-        self._run()
-        self._back.release()
+        world = self._stack.parent
+        assert world is not None
+        world.switch()
 
     def _run(self) -> None:
         try:

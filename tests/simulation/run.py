@@ -48,8 +48,10 @@ def run_one(
         finally:
             for worker in sim.workers:
                 worker.kill()
-    _count(sim)
-    return Run(seed, error, sim.seen, sim.trace or [])
+        _count(sim)
+        run = Run(seed, error, sim.seen, sim.trace or [])
+        vars(sim).clear()  # its parts know it, and would wait for the collector
+    return run
 
 
 @contextmanager

@@ -55,15 +55,6 @@ class Worker:
     def able(self) -> bool:
         return self.alive and not self.stopped
 
-    @property
-    def up_to_date(self) -> bool:
-        """No checkpoint can have seen more of lifecycle."""
-        fleet = self.lifecycle.fleet
-        return self.lifecycle._ready.is_set() and all(
-            name in fleet and fleet[name].lifecycle.generation == model.generation
-            for name, model in self.sim.registry.models.items()
-        )
-
     def follow(self, most: int) -> int:
         """Read some of lifecycle; the first fleet is taken as a whole."""
         place = self.sim.lifecycle_place
@@ -76,7 +67,7 @@ class Worker:
             records, self._early = self._early, []
         if records or not self.lifecycle._ready.is_set():
             self.lifecycle.take(records)
-        self.lifecycle._ready.set()
+            self.lifecycle._ready.set()
         return len(records)
 
     def heal(self) -> None:
@@ -99,7 +90,9 @@ class Worker:
         keeper.drop()
         if self.keepers.get(keeper.number) is keeper:
             del self.keepers[keeper.number]
-        if keeper.operation is not None:
+        if keeper.operation is None:
+            keeper.forget()
+        else:
             self.retiring.append(keeper)
 
     def fenced(self, keeper: Keeper) -> bool:
@@ -119,5 +112,6 @@ class Worker:
             if keeper.operation is not None:
                 keeper.operation.kill()
                 keeper.operation = None
+            keeper.forget()
         self.keepers.clear()
         self.retiring.clear()

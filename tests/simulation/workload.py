@@ -142,7 +142,7 @@ class Producers:
 
     def _form(self) -> Form:
         """A plain value has no time of its own: it happens at its record's."""
-        return self._rng.choices(("structured", "binary", "plain"), (6, 1, 3))[0]
+        return self._rng.choices(("structured", "binary", "plain"), cum_weights=(6, 7, 10))[0]
 
     def _request(self, transaction: Transaction | None) -> None:
         id_, model, age, time_ms, form = self._new()

@@ -62,7 +62,7 @@ class Simulation:
         faults: kinds that may happen in this run; none when it drains.
         often: factor on how often operations are cut short.
         applied: by stage and partition, what was committed of what processors were told.
-        counts: partitions by entity.
+        counts, counts_by_topic: partitions by entity, and by the topic's full name.
         seen: how often what happened, over the run.
         trace: what happened, if it is to be told.
     """
@@ -80,6 +80,7 @@ class Simulation:
         self.counts = _counts(rng, joined)
         names = SETTINGS.names
         self.topics = {entity: names.topic(entity) for entity in BY_ENTITY}
+        self.counts_by_topic = {self.topics[entity]: n for entity, n in self.counts.items()}
         self.log = Log(lambda: self.now_ms)
         self.lifecycle_place: Place = (self.topics["lifecycle"], 0)
         self.registry = Registry(lambda: self.now_ms)
@@ -207,16 +208,12 @@ class Simulation:
             return
         if "lie" in self.faults and self.rng.random() < 0.08:
             keeper.reader.lie = self.rng.choice(LIES)
-        # It waits where its process may not have read all of lifecycle.
-        self.perform(keeper, "restore", work, threaded=not keeper.worker.up_to_date)
+        self.perform(keeper, "restore", work)
 
-    def perform(
-        self, keeper: Keeper, name: str, work: Callable[[], object], *, threaded: bool = False
-    ) -> None:
+    def perform(self, keeper: Keeper, name: str, work: Callable[[], object]) -> None:
         """Do something, perhaps with a fault at one of the failpoints on the way."""
         place, action = self._plan(PLACES[name])
-        waits = place != "" and action == "pause"
-        operation = Operation(work, place, action, threaded=threaded or waits)
+        operation = Operation(work, place, action)
         keeper.operation = operation
         operation.go()
         self._after(keeper, name)
@@ -249,7 +246,7 @@ class Simulation:
         operation.stopped_at = ""
         if not operation.done:
             return
-        keeper.operation = None
+        keeper.operation = operation.error = None
         worker.retiring = [other for other in worker.retiring if other.operation is not None]
         if what == "bug" and error is not None:
             raise error
@@ -261,6 +258,8 @@ class Simulation:
         self.seen[what] += bool(what)
         if what == "fail" or (what == "fenced" and worker.fenced(keeper)):
             worker.kill()
+        if worker.keepers.get(keeper.number) is not keeper:
+            keeper.forget()
 
     def committed(self, keeper: Keeper, done: list[Applied]) -> None:
         stage = keeper.worker.world.stage
