@@ -15,7 +15,7 @@ from stream import envelope
 from stream.core import scored
 from stream.core.decoding import decode
 from stream.core.partitioning import partition_of
-from stream.core.processor import Batch, Context, CoreSettings, Fleet, Output, Record
+from stream.core.processor import Batch, Context, CoreSettings, Fleet, Headers, Output, Record
 from stream.core.scoring import ScoreProcessor
 from stream.events import PredictionMade, PredictionRequested
 from tests.fleets import CHURN, GOOD_FEATURES, FakeLive
@@ -248,6 +248,67 @@ def test_a_refused_request_is_a_dead_letter_and_counted() -> None:
     ]  # fmt: skip
     assert score.counters["refused:bad-json"] == 1
     assert score.counters["predictions"] == 2
+
+
+REFUSED = [
+    (b"no json", "bad-json", "JSON is malformed: invalid character (byte 4)"),
+    (b"\xff\x00", "bad-json", "JSON is malformed: invalid character (byte 0)"),
+    (b"[[[", "bad-data", "Expected `object`, got `array`"),
+    (b'{"model": "churn"', "bad-json", "Input data was truncated"),
+    (
+        b'{"prediction_id": "r", "model": "churn"}',
+        "bad-data",
+        "Object missing required field `features`",
+    ),
+    (
+        b'{"prediction_id": "r", "model": "churn", "features": {"age": "old"}}',
+        "bad-features",
+        "Expected `float | null`, got `str` - at `$.features.age`",
+    ),
+    (
+        b'{"prediction_id": "", "model": "churn", "features": {}}',
+        "bad-id",
+        "Expected `str` of length >= 1 - at `$.prediction_id`",
+    ),
+    (b'{"specversion": "9"}', "bad-envelope", "Object missing required field `id`"),
+    (None, "null-value", "the record has no value"),
+]
+
+
+@pytest.mark.parametrize("headers", [(), (("trace", b"1"), ("dl_reason", b"before"))])
+def test_half_of_a_batch_refused_becomes_dead_letters_byte_for_byte(headers: Headers) -> None:
+    """Value, key, headers, place and reason of each, in order, whatever lies beside it."""
+    fleet = {"churn": FakeLive()}
+    bad = [
+        Record(2 * n, NOW + n, b"\xff%d" % n, value, headers)
+        for n, (value, _, _) in enumerate(REFUSED)
+    ]
+    good = [request(2 * n + 1) for n in range(len(bad))]
+    mixed = [one for pair in zip(bad, good, strict=True) for one in pair]
+
+    letters = [o for o in processor().apply(batch(*mixed), fleet) if o.entity == "requests.dlq"]
+
+    assert letters == [
+        Output(
+            "requests.dlq",
+            b"\xff%d" % n,
+            value,
+            2,
+            (
+                *headers[:1],
+                ("dl_reason", why.encode()),
+                ("dl_detail", detail.encode()),
+                ("dl_topic", b"requests"),
+                ("dl_partition", b"2"),
+                ("dl_offset", b"%d" % (2 * n)),
+                ("dl_timestamp_ms", b"%d" % (NOW + n)),
+                ("dl_stage", b"score"),
+            ),
+        )
+        for n, (value, why, detail) in enumerate(REFUSED)
+    ]
+    apart = [o for r in bad for o in processor().apply(batch(r), fleet)]
+    assert apart == letters
 
 
 def test_a_request_for_an_unknown_model_waits_and_is_then_scored() -> None:

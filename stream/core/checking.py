@@ -16,6 +16,7 @@ from stream.events import FeedbackReceived, Output
 
 MAX_ID_BYTES = 256
 MAX_WEIGHT = 1e6
+REMEMBERED = 500  # characters of a decoder's message; one that quotes a record may be any length
 SUM_SLACK = 0.01  # how far a multiclass output's probabilities may be from adding up to 1
 _PATH = re.compile(r"`\$\.(\w+)")  # of the field, in the decoder's messages
 _EXTRA = "Object contains unknown field"  # how such a message begins
@@ -63,14 +64,16 @@ def label_of(data: FeedbackReceived, live: LiveModel) -> tuple[float]:
 
 def blamed(error: Exception) -> Refused:
     """What a decoder could not read, with a reason by the path in its message."""
-    if isinstance(error, msgspec.ValidationError):
-        return _misfit(str(error))
     deep = isinstance(error, RecursionError)
-    return Refused("bad-json", "nested too deeply" if deep else str(error))
+    said = "nested too deeply" if deep else str(error)
+    blame = _blamed if len(said) <= REMEMBERED else _blamed.__wrapped__
+    return blame(said, isinstance(error, msgspec.ValidationError))
 
 
 @lru_cache(maxsize=1024)  # what is wrong with one is wrong with many
-def _misfit(said: str) -> Refused:
+def _blamed(said: str, is_json: bool) -> Refused:
+    if not is_json:
+        return Refused("bad-json", said)
     path = _PATH.search(said)
     if path and path[1] == "features" and said.startswith(_EXTRA):
         return Refused("unknown-feature", f"{said}; `driftline models add` revises a spec")

@@ -38,11 +38,11 @@ def read_columns(shape: Shape, records: Records, settings: CoreSettings) -> Colu
     try:
         if is_event(values[0]):
             columns = _structured(list(map(shape.structured.decode, values)), stamps)
-        elif is_plain(b"".join(values)):
-            data = list(map(shape.data.decode, values))
-            columns = Columns(stamps, data, [None] * len(data))
         else:
-            return None
+            data = list(map(shape.data.decode, values))
+            if not is_plain(b"".join(values)):
+                return None
+            columns = Columns(stamps, data, [None] * len(data))
     except BROKEN:
         return None
     ids = "".join([data.prediction_id for data in columns.data])

@@ -6,6 +6,7 @@ the headers `dl_*` say where it lay and what was wrong.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 from stream.core.processor import Header, Headers, Output, Record
@@ -42,29 +43,37 @@ def dead_letter(
     `dl_topic` names the entity ("requests"): the core does not know the topics' prefix. `source`
     is the full name of a topic of somebody else's that it was read from.
     """
-    offset, timestamp_ms, key, value, headers = record
-    entity_name, topic, number, by = _place(entity, partition, stage)
-    ours: Headers = (
-        *_why(refused.reason, refused.detail),
-        topic,
-        number,
-        (HEADER_OFFSET, b"%d" % offset),
-        (HEADER_TIMESTAMP, b"%d" % timestamp_ms),
-        by,
-    )
+    (letter,) = dead_letters(entity, [(record, refused)], stage, partition, source)
+    return letter
+
+
+def dead_letters(
+    entity: str,
+    unfit: Iterable[tuple[Record, Refused]],
+    stage: str,
+    partition: int,
+    source: str = "",
+) -> list[Output]:
+    """As `dead_letter`, of many."""
+    name = f"{entity}.dlq"
+    topic, number = (HEADER_TOPIC, entity.encode()), (HEADER_PARTITION, b"%d" % partition)
+    last: Headers = ((HEADER_STAGE, stage.encode()),)
     if source:
-        ours = (*ours, (HEADER_SOURCE, source.encode()))
-    if headers:
-        ours = tuple(header for header in headers if header[0] not in _SHED) + ours
-    return Output(entity_name, key, value, partition, ours)
-
-
-@lru_cache(maxsize=1024)
-def _place(entity: str, partition: int, stage: str) -> tuple[str, Header, Header, Header]:
-    """What the dead letters of one place share: the entity to write to, and three headers."""
-    topic, number, by = entity.encode(), b"%d" % partition, stage.encode()
-    headers = (HEADER_TOPIC, topic), (HEADER_PARTITION, number), (HEADER_STAGE, by)
-    return f"{entity}.dlq", *headers
+        last = (*last, (HEADER_SOURCE, source.encode()))
+    letters = []
+    for (offset, timestamp_ms, key, value, headers), refused in unfit:
+        ours: Headers = (
+            *_why(refused.reason, refused.detail),
+            topic,
+            number,
+            (HEADER_OFFSET, b"%d" % offset),
+            (HEADER_TIMESTAMP, b"%d" % timestamp_ms),
+            *last,
+        )
+        if headers:
+            ours = tuple(header for header in headers if header[0] not in _SHED) + ours
+        letters.append(Output(name, key, value, partition, ours))
+    return letters
 
 
 @lru_cache(maxsize=1024)

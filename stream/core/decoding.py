@@ -89,15 +89,10 @@ def decode(entity: str, records: Sequence[Record], fleet: Fleet, settings: CoreS
     events = reader.together(records)
     if events is not None:
         return Decoded(events, [], [], [])
-    mixed = _Mixed([], [], [], [], [])
-    left = [*range(len(records))] if len(records) <= _RUN else []  # that was the only run
-    for start in range(len(left), len(records), _RUN):
-        run = range(start, min(start + _RUN, len(records)))
-        events = reader.together(records[run.start : run.stop])
-        if events is None:
-            left += run
-        else:
-            mixed.parts.append((run, events))
+    places = range(len(records))
+    # A single run has been tried already.
+    parts, left = reader.in_runs(records, places) if len(records) > _RUN else ([], [*places])
+    mixed = _Mixed(parts, [], [], [], [])
     _apart(reader, records, left, mixed)
     return mixed.decoded()
 
@@ -107,9 +102,9 @@ def _apart(reader: _Reader, records: Records, places: Sequence[int], mixed: _Mix
     passed, others = reader.sifted(records, places)
     mixed.parts.extend(passed)
     found: Event | int | Refused | None
-    for (place, quick), record in zip(others.items(), records.take([*others]), strict=True):
+    for (place, known), record in zip(others.items(), records.take([*others]), strict=True):
         try:
-            found = (quick and reader.quick(record)) or reader.exact(record)
+            found = known if isinstance(known, Refused) else reader.alone(record, quick=known)
         except Refused as refused:
             found = refused.bare()
         if isinstance(found, Refused):
@@ -164,6 +159,28 @@ class _Reader:
             return None
         return Events(records, times_ms, data, rows, values, traceparents)
 
+    def in_runs(
+        self, records: Records, places: Sequence[int], known: Known | None = None
+    ) -> tuple[list[tuple[Sequence[int], Events]], list[int]]:
+        """As `together`, of short runs, for records not all of which are right.
+
+        Args:
+            places: one of each record.
+
+        Returns:
+            events by their places, and the places of the runs that do not pass.
+        """
+        passed: list[tuple[Sequence[int], Events]] = []
+        left: list[int] = []
+        for start in range(0, len(records), _RUN):
+            run = places[start : start + _RUN]
+            events = self.together(records[start : start + _RUN], known)
+            if events is None:
+                left += run
+            else:
+                passed.append((run, events))
+        return passed, left
+
     def _features(self, known: Known, data: Sequence[Any]) -> list[Any]:
         return [] if self._entity == "feedback" else known.shape.features_of(data)
 
@@ -174,49 +191,77 @@ class _Reader:
 
     def sifted(
         self, records: Records, places: Sequence[int]
-    ) -> tuple[list[tuple[Sequence[int], Events]], dict[int, bool]]:
+    ) -> tuple[list[tuple[Sequence[int], Events]], dict[int, Refused | bool]]:
         """What passes together once all that its decoder refuses is left out.
 
         Returns:
-            events by their places, and the other places in order: whether its decoder took it.
+            events by their places, and the other places in order: why it is refused, as far as
+            that is known already, or whether its decoder took it.
         """
+        others: dict[int, Refused | bool] = {}
         if len(places) <= _FEW:
             return [], dict.fromkeys(places, True)
         values, headers = records.values, records.headers
         fitting: dict[tuple[int, bool], tuple[Known, list[int]]] = {}
-        others: dict[int, bool] = {}
         for place in places:
-            value = values[place]
-            bare = value and not (headers[place] and has_attributes(headers[place]))
-            known = self._fitting(value) if value and bare else None
-            if known and value:
-                like = id(known.shape), is_event(value)
-                fitting.setdefault(like, (known, []))[1].append(place)
-            else:
+            value, more = values[place], headers[place]
+            if not value or len(value) > self._max_bytes or (more and has_attributes(more)):
                 others[place] = False
+                continue
+            plain = value[0] not in _OBJECT or is_plain(value)
+            found = self._as_plain(value) if plain else self._as_event(value)
+            if isinstance(found, Known):
+                like = id(found.shape), plain
+                if like not in fitting:
+                    fitting[like] = found, []
+                fitting[like][1].append(place)
+            else:
+                others[place] = found if found and not more else False
         passed: list[tuple[Sequence[int], Events]] = []
         for known, some in fitting.values():
-            for start in range(0, len(some), _RUN):
-                run = some[start : start + _RUN]
-                events = self.together(records.take(run), known)
-                if events is None:
-                    others |= dict.fromkeys(run, True)
-                else:
-                    passed.append((run, events))
+            fits = records.take(some)
+            events = self.together(fits, known)
+            if events is not None:
+                passed.append((some, events))
+                continue
+            parts, left = self.in_runs(fits, some, known)
+            passed += parts
+            others |= dict.fromkeys(left, True)
         return passed, dict(sorted(others.items()))
 
-    def _fitting(self, value: bytes) -> Known | None:
-        """A model that the value fits: that of a record before, or the one that it names."""
-        if value[0] not in _OBJECT or len(value) > self._max_bytes:
+    def _as_plain(self, value: bytes) -> Known | Refused:
+        """A model that data alone fits, that of a record before if it can be, or what is wrong."""
+        known, error = self._guess, None
+        if known and value[0] in _OBJECT:
+            error = known.shape.misfit(value, plain=True)
+            if error is None:
+                return known
+        named = self._named(value)
+        if isinstance(named, Refused):
+            return named
+        if known is None or named.shape is not known.shape:
+            self._guess = named
+            error = named.shape.misfit(value, plain=True)
+        return named if error is None else blamed(error)
+
+    def _as_event(self, value: bytes) -> Known | None:
+        """A model that the value fits as a CloudEvent; None: it takes a closer look."""
+        if not is_event(value):
             return None
         known = self._guess
-        if known and known.shape.fits(value):
+        if known and known.shape.misfit(value, plain=False) is None:
             return known
         named = self._hinted(value)
-        if not named or (known and named.shape is known.shape) or not named.shape.fits(value):
+        if not named or (known and named.shape is known.shape):
+            return None
+        if named.shape.misfit(value, plain=False) is not None:
             return None
         self._guess = named
         return named
+
+    def alone(self, record: Record, *, quick: bool) -> Event | int | Refused:
+        """What becomes of one record, as `exact` says; quick: it is likely to be right."""
+        return (quick and self.quick(record)) or self.exact(record)
 
     def quick(self, record: Record) -> Event | None:
         """The event, if one pass tells that the record is right."""
@@ -286,11 +331,10 @@ class _Reader:
         time_ms: int,
         traceparent: str | None,
     ) -> Event | Refused:
+        known = self._named(text)
+        if isinstance(known, Refused):
+            return known
         try:
-            name = _HEAD.decode(text).model
-            known = self._lookup(name)
-            if known is None:
-                return Refused("unknown-model", f"no model {name!r} is live")
             if known.shape.strict:
                 known.shape.strict.decode(text)
             data = known.shape.data.decode(text)
@@ -298,6 +342,14 @@ class _Reader:
         except BROKEN as error:
             return blamed(error)
         return self._checked(record, time_ms, data, features, known, traceparent)
+
+    def _named(self, text: bytes | memoryview | msgspec.Raw) -> Known | Refused:
+        """The model that data names, or why there is none."""
+        try:
+            name = _HEAD.decode(text).model
+        except BROKEN as error:
+            return blamed(error)
+        return self._lookup(name) or Refused("unknown-model", f"no model {name!r} is live")
 
     def _lookup(self, name: str) -> Known | None:
         live, known = self._fleet.get(name), self._known.get(name)

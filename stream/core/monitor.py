@@ -282,7 +282,7 @@ class MonitorProcessor:
         model = named_model(record, self._fleet)
         if model is not None:
             place = self._sources.place(model, None, record.timestamp_ms)
-            add_named(self._deltas.at(place).counters, counter(entity, refused), 1)
+            add_named(self._deltas.at(place).counters, counter(entity, refused.reason), 1)
         return dead_letter(entity, record, refused, "monitor", self._context.partition)
 
     def _move_watermark(self, clock_ms: int) -> None:

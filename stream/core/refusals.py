@@ -5,7 +5,9 @@ A broken schema shows nowhere else: what is refused makes no prediction and no c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Final
 
 from stream.core.asides import aside
@@ -28,9 +30,9 @@ def named_model(record: Record, fleet: Fleet) -> str | None:
     return name if name in fleet else None
 
 
-def counter(entity: str, refused: Refused) -> str:
-    """Under which name it is counted in a summary."""
-    return f"{REFUSED}{entity}:{refused.reason}"
+def counter(entity: str, reason: str) -> str:
+    """Under which name a refusal is counted in a summary."""
+    return f"{REFUSED}{entity}:{reason}"
 
 
 class Refusals:
@@ -40,40 +42,43 @@ class Refusals:
     """
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, int, int], dict[str, int]] = {}  # model, version, tick
+        self._counts: Counter[tuple[str, int, int, str]] = Counter()  # model, version, tick, name
         self._offsets: dict[tuple[str, int], tuple[int, int]] = {}  # of an entity's partition
         self._newest_ms = 0
 
     def note(
-        self, entity: str, partition: int, record: Record, refused: Refused, fleet: Fleet
+        self, entity: str, partition: int, unfit: Iterable[tuple[Record, Refused]], fleet: Fleet
     ) -> None:
-        """Count a record that was refused, if it names a live model."""
-        model = named_model(record, fleet)
-        if model is None:
+        """Count records that were refused, as far as they name a live model."""
+        offsets: list[int] = []
+        named: list[tuple[str, int, str]] = []
+        for record, refused in unfit:
+            model = named_model(record, fleet)
+            if model is not None:
+                offsets.append(record.offset)
+                named.append((model, record.timestamp_ms, refused.reason))
+        if not named:
             return
-        lifecycle, offset, time_ms = fleet[model].lifecycle, record.offset, record.timestamp_ms
-        tick = time_ms // lifecycle.spec.tick_ms
-        counts = self._counts.setdefault((model, lifecycle.champion or 1, tick), {})
-        name = counter(entity, refused)
-        counts[name] = counts.get(name, 0) + 1
-        place = entity, partition
-        first, end = self._offsets.get(place, (offset, 0))
-        if not first <= offset < end:
-            self._offsets[place] = min(first, offset), max(end, offset + 1)
-        self._newest_ms = max(self._newest_ms, time_ms)
+        for (model, time_ms, reason), count in Counter(named).items():  # few of a batch differ
+            lifecycle = fleet[model].lifecycle
+            tick = time_ms // lifecycle.spec.tick_ms
+            self._counts[model, lifecycle.champion or 1, tick, counter(entity, reason)] += count
+            self._newest_ms = max(self._newest_ms, time_ms)
+        first, end = self._offsets.get((entity, partition), (offsets[0], 0))
+        self._offsets[entity, partition] = min(first, *offsets), max(end, max(offsets) + 1)
 
     def told(self, partition: int, partitions: int) -> Iterator[Output]:
         """One summary for each model and tick; nothing is left."""
-        counts, newest_ms = self._counts, self._newest_ms
+        counts, newest_ms = sorted(self._counts.items()), self._newest_ms
         offsets = {f"{entity}/{n}": spanned for (entity, n), spanned in self._offsets.items()}
-        self._counts, self._offsets, self._newest_ms = {}, {}, 0
-        for (model, version, tick), counters in sorted(counts.items()):
+        self._counts, self._offsets, self._newest_ms = Counter(), {}, 0
+        for (model, version, tick), some in groupby(counts, lambda one: one[0][:3]):
             delta = SummaryComputed(
                 model=model,
                 version=version,
                 tick=tick,
                 partition=partition,
-                counters=dict(sorted(counters.items())),
+                counters={name: count for (*_, name), count in some},
                 offsets=offsets,
             )
             yield aside("refused", delta, newest_ms, partitions)

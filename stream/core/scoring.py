@@ -17,7 +17,7 @@ import numpy as np
 from models.features import Row
 from models.losses import MAX_VALUE, fractions
 from stream.core.accepted import Events
-from stream.core.deadletters import dead_letter
+from stream.core.deadletters import dead_letters
 from stream.core.decoding import Decoded, decode
 from stream.core.parking import Parking
 from stream.core.partitioning import partitions_of
@@ -75,7 +75,7 @@ class ScoreProcessor:
         self._fleet = fleet
         outputs = self._retry(fleet)
         expired = self._parking.expired(clock_ms)
-        outputs += [self._refuse(parked.record, parked.refused) for parked in expired]
+        outputs += self._refuse([(parked.record, parked.refused) for parked in expired])
         outputs += self._refusals.told(self._partition, self._summaries)
         return [*outputs, *self._timings.told(clock_ms), *self._shedding.told(clock_ms)]
 
@@ -125,18 +125,21 @@ class ScoreProcessor:
 
     def _aside(self, decoded: Decoded) -> list[Output]:
         """Dead letters of what is refused; what is not known yet is parked."""
-        outputs = [self._refuse(record, refused) for record, refused in decoded.refused]
-        for record, refused in decoded.unknown:
-            if self._parking.park(_ENTITY, record, refused):
-                self._counters["parked"] += 1
-            else:
-                outputs.append(self._refuse(record, refused))
-        return outputs
+        unfit = decoded.refused + [pair for pair in decoded.unknown if not self._park(*pair)]
+        return self._refuse(unfit) if unfit else []
 
-    def _refuse(self, record: Record, refused: Refused) -> Output:
-        self._counters[f"refused:{refused.reason}"] += 1
-        self._refusals.note(_ENTITY, self._partition, record, refused, self._fleet)
-        return dead_letter(_ENTITY, record, refused, "score", self._partition)
+    def _park(self, record: Record, refused: Refused) -> bool:
+        if not self._parking.park(_ENTITY, record, refused):
+            return False
+        self._counters["parked"] += 1
+        return True
+
+    def _refuse(self, unfit: Sequence[tuple[Record, Refused]]) -> list[Output]:
+        """Dead letters, in the order of the records."""
+        for reason, count in Counter([refused.reason for _, refused in unfit]).items():
+            self._counters[f"refused:{reason}"] += count
+        self._refusals.note(_ENTITY, self._partition, unfit, self._fleet)
+        return dead_letters(_ENTITY, unfit, "score", self._partition)
 
     def _predictions(self, events: Events, fleet: Fleet) -> list[Output]:
         """Predictions in the order of the events, whatever models they are for."""
@@ -151,10 +154,10 @@ class ScoreProcessor:
         stamps = events.records.stamps_ms if of_request else _NO_STAMPS
         outputs = list(map(Output, _PREDICTIONS, keys, values, partitions, _NO_HEADERS, stamps))
         if not all(values):
-            outputs = [
-                self._refuse(record, _NO_OUTPUT) if output.value is None else output
-                for record, output in zip(events.records, outputs, strict=True)
-            ]
+            places = [i for i, value in enumerate(values) if value is None]
+            letters = self._refuse([(one, _NO_OUTPUT) for one in events.records.take(places)])
+            for i, letter in zip(places, letters, strict=True):
+                outputs[i] = letter
         return outputs
 
     def _values(self, events: Events, fleet: Fleet) -> list[bytes | None]:

@@ -25,11 +25,13 @@ Category = Annotated[str, Meta(max_length=MAX_TEXT)] | bool | int | float | None
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Real = Annotated[float, Meta(ge=-MAX_VALUE, le=MAX_VALUE)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
+TimeText = Annotated[str, Meta(max_length=64)]  # one that is longer is read, but not remembered
 VersionText = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,9}$")]
 MAX_SHADOWS = 16
 T = TypeVar("T")
 BROKEN = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)  # what decoders raise
 _ATTRIBUTE = b"specversion"
+_ESCAPE = ord("\\")
 
 
 class Same(Generic[T]):
@@ -71,19 +73,21 @@ class Shape(NamedTuple):
     categorical: tuple[int, ...]
     outputs: int
 
-    def fits(self, value: bytes) -> bool:
-        """Whether a record's value decodes, features and all, in the form that it seems to have."""
-        if is_event(value):
-            decoder = self.strict_structured or self.structured
-        elif is_plain(value):
+    def misfit(self, value: bytes, *, plain: bool) -> Exception | None:
+        """What its decoder says against a record's value, features and all; None if nothing.
+
+        Args:
+            plain: the data alone, not the whole CloudEvent.
+        """
+        if plain:
             decoder = self.strict or self.data
         else:
-            return False
+            decoder = self.strict_structured or self.structured
         try:
             decoder.decode(value)
-        except BROKEN:
-            return False
-        return True
+        except BROKEN as error:
+            return error.with_traceback(None)  # its frames would hold it, and the whole batch
+        return None
 
     def features_of(self, data: Sequence[Any]) -> list[Any]:
         """Generated structs, one for each event.
@@ -117,12 +121,12 @@ class Shape(NamedTuple):
 
 def is_event(value: bytes) -> bool:
     """Whether a value seems to be a CloudEvent."""
-    return _ATTRIBUTE in value
+    return value.find(_ATTRIBUTE) >= 0  # half the price of `in`
 
 
 def is_plain(text: bytes) -> bool:
     """No CloudEvent: escapes could spell its attribute, and other bytes may not be UTF-8."""
-    return _ATTRIBUTE not in text and b"\\" not in text and text.isascii()
+    return text.isascii() and _ESCAPE not in text and not is_event(text)
 
 
 def shape_of(entity: str, spec: ModelSpec) -> Shape:
@@ -172,7 +176,7 @@ def _decoders(
         [
             ("specversion", Literal[SPEC_VERSION]),
             ("type", Literal[kind]),
-            ("time", str | None, None),
+            ("time", TimeText | None, None),
             ("data", data),
         ],
         bases=(Envelope,),
