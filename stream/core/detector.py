@@ -150,7 +150,7 @@ class Bank:
                 seen = counts[name]
                 _demand_bins(self.tables[name], (len(seen),))
                 row[: len(seen)] = seen
-        rows = np.array(listed).reshape(self._deflation.shape[0], -1) / self._deflation
+        rows = np.array(listed).reshape(len(listed), self._stack.bins) / self._deflation
         self._stack.update(
             rows, np.minimum(growth, rows.sum(axis=1, keepdims=True) / PERIOD_EVENTS)
         )
