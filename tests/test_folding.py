@@ -105,6 +105,28 @@ def test_models_are_judged_each_by_its_own_scale_and_shadows() -> None:
     assert (list(one.pairs), list(other.pairs)) == ([], ["9"])
 
 
+def test_labels_of_a_class_and_of_a_number_are_judged_apart() -> None:
+    """Folded together they add up to what they are folded alone."""
+    specs = SPEC, replace(SPEC, name="amount", task="regression", classes=())
+    kinds = [kind_of(spec, 1, (), 4.0) for spec in specs]
+    sources = {k: Source(k, spec, None) for k, spec in zip(kinds, specs, strict=True)}
+    labels = [
+        Joined(str(i), kinds[i % 2], 0, 0, 0, 0, b"\x00", (0.25,), float(i % 4 // 2), 1.0)
+        for i in range(8)
+    ]
+    together, apart = Deltas(), Deltas()
+    fold_labels(Labelled.gathered(labels, sources.__getitem__), together)
+    for kind in kinds:
+        mine = [one for one in labels if one.kind == kind]
+        fold_labels(Labelled.gathered(mine, sources.__getitem__), apart)
+    told = together.take(0)
+    assert told == apart.take(0)
+    assert {frozenset(delta.sums) for delta in told} == {
+        frozenset({"correct", "log_loss", "loss"}),
+        frozenset({"absolute_error", "squared_error", "loss"}),
+    }
+
+
 def test_pairs_of_segments_add_up_to_those_of_all() -> None:
     rows: list[Row] = [(3.0, "a"), (3.0, "b"), (3.0, "b")]
     labels = [

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.facets import Coder, Facet, Grid, Slices
+from models.facets import FEW, Coder, Facet, Grid, Slices
 from models.features import Row
 from models.losses import measures
 from models.profile import ReferenceProfile
@@ -191,9 +191,13 @@ def kind(spec: ModelSpec, facets: int) -> Kind:
     return Kind(spec.name, 1, (), 1, spec.segments, 10_000, 4_000, 3_000, 4.0, facets)
 
 
-@pytest.mark.parametrize("rows", [[(0.5, "a"), (3.0, "zzz")], [(0.5, "a"), (None, None)], []])
-def test_events_coded_at_once_have_the_groups_of_each_alone(rows: list[Row]) -> None:
-    """Also where a number is missing among them."""
+@pytest.mark.parametrize("times", [1, FEW])
+@pytest.mark.parametrize(
+    "rows", [[(0.5, "a"), (3.0, "zzz")], [(0.5, "a"), (None, None), (1.0, "b")], []]
+)
+def test_events_coded_at_once_have_the_groups_of_each_alone(rows: list[Row], times: int) -> None:
+    """Few of them and many, also where a number is missing among them."""
+    rows = rows * times
     facets = Facet(feature="x", cuts=(0.0, 1.0)), Facet(feature="plan", values=("a", "b"))
     alone = [bytes(f.group(v) for f, v in zip(facets, row, strict=True)) for row in rows]
     assert Coder(facets, ["x", "plan"]).codes(rows) == alone
