@@ -89,7 +89,7 @@ def zombies(world: World) -> Outcome:
 
 
 def zombie_that_inits_late(world: World) -> Outcome:
-    """A third process of each stage stops before it fences, and does so when others own all."""
+    """A third process of each stage stops before it fences, and goes on when others own all."""
     world.begin(12_000, 30, score=2, monitor=2, evaluate=2)
     stages = world.stages
     world.at(0.1)
@@ -219,12 +219,11 @@ ROWS = (
     Row(
         id="late-init",
         run=zombie_that_inits_late,
-        done="a third process of each stage stops right before it fences, and fences when the "
+        done="a third process of each stage stops right before it fences, and goes on when the "
         "partitions are others' again",
-        invariant=f"{EXACT}; the fenced owner ends and is started again",
-        kept_by="a fence on an owned partition ends the process; the late one looks whether the "
-        "partition is still its own",
-        sabotage="deaf",
+        invariant=f"{EXACT}; nobody who lives is fenced",
+        kept_by="only who is no member of the group is fenced, and offsets go with its generation",
+        seen="as zombies",
     ),
     Row(
         id="rolling-restart",
