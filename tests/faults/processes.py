@@ -81,8 +81,7 @@ def zombies(world: World) -> Outcome:
     world.flow(12_000, 30)
     sleepers = [stages.running[stage, 0] for stage in STAGES]
     _until_stopped(world, sleepers)
-    seen = stages.count("restored")
-    world.until(lambda: stages.count("restored") >= seen + 6)  # what they held was taken over
+    time.sleep(2 * world.settings.session_timeout_seconds)  # what they held was taken over
     for sleeper in sleepers:
         sleeper.send_signal(signal.SIGCONT)
     return world.finish(len(sleepers))
