@@ -9,7 +9,7 @@ from __future__ import annotations
 import runpy
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from stream import checkpoints, committing, reading, transactions
 from stream.errors import Fenced
 from stream.partitions import Partition
 from stream.settings import Settings
-from stream.transactions import Delta, Fencer, Membership, Transactor, group_metadata
+from stream.transactions import Delta, Membership, Transactor, group_metadata
 
 NOBODY = Membership(-1, "")
 
@@ -75,32 +75,6 @@ def forget_the_generation() -> None:
     """Offsets are sent as by one who is no member, and nobody ends what others left open."""
     setattr(committing, "group_metadata", lambda group, _: group_metadata(group, NOBODY))  # noqa: B010
     setattr(Partition, "_fence", lambda _: None)  # noqa: B010
-
-
-def keep_whatever_comes() -> None:
-    """State is kept through a rebalance, whoever may have owned its partition meanwhile."""
-    setattr(Membership, "follows", lambda *_: True)  # noqa: B010
-
-
-def believe_what_may_change() -> None:
-    """A restore takes the group's offsets, and ends at the first open transaction."""
-    stop_at_the_first_end()
-
-    def committed(self: Any, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        found = self._lookups.committed([TopicPartition(*place) for place in places], timeout=10)
-        return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
-
-    setattr(reading.LogReader, "committed", committed)  # noqa: B010
-
-
-def leave_the_dead() -> None:
-    """What a dead owner left open is the broker's to end."""
-    setattr(Fencer, "bury", lambda *_: None)  # noqa: B010
-
-
-def forget_former_owners() -> None:
-    """Workers of release 0.1 are not fenced."""
-    setattr(Fencer, "fence", lambda *_: None)  # noqa: B010
 
 
 def use(writer: type[Transactor]) -> Callable[[], None]:
@@ -257,10 +231,6 @@ def fetch_everything() -> None:
 SABOTAGES: dict[str, tuple[Callable[[], None], str]] = {
     "plain": (use(Plain), "outputs are written outside the transaction"),
     "unfenced": (forget_the_generation, "offsets are sent without a generation, nobody is fenced"),
-    "keeping": (keep_whatever_comes, "state is kept through every rebalance"),
-    "hasty": (believe_what_may_change, "a restore does not wait for open transactions"),
-    "unburied": (leave_the_dead, "a dead owner's transaction is left to the broker"),
-    "unguarded": (forget_former_owners, "workers of release 0.1 are not fenced"),
     "deaf": (use(Deaf), "a fence or a failed commit is ignored"),
     "uncommitted": (read_uncommitted, "stages read uncommitted"),
     "forgiving": (forgive_parts, "missing and corrupt parts are left out"),
