@@ -353,8 +353,8 @@ def test_a_restore_waits_for_lifecycle_and_gives_up_with_the_partition() -> None
         partition(log, fleets=Fleets(False)).restore(lambda: next(asked))
 
 
-def test_a_partition_that_went_is_not_initialised() -> None:
-    """A late init would fence the new owner."""
+def test_a_partition_that_went_is_not_fenced() -> None:
+    """A late fence would end a worker of the former release that has it now."""
     log = Log()
 
     with pytest.raises(Superseded):
