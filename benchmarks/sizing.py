@@ -69,9 +69,8 @@ class Plan(NamedTuple):
     Attributes:
         events: a second.
         others: further cores, for monitor and evaluate.
-        producers: transactional ones of a worker.
-        commits: of score, a second, at the interval that is set.
-        broker_cores: CPU of the brokers for these commits; `one_each`: for one a worker (KIP-447).
+        commits: transactions of score, a second, at the interval that is set.
+        broker_cores: CPU of the brokers for them; `one_each`: for one a partition, as in 0.1.
         checkpoint: bytes of monitor's state in one partition.
     """
 
@@ -79,7 +78,6 @@ class Plan(NamedTuple):
     events: float
     others: float
     partitions: int
-    producers: int
     commits: float
     broker_cores: float
     one_each: float
@@ -95,18 +93,17 @@ def plan(workers: int, unit: Unit, load: float, label_seconds: float) -> Plan:
     events = workers * load * unit.score
     partitions = workers * PARTITIONS_EACH
     interval = Settings().commit_interval_seconds("score", PARTITIONS_EACH)
-    commits = partitions / interval
-    cost = unit.transaction + unit.partition
-    together = workers / interval * (unit.transaction + PARTITIONS_EACH * unit.partition)
+    commits = workers / interval
+    cost = unit.transaction + PARTITIONS_EACH * unit.partition
+    apart = partitions / interval * (unit.transaction + unit.partition)
     return Plan(
         workers=workers,
         events=events,
         others=events * max(0.0, 1 / unit.loop - 1 / unit.score) / load,
         partitions=partitions,
-        producers=PARTITIONS_EACH,
         commits=commits,
         broker_cores=commits * cost,
-        one_each=together,
+        one_each=apart,
         checkpoint=events * label_seconds * unit.pending / partitions,
     )
 
@@ -118,7 +115,7 @@ COLUMNS: Final = [
     "partitions",
     "commits/s",
     "broker cores for them",
-    "with one a worker",
+    "with one a partition",
     "checkpoint of monitor, MiB a partition",
 ]
 

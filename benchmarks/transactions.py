@@ -3,9 +3,9 @@
     python -m benchmarks.transactions [--quick] [--json] [--partitions 4,16,64]
 
 One process of librdkafka writes the same records to the same partitions at the same rate, with a
-checkpoint record and an offset of each partition in the same transaction as its outputs, as the
-stages do. Either each partition has a producer of its own, whose transactions are spread over the
-interval, as the stages do it; or one producer holds all partitions in one transaction. Nothing is
+checkpoint record and an offset of each partition in the same transaction as its outputs. Either one
+producer holds all partitions in one transaction, as the stages do it; or each partition has a
+producer of its own, whose transactions are spread over the interval, as release 0.1 did. Nothing is
 read or computed: what is measured is the price of commits. Both ways keep to the interval that a
 worker of so many partitions has; a way that can't falls behind, which `interval ms` shows.
 """
@@ -30,7 +30,7 @@ PARTITIONS: Final = (4, 16, 64)
 RATE: Final = 2_000  # records a second, over all partitions
 VALUE: Final = b"v" * 300
 MANIFEST: Final = b"m" * 400
-THREADS: Final = 64  # at most so many commits at once, as a worker has a thread per partition
+THREADS: Final = 64  # at most so many commits at once, as a worker of 0.1 had threads for them
 
 
 class Cost(NamedTuple):

@@ -91,6 +91,7 @@ def build(
     app = StageApp(
         settings.names.group(stage),
         broker=[f"kafka://{host}" for host in settings.bootstrap_servers.split(",")],
+        broker_client_id=runtime.world.writer.id,  # so that the group's members are known by it
         broker_check_crcs=not settings.embedded_broker,
         broker_session_timeout=settings.session_timeout_seconds,
         broker_heartbeat_interval=settings.session_timeout_seconds / 5,

@@ -1,8 +1,9 @@
 """What a partition's checkpoint is: a manifest and the parts that it names.
 
-Partition p of a stage's checkpoint topic has one writer, the owner of p. The manifest goes in the
-same transaction as the parts that changed, so the newest manifest and the newest record of each
-part it names belong together; their digests prove it. Parts it does not name are stale.
+Partition p of a stage's checkpoint topic has one writer, the owner of p, whom the manifest names.
+The manifest goes in the same transaction as the parts that changed, so the newest manifest and the
+newest record of each part it names belong together; their digests prove it. Parts it does not name
+are stale.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         topics: ids of the inputs, by entity; empty where the broker gives none.
         generations: lifecycle generation per model that the state knows of.
         parts: digest by name.
+        writer: transactional id of the process that wrote it; empty before release 0.2.
     """
 
     format: int = FORMAT
@@ -55,9 +57,25 @@ class Manifest(Struct, frozen=True, kw_only=True):
     topics: dict[str, str] = {}
     generations: dict[str, int] = {}
     parts: dict[str, str] = {}
+    writer: str = ""
 
 
 _MANIFEST = msgspec.json.Decoder(Manifest)
+
+
+class _Written(Struct):
+    writer: str = ""
+
+
+_WRITTEN = msgspec.json.Decoder(_Written)
+
+
+def writer(manifest: bytes | None) -> str:
+    """Who wrote a manifest, of whatever format; empty where it does not say."""
+    try:
+        return _WRITTEN.decode(manifest or b"{}").writer
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return ""
 
 
 class Checkpoint(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from stream.reading import LogReader, Tail, same_counts
 from stream.settings import Settings
 from stream.signing import SigningWriter, signer
 from stream.topics import INPUTS, Stage
-from stream.transactions import Announcer, Transactor
+from stream.transactions import Announcer, Fencer, Transactor
 
 if TYPE_CHECKING:
     from stream.app import Factory
@@ -73,18 +74,18 @@ def _look_around(
         counts=counts,
         reader=reader,
         writer=_writer(stage, settings),
+        fencer=Fencer(settings),
         fleets=lifecycle,
         ids=_ids(stage, settings, ends),
     )
     return world, lifecycle
 
 
-def _writer(stage: Stage, settings: Settings) -> Callable[[str], Writer]:
-    """By transactional id. Evaluate signs the commands that it gives."""
+def _writer(stage: Stage, settings: Settings) -> Writer:
+    """Under an id that no process had before. Evaluate signs the commands that it gives."""
+    writer = Transactor(settings, settings.names.worker_id(stage, secrets.token_hex(8)))
     key = signer(settings, "commands") if stage == "evaluate" else None
-    if key is None:
-        return lambda transactional_id: Transactor(settings, transactional_id)
-    return lambda transactional_id: SigningWriter(Transactor(settings, transactional_id), key)
+    return writer if key is None else SigningWriter(writer, key)
 
 
 def _counts(stage: Stage, settings: Settings, reader: LogReader) -> dict[str, int]:

@@ -8,7 +8,8 @@ DriftlineError
     ├── PartitionCountChanged
     ├── TopicRecreated      an input is not the topic that the checkpoint was written for
     ├── RetentionOvertook   the log no longer holds the offset a checkpoint resumes at
-    └── Fenced              another process holds this partition's transactional id
+    └── Fenced              another process, or the broker, has ended this one's transactions
+        └── Expelled        the group has decided anew: what this process holds may be another's
 """
 
 from __future__ import annotations
@@ -74,7 +75,11 @@ class RetentionOvertook(Halt):
 
 
 class Fenced(Halt):
-    """Another process holds this partition's transactional id."""
+    """Another process, or the broker, has ended the transactions of this one for good."""
+
+
+class Expelled(Fenced):
+    """The group has decided anew without this process, so others may own what it holds."""
 
 
 # Why a record is refused: the header `dl_reason` and the metric label.

@@ -1,10 +1,13 @@
-"""One owned partition of a stage: restore, apply, flush. Synchronous; one thread at a time."""
+"""One owned partition of a stage: restore, apply, and what it adds to the next transaction.
+
+Synchronous; one thread at a time.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -20,6 +23,7 @@ from stream.failpoints import failpoint
 from stream.settings import Settings
 from stream.spans import Flushes
 from stream.topics import INPUTS, Stage
+from stream.transactions import Delta
 from stream.transport import Slice
 from stream.turns import turn
 from stream.watchdog import Phase
@@ -43,23 +47,27 @@ class Reader(Protocol):
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]: ...
     def committed(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], int]: ...
-    def group_metadata(self) -> object: ...
     def latest(self, topic: str, partition: int, end: int) -> dict[bytes, bytes]: ...
+    def newest(self, topic: str, partition: int, key: bytes) -> bytes | None: ...
+    def members(self) -> set[str]: ...
+
+
+class Fencer(Protocol):
+    """What `stream.transactions.Fencer` offers."""
+
+    def fence(self, transactional_id: str) -> None: ...
+    def bury(self, transactional_id: str) -> None: ...
 
 
 class Writer(Protocol):
     """What `stream.transactions.Transactor` offers."""
 
+    @property
+    def id(self) -> str: ...
     def init(self) -> None: ...
     def commit(
-        self,
-        outputs: list[Output],
-        topics: Mapping[str, str],
-        checkpoint: tuple[str, int, Mapping[str, bytes | None]],
-        offsets: Mapping[tuple[str, int], int],
-        group_metadata: object,
+        self, deltas: Sequence[Delta], topics: Mapping[str, str], group_metadata: object
     ) -> None: ...
-    def abandon(self) -> None: ...
 
 
 class Fleets(Protocol):
@@ -81,7 +89,8 @@ class World:
     factory: Callable[[Context], Processor]
     counts: Mapping[str, int]  # partition counts by entity
     reader: Reader
-    writer: Callable[[str], Writer]  # by transactional id
+    writer: Writer
+    fencer: Fencer
     fleets: Fleets
     clock: Callable[[], float] = field(default_factory=steady)
     ids: Mapping[str, str] = field(default_factory=dict)  # of the input topics, by entity
@@ -131,7 +140,7 @@ class Partition:
     Attributes:
         positions: what has been applied, by input entity: the next offsets.
         ahead: records known to lie beyond, by input entity.
-        counts: commits, fences and such, for metrics.
+        counts: records, commits and such, for metrics.
     """
 
     def __init__(self, world: World, number: int) -> None:
@@ -149,14 +158,17 @@ class Partition:
         self._flushes = Flushes(world.stage, number) if tracing.recording() else None
         names = world.settings.names
         self._checkpoint_topic = names.checkpoints(world.stage)
-        self._writer = world.writer(names.transactional_id(world.stage, number))
         self.processor: Processor = world.factory(
             Context(number, world.counts, world.settings.core, time.monotonic)
         )
         self._deferring = self.processor if isinstance(self.processor, Deferring) else None
 
     def restore(self, current: Callable[[], bool], enter: Enter = _unheard) -> None:
-        """Fence the owner before and take over its state.
+        """End what the owner before left open, and take over its state.
+
+        What it sent offsets of before the group gave us the partition may still be committed, and
+        nothing else. So the offsets are read when no open transaction holds any, and only then the
+        checkpoint, up to the end that it has by then: the two belong together.
 
         Args:
             current: whether the partition is still assigned to this process.
@@ -170,17 +182,19 @@ class Partition:
         _demand(current)
         enter("init")
         failpoint("init")
-        self._writer.init()
+        self._fence()
         _demand(current)
         enter("checkpoint")
         failpoint("restore")
-        reader = self.world.reader
-        # The end of what may still be in an open transaction: it can only grow by our own hand.
+        reader, places = self.world.reader, self.world.inputs(self.number)
+        # The embedded broker does not keep offsets that were sent in transactions.
+        embedded = self.world.settings.embedded_broker
+        committed = {} if embedded else reader.committed(list(places.values()))
         _, end = reader.bounds(self._checkpoint_topic, self.number)
         latest = reader.latest(self._checkpoint_topic, self.number, end)
         checkpoint = checkpoints.parse(latest, self.world.stage, self.number)
         try:
-            self._resume(checkpoint.manifest if checkpoint else None)
+            self._resume(checkpoint.manifest if checkpoint else None, committed)
         except Halt:
             _demand(current)  # what the next owner commits meanwhile is no fault
             raise
@@ -195,15 +209,28 @@ class Partition:
         self._committed = dict(self.positions)
         _demand(current)
 
-    def _resume(self, manifest: Manifest | None) -> None:
+    def _fence(self) -> None:
+        """Nobody waits for a transaction whose owner is gone. A member of the group ends its own.
+
+        Workers of release 0.1 may still own the partition or, stopped, believe so. They commit
+        without a generation, so only their transactional id keeps them out: it is always fenced.
+        """
+        world = self.world
+        if world.settings.embedded_broker:  # fences nobody
+            return
+        world.fencer.fence(world.settings.names.former_id(world.stage, self.number))
+        key = checkpoints.MANIFEST_KEY.encode()
+        manifest = world.reader.newest(self._checkpoint_topic, self.number, key)
+        writer = checkpoints.writer(manifest)
+        if writer not in ("", world.writer.id) and writer not in world.reader.members():
+            world.fencer.bury(writer)
+
+    def _resume(self, manifest: Manifest | None, committed: Mapping[tuple[str, int], int]) -> None:
         reader = self.world.reader
         places = self.world.inputs(self.number)
         if manifest:
             checkpoints.check_counts(manifest, self.world.counts)
             checkpoints.check_topics(manifest, self.world.ids)
-        # The embedded broker does not keep offsets that were sent in transactions.
-        embedded = self.world.settings.embedded_broker
-        committed = {} if embedded else reader.committed(list(places.values()))
         for entity, place in places.items():
             resume = manifest.next.get(entity) if manifest else None
             bounds = reader.bounds(*place)
@@ -266,16 +293,12 @@ class Partition:
 
     @property
     def dirty(self) -> bool:
-        """Records were applied since the last commit."""
-        return bool(self._outputs) or self.counts["records"] != self.counts["records_committed"]
+        """Records were applied since the last `take`."""
+        return bool(self._outputs) or self.counts["records"] != self.counts["records_taken"]
 
-    def flush(self) -> bool:
-        """Commit all that was applied, and what the passing of time brings; True if there was any.
-
-        Raises:
-            Fenced, KafkaException: as `stream.transactions.Transactor`; the object is of no more
-                use then.
-        """
+    def take(self) -> Delta | None:
+        """All that was applied, and what the passing of time brings, to be committed; None if there
+        is nothing. Goes on from there: if it can't be committed, this object is of no more use."""
         clock_ms, caught_up = self._probe.read(self.positions)
         embedded = self.world.settings.embedded_broker
         with turn():
@@ -284,19 +307,14 @@ class Partition:
             parts = self.processor.changes(complete=embedded)
             changed = self._note(parts)
         if not (self.dirty or changed):
-            return False
-        started = time.monotonic()
-        with self._spanned():
-            self._commit(parts)
-        self.counts["commits"] += 1
-        self.counts["commit_us"] += int((time.monotonic() - started) * 1e6)
-        return True
+            return None
+        return self._delta(parts)
 
-    def _spanned(self) -> AbstractContextManager[None]:
+    def _span(self) -> AbstractContextManager[object]:
         """The span of this flush, if spans are recorded and there is more in it than time."""
         if self._flushes is None or not self.dirty:
             return nullcontext()
-        return self._flushes.commits(len(self._outputs))
+        return self._flushes.taken(len(self._outputs))
 
     def _note(self, parts: Parts) -> bool:
         """Take in the digests of the parts; whether any is new."""
@@ -308,9 +326,10 @@ class Partition:
                 self._digests[name] = checkpoints.digest(part)
         return before != self._digests
 
-    def _commit(self, parts: Parts) -> None:
-        world = self.world
+    def _delta(self, parts: Parts) -> Delta:
+        world, span = self.world, self._span()
         outputs, self._outputs = self._outputs, []
+        self.counts["records_taken"] = self.counts["records"]
         self._generations |= self.processor.generations
         manifest = Manifest(
             stage=world.stage,
@@ -320,17 +339,23 @@ class Partition:
             topics=dict(world.ids),
             generations=self._generations,
             parts=self._digests,
+            writer=world.writer.id,
         )
-        self._writer.commit(
+        return Delta(
             outputs,
-            world.topics,
             (self._checkpoint_topic, self.number, checkpoints.records(manifest, parts)),
             {place: self.positions[entity] for entity, place in world.inputs(self.number).items()},
-            world.reader.group_metadata(),
+            span,
         )
-        self.counts["outputs"] += len(outputs)
-        self.counts["records_committed"] = self.counts["records"]
-        self._committed = dict(self.positions)
+
+    def settle(self, delta: Delta, seconds: float) -> None:
+        """It was committed, in a transaction that took so long."""
+        self.counts["outputs"] += len(delta.outputs)
+        self.counts["commits"] += 1
+        self.counts["commit_us"] += int(seconds * 1e6)
+        self._committed = {
+            entity: delta.offsets[place] for entity, place in self.world.inputs(self.number).items()
+        }
 
     @property
     def uncommitted(self) -> str:
@@ -339,10 +364,6 @@ class Partition:
             f"{self.world.topics[entity]}[{self.number}] {start}..{self.positions[entity]}"
             for entity, start in self._committed.items()
         )
-
-    def abandon(self) -> None:
-        """Drop the state; what was not committed will be read again by whoever is next."""
-        self._writer.abandon()
 
 
 def _demand(current: Callable[[], bool]) -> None:

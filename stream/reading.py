@@ -18,6 +18,7 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
+from confluent_kafka.admin import AdminClient
 
 from stream.core.processor import Record
 from stream.errors import CheckpointError, ConfigurationError
@@ -28,6 +29,8 @@ TIMEOUT_SECONDS = 10.0
 ATTEMPTS = 3
 FORBIDDEN = KafkaError.TOPIC_AUTHORIZATION_FAILED
 STALL_SECONDS = 60.0  # a read that gets no further than this long has failed
+READ_SECONDS = 0.05  # a read of less than it asked for lasts so long
+WINDOWS = (16, 4096)  # how far back the newest record of a key is looked for, offsets
 
 
 class LogReader:
@@ -40,9 +43,9 @@ class LogReader:
     def __init__(self, settings: Settings, group: str) -> None:
         self._lookups = consumer(settings, group, "read_uncommitted")
         self._reader = consumer(settings, group, "read_committed")
-        self._reading = threading.Lock()
-        # Asked once: without a membership it never changes, and asking holds all threads up.
-        self._group_metadata = self._lookups.consumer_group_metadata()
+        self._reading, self._tailing = threading.Lock(), threading.Lock()
+        self._group = group
+        self._admin = AdminClient(settings.client(log_level=3))
 
     def counts(self, topics: Iterable[str]) -> dict[str, int]:
         """Partition counts of those topics that exist."""
@@ -53,17 +56,50 @@ class LogReader:
         return _watermarks(self._lookups, topic, partition)
 
     def committed(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        """The group's committed offsets; places without one are left out."""
+        """The group's committed offsets; places without one are left out.
+
+        While an open transaction holds any of them, nothing is told: a reader of committed records
+        asks for stable offsets, and librdkafka again and again. `ATTEMPTS` times `TIMEOUT_SECONDS`
+        is longer than a broker lets a transaction of ours stay open.
+        """
         asked = [TopicPartition(*place) for place in places]
-        found = _retried(lambda: self._lookups.committed(asked, timeout=TIMEOUT_SECONDS))
+        found = _retried(lambda: self._reader.committed(asked, timeout=TIMEOUT_SECONDS))
         for place in found:
             if place.error:
                 raise KafkaException(place.error)
         return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
 
-    def group_metadata(self) -> object:
-        """What `send_offsets_to_transaction` wants; one without a membership is accepted."""
-        return self._group_metadata
+    def members(self) -> set[str]:
+        """What the members of the group call themselves: the transactional ids of live workers."""
+        group = _retried(self._described)
+        return {member.client_id for member in group.members}
+
+    def _described(self) -> Any:
+        asked = self._admin.describe_consumer_groups([self._group], request_timeout=TIMEOUT_SECONDS)
+        return asked[self._group].result()
+
+    def newest(self, topic: str, partition: int, key: bytes) -> bytes | None:
+        """The newest record of a key, committed or not; None if there is none near the end."""
+        first, end = self.bounds(topic, partition)
+        for window in WINDOWS:
+            found = self._newest_since(topic, partition, key, (max(first, end - window), end))
+            if found is not None or end - window <= first:
+                return found
+        return None
+
+    def _newest_since(
+        self, topic: str, partition: int, key: bytes, bounds: tuple[int, int]
+    ) -> bytes | None:
+        start, end = bounds
+        found = None
+        with self._tailing:
+            self._lookups.assign([TopicPartition(topic, partition, start)])
+            try:
+                for name, value in _until(self._lookups, end, start):
+                    found = value if name == key else found
+            finally:
+                self._lookups.unassign()
+        return found
 
     def latest(self, topic: str, partition: int, end: int) -> dict[bytes, bytes]:
         """The newest committed value of every key below offset `end`.
@@ -166,11 +202,10 @@ def same_counts(counts: Mapping[str, int], joined: Iterable[str]) -> None:
         raise ConfigurationError(f"topics must have the same number of partitions: {listed}")
 
 
-def _until(reader: Consumer, end: int) -> Iterator[tuple[bytes, bytes | None]]:
-    position = 0
+def _until(reader: Consumer, end: int, position: int = 0) -> Iterator[tuple[bytes, bytes | None]]:
     moved = time.monotonic()
     while position < end:
-        messages = reader.consume(10_000, 0.5)
+        messages = reader.consume(10_000, READ_SECONDS)
         for message in messages:
             passed = _passed(message)
             if passed > position:

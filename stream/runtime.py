@@ -1,33 +1,37 @@
 """Who holds which partition, in which thread, and what happens when that changes.
 
 Every owned partition has a keeper: a thread with a mailbox, which restores the partition, applies
-slices and flushes. Rebalances come from Faust's event loop. Anything that a keeper can't handle
-ends the process: continuing past an exception would lose what the exception interrupted.
+slices and says what there is to commit; `stream.committing` does that. Rebalances come from Faust's
+event loop. Anything that a keeper can't handle ends the process: continuing past an exception would
+lose what the exception interrupted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 
 import structlog
 
-from stream.errors import Fenced, PartitionCountChanged
+from stream.committing import Committer, Share
+from stream.errors import Expelled, Fenced, PartitionCountChanged
 from stream.failpoints import failpoint
 from stream.partitions import Partition, Superseded, World
 from stream.topics import INPUTS
+from stream.transactions import Delta, Membership
 from stream.transport import Intake, Slice
 from stream.watchdog import Phase
 
 log = structlog.get_logger(__name__)
 
-JITTER = 0.1  # of the commit interval, so that partitions do not commit in step
+At = tuple[Phase, float, object]
+JITTER = 0.1  # of the commit interval, so that workers do not commit in step
 
 
 class Keeper(threading.Thread):
@@ -35,8 +39,9 @@ class Keeper(threading.Thread):
 
     Attributes:
         ready: restored; its slices are welcome.
-        kept: it went through a rebalance with its state; only then a fence can be no fault.
-        at: its phase (see `stream.watchdog`), since when, and what it waits for.
+        asked: it is to say what it has for the next transaction.
+        delta: what it said, until that is committed.
+        silent_until: when it is asked next though no records came, for what time brings.
         restore_seconds: how long its restore took.
     """
 
@@ -46,34 +51,33 @@ class Keeper(threading.Thread):
         self.partition: Partition | None = None
         self.epoch = runtime.intake.epoch
         self.ready = False
-        self.kept = False
-        self.at: tuple[Phase, float, object] = ("predecessor", time.monotonic(), None)
+        self.asked = False
+        self.delta: Delta | None = None
+        self.silent_until = time.monotonic() + runtime.idle_seconds
         self.restore_seconds = 0.0
+        self._at: At = ("predecessor", time.monotonic(), None)
         self._runtime = runtime
         self._before = before
         self._dropped = threading.Event()
-        # Slices, or futures: pause, flush, and say so.
-        self._mailbox: queue.SimpleQueue[Slice | Future[None] | None] = queue.SimpleQueue()
-        self._paused = False
-        self._pausing: Future[None] | None = None
+        self._bell = threading.Event()
+        self._mail: deque[Slice] = deque()
+        self._leaving: Future[bool] | None = None  # answered when all is committed, or can't be
+        self._last = False  # it has said what it had, and stands still
+        self._beside: float | None = None  # a transaction, and slices applied meanwhile
+        self._ahead = 0
 
     def run(self) -> None:
         try:
             if self._before is not None:
-                self._before.join()  # two of one transactional id would fence each other
+                self._before.join()  # at most one thread works on a partition
                 self._before = None
             self._serve(self._restore())
         except Superseded:
             pass
-        except Fenced as error:
-            self._runtime.fenced(self, error)
         except BaseException as error:
-            self._runtime.fail(error, self)
+            self._runtime.fail(error, [self])
         finally:
-            if self._pausing is not None and not self._pausing.done():
-                self._pausing.set_result(None)
-            if self.partition is not None:
-                self.partition.abandon()
+            self._let_go(committed=False)
 
     def _restore(self) -> Partition:
         started = time.monotonic()
@@ -87,6 +91,15 @@ class Keeper(threading.Thread):
         return partition
 
     @property
+    def at(self) -> At:
+        """Its phase (see `stream.watchdog`), since when, and what it waits for."""
+        phase, _, _ = at = self._at
+        since = self._runtime.committer.since
+        if since is None or phase not in ("wait", "paused") or not (self.delta or self._mail):
+            return at
+        return ("flush" if phase == "wait" else "revoke", since, None)
+
+    @property
     def phase_seconds(self) -> float:
         return time.monotonic() - self.at[1]
 
@@ -97,80 +110,140 @@ class Keeper(threading.Thread):
         return self if before is None else before.worked_by
 
     def _enter(self, phase: Phase, detail: object = None) -> None:
-        self.at = (phase, time.monotonic(), detail)
+        self._at = (phase, time.monotonic(), detail)
 
     def _serve(self, partition: Partition) -> None:
-        due = time.monotonic()
         while not self._dropped.is_set():
-            message = self._next(partition, due)
-            if isinstance(message, Slice):
-                self._apply(partition, message)
-            elif message is not None:
-                self._pause(partition, message)
-            elif partition.backlog and not self._paused:
-                self._enter("apply")
-                partition.proceed()
-            if not self._paused and self._is_due(partition, due):
-                self._enter("flush")
-                partition.flush()
-                due = time.monotonic() + self._runtime.interval_seconds
+            self._bell.clear()
+            if self.owes and self.delta is None:
+                self._answer(partition)
+            elif self._mail and self._may_apply:
+                self._apply(partition, self._mail.popleft())
+            elif partition.backlog and self._may_apply:
+                self._proceed(partition)
+            else:
+                self._enter("paused" if self._last else "wait")
+                self._bell.wait()
 
-    def _next(self, partition: Partition, due: float) -> Slice | Future[None] | None:
-        wait = self._runtime.idle_seconds
-        if partition.dirty:
-            wait = max(0.0, due - time.monotonic())
-        if partition.backlog:
-            wait = 0.0
-        self._enter("paused" if self._paused else "wait")
-        try:
-            return self._mailbox.get(timeout=None if self._paused else wait)
-        except queue.Empty:
-            return None
-
-    def _is_due(self, partition: Partition, due: float) -> bool:
-        """Dirty: when the commit interval is over. Idle: every summary interval."""
-        now = time.monotonic()
-        return now >= (due if partition.dirty else due + self._runtime.idle_seconds)
+    @property
+    def _may_apply(self) -> bool:
+        """Not too much was applied beside the transaction that is under way."""
+        since = self._runtime.committer.since
+        if since != self._beside:
+            self._beside, self._ahead = since, 0
+        far = since is not None and self._ahead >= self._runtime.world.settings.queue_batches
+        return not far and not self.leaving
 
     def _apply(self, partition: Partition, piece: Slice) -> None:
-        if piece.epoch == self.epoch and not self._paused:
-            self._enter("apply")
-            partition.apply(piece)
-            self._runtime.intake.release(piece)
+        if piece.epoch != self.epoch:
+            return
+        self._enter("apply")
+        partition.apply(piece)
+        self._runtime.intake.release(piece)
+        self._applied()
 
-    def _pause(self, partition: Partition, done: Future[None]) -> None:
-        """Flush and stand still until `resume` or `drop`."""
-        self._enter("revoke")
-        failpoint("revoke")
-        self._paused = True
-        self._pausing = done
-        partition.flush()
-        done.set_result(None)
+    def _proceed(self, partition: Partition) -> None:
+        self._enter("apply")
+        partition.proceed()
+        self._applied()
+
+    def _applied(self) -> None:
+        self._ahead += 1
+        self._runtime.committer.stir()
+
+    def _answer(self, partition: Partition) -> None:
+        leaving = self.leaving
+        self._enter("revoke" if leaving else "flush")
+        if leaving:
+            failpoint("revoke")
+        delta = partition.take()
+        self.silent_until = time.monotonic() + self._runtime.idle_seconds
+        with self._runtime.committer.bell:  # which sees all of it or nothing
+            self._last, self.asked, self.delta = leaving, False, delta
+        if leaving and delta is None:
+            self._let_go(committed=True)
+        self._runtime.committer.stir()
+
+    def _let_go(self, *, committed: bool) -> None:
+        if self._leaving is not None:
+            with suppress(InvalidStateError):  # once is enough
+                self._leaving.set_result(committed)
+
+    # From the committer:
+
+    @property
+    def able(self) -> bool:
+        """It may be asked: it is at work, and all that it said is committed."""
+        return self.ready and not (self.asked or self.leaving or self.delta)
+
+    def ask(self) -> bool:
+        """For what there is to commit, if there may be anything; whether it was asked."""
+        partition = self.partition
+        if not self.able or partition is None:
+            return False
+        if not partition.dirty and time.monotonic() < self.silent_until:
+            return False
+        self.asked = True
+        self.ring()
+        return True
+
+    @property
+    def leaving(self) -> bool:
+        """It is to let go, or stands still since."""
+        return self._leaving is not None
+
+    @property
+    def owes(self) -> bool:
+        return self.asked or (self.leaving and not self._last)
+
+    def settle(self, delta: Delta, seconds: float) -> None:
+        """It was committed, in a transaction that took so long."""
+        if self.partition is not None:
+            self.partition.settle(delta, seconds)
+        self.delta = None
+        if self._last:
+            self._let_go(committed=True)
+
+    def ring(self) -> None:
+        """Look again what there is to do."""
+        self._bell.set()
 
     # From Faust's event loop:
 
     def offer(self, piece: Slice) -> None:
-        self._mailbox.put(piece)
+        self._mail.append(piece)
+        self.ring()
 
-    def pause(self) -> Future[None]:
+    def leave(self) -> Future[bool]:
+        """Say what there is to commit, and stand still until `resume` or `drop`.
+
+        Returns whether it was committed, as soon as that is known.
+        """
         self.epoch = -1  # what still lies in the mailbox is void
-        done: Future[None] = Future()
-        self._mailbox.put(done)
-        return done
+        leaving: Future[bool] = Future()
+        self._leaving = leaving
+        self.ring()
+        return leaving
+
+    @property
+    def flushed(self) -> bool:
+        """It stands still, and all that it holds is committed."""
+        leaving = self._leaving
+        return leaving is not None and leaving.done() and leaving.result()
 
     def resume(self, epoch: int) -> None:
-        self.kept = True
+        self._mail.clear()
         self.epoch = epoch
-        self._paused = False
-        self._mailbox.put(None)
+        self._leaving, self._last = None, False
+        self.ring()
 
     def drop(self) -> None:
         self._dropped.set()
-        self._mailbox.put(None)
+        self.ring()
 
 
 class Runtime:
-    """The keepers of one process.
+    """The keepers of one process, and their committer.
 
     Attributes:
         counts: assignments, fences and drops, for metrics.
@@ -184,9 +257,14 @@ class Runtime:
         self.counts: Counter[str] = Counter()
         self.closing = False  # whatever is assigned from now on is not taken
         self.keepers: dict[int, Keeper] = {}
+        self.committer = Committer(self)
+        self._membership = intake.membership
         self._retiring: dict[int, Keeper] = {}
         self._on_failure = on_failure
         self._lock = threading.Lock()
+
+    def start(self) -> None:
+        self.committer.start()
 
     @property
     def idle_seconds(self) -> float:
@@ -199,7 +277,11 @@ class Runtime:
         return interval * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
 
     def assign(self, numbers: set[int]) -> None:
-        """These partitions are ours now, all others are not. Returns at once; keepers restore."""
+        """These partitions are ours now, all others are not. Returns at once; keepers restore.
+
+        A keeper goes on with its state only if nobody can have owned its partition meanwhile.
+        Offsets would not tell: the passing of time brings outputs, too.
+        """
         if self.closing:
             return
         known = min(self.world.counts[entity] for entity in INPUTS[self.world.stage])
@@ -208,16 +290,20 @@ class Runtime:
             return
         with self._lock:
             self.counts["assignments"] += 1
-            for number in set(self.keepers) - numbers:
-                self._retire(number)
+            before, self._membership = self._membership, self.intake.membership
+            unbroken = self._membership.follows(before)
+            for number, keeper in list(self.keepers.items()):
+                if number not in numbers or not (unbroken and keeper.flushed):
+                    self._retire(number)
             for number in sorted(numbers):
-                keeper = self.keepers.get(number)
-                if keeper is None:
+                held = self.keepers.get(number)
+                if held is None:
                     self._hire(number)
                 else:
-                    keeper.resume(self.intake.epoch)
-                    self._open(keeper)
-        log.info("assigned", partitions=sorted(numbers))
+                    held.resume(self.intake.epoch)
+                    self._open(held)
+        self.committer.stir()
+        log.info("assigned", partitions=sorted(numbers), generation=self._membership.generation)
 
     def _hire(self, number: int) -> None:
         keeper = Keeper(number, self, self._retiring.pop(number, None))
@@ -239,26 +325,28 @@ class Runtime:
         )
 
     async def revoke(self, timeout_seconds: float) -> bool:
-        """Flush all partitions and let those go that can't in time; True if all could.
+        """Commit what all partitions hold and let those go that can't in time; True if all could.
 
         What is kept stands still with its state: it goes on if the next assignment has it.
         """
         started = time.monotonic()
         with self._lock:
-            waiting = {n: k.pause() for n, k in self.keepers.items() if k.ready}
+            waiting = {n: k.leave() for n, k in self.keepers.items() if k.ready}
             for number in [n for n, k in self.keepers.items() if not k.ready]:
                 self._retire(number)
-        flushed = [asyncio.wrap_future(done) for done in waiting.values()]
-        if flushed:
-            await asyncio.wait(flushed, timeout=timeout_seconds)
+        if waiting:
+            self.committer.hurry(timeout_seconds / 2)  # the transaction has the other half
+            asked = [asyncio.wrap_future(done) for done in waiting.values()]
+            await asyncio.wait(asked, timeout=timeout_seconds)
+        flushed = [n for n, done in waiting.items() if done.done() and done.result()]
         with self._lock:
-            late = [n for n, done in waiting.items() if not done.done() and n in self.keepers]
+            late = [n for n in waiting if n not in flushed and n in self.keepers]
             for number in late:
                 self._retire(number)
                 self.counts["late_revocations"] += 1
         seconds = round(time.monotonic() - started, 3)
-        log.info("revoked", flushed=len(waiting) - len(late), late=late, seconds=seconds)
-        return not late
+        log.info("revoked", flushed=len(flushed), late=late, seconds=seconds)
+        return len(flushed) == len(waiting)
 
     def drop_all(self) -> Iterable[Keeper]:
         """Let everything go; the keepers end by themselves."""
@@ -279,27 +367,36 @@ class Runtime:
         with self._lock:
             if self.keepers.get(keeper.number) is keeper:
                 self._open(keeper)
+        self.committer.stir()
 
-    def fenced(self, keeper: Keeper, error: Fenced) -> None:
-        """Not owned any more: as it should be. Kept through a rebalance: someone had it meanwhile,
-        so restore. Else two processes believe to own it: end this one."""
-        with self._lock:
-            self.counts["fences"] += 1
-            owned = self.keepers.get(keeper.number) is keeper
-            ours = owned and keeper.epoch == self.intake.epoch
-            if owned:
-                self._retire(keeper.number)
-            if ours and keeper.kept:
-                self.intake.close(self.world.inputs(keeper.number).values())
-                self._hire(keeper.number)
-        log.warning("fenced", partition=keeper.number, owned=ours, kept=keeper.kept)
-        if ours and not keeper.kept:
-            self.fail(error, keeper)
-
-    def fail(self, error: BaseException, keeper: Keeper | None = None) -> None:
-        where = {}
-        if keeper is not None:
-            applied = keeper.partition.uncommitted if keeper.partition else "restoring"
-            where = {"partition": keeper.number, "uncommitted": applied}
+    def fail(self, error: BaseException, keepers: Iterable[Keeper] = ()) -> None:
+        """This process must end, and its state with it."""
+        held = {k.number: k.partition.uncommitted if k.partition else "restoring" for k in keepers}
+        where = {"partitions": list(held), "uncommitted": "; ".join(held.values())} if held else {}
+        if isinstance(error, Fenced):
+            self.counts["fences"] += len(held)
+            log.warning("fenced", partitions=list(held), error=str(error))
         log.error("failed", error=str(error), kind=type(error).__name__, exc_info=error, **where)
         self._on_failure(error)
+
+    # From the committer:
+
+    def held(self) -> list[Keeper]:
+        return list(self.keepers.copy().values())
+
+    def shares(self) -> tuple[Membership, list[Share]]:
+        """What there is to commit, and as which member: what keepers hold came about under it."""
+        with self._lock:
+            said = [(keeper, keeper.delta) for keeper in self.keepers.values()]
+            return self._membership, [Share(k, delta) for k, delta in said if delta is not None]
+
+    def expelled(self, membership: Membership, error: Expelled) -> None:
+        """The group has decided anew without us, so what we hold is of no more use. If we have not
+        heard of it yet, we will, and are given partitions anew."""
+        with self._lock:
+            owned = sorted(self.keepers) if membership == self._membership else []
+            self.counts["fences"] += len(owned)
+            for number in owned:
+                self._retire(number)
+                self.intake.close(self.world.inputs(number).values())
+        log.warning("fenced", partitions=owned, error=str(error))

@@ -20,7 +20,7 @@ import hmac
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -37,6 +37,9 @@ from stream.core.processor import Output, Record
 from stream.envelope import Envelope, to_ms
 from stream.errors import ConfigurationError, Refused
 from stream.settings import Settings
+
+if TYPE_CHECKING:
+    from stream.transactions import Delta
 
 log = structlog.get_logger(__name__)
 
@@ -229,13 +232,17 @@ class SigningWriter:
     def __init__(self, writer: Any, key: Key) -> None:
         self._writer = writer
         self._key = key
-        self.init, self.abandon = writer.init, writer.abandon
+        self.id, self.init = writer.id, writer.init
 
     def commit(
-        self, outputs: Iterable[Output], topics: Mapping[str, str], *rest: Any, **more: Any
+        self, deltas: Iterable[Delta], topics: Mapping[str, str], group_metadata: object
     ) -> None:
         """As `stream.transactions.Transactor.commit`."""
-        self._writer.commit([self._sealed(one, topics) for one in outputs], topics, *rest, **more)
+        sealed = [
+            delta._replace(outputs=[self._sealed(one, topics) for one in delta.outputs])
+            for delta in deltas
+        ]
+        self._writer.commit(sealed, topics, group_metadata)
 
     def _sealed(self, output: Output, topics: Mapping[str, str]) -> Output:
         if output.entity != "commands" or output.value is None:

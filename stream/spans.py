@@ -1,8 +1,8 @@
 """The span of a flush: one for each that commits records, never one for an event.
 
-It lasts from the first record applied since the flush before to the end of the commit, and links to
-a few of the sampled traces of its records. They are looked for in the records' bytes, so that the
-core knows of no span; and only where spans are recorded: else a partition has no `Flushes`.
+It lasts from the first record applied since the flush before to the end of the transaction, and
+links to a few of the sampled traces of its records. They are looked for in the records' bytes, so
+that the core knows of no span; and only where spans are recorded: else a partition has none of it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
-from opentelemetry.trace import SpanKind, use_span
+from opentelemetry.trace import Span, SpanKind, use_span
 
 from stream import tracing
 from stream.core.processor import Record
@@ -46,9 +46,9 @@ class Flushes:
         if len(self._traces) < MOST:
             self._traces = few(self._traces, sampled(records))
 
-    @contextmanager
-    def commits(self, outputs: int) -> Iterator[None]:
-        """All that was applied is committed inside; what goes wrong there is the span's error."""
+    def taken(self, outputs: int) -> AbstractContextManager[None]:
+        """All that was applied goes into a transaction, inside what is returned; what goes wrong
+        there is the span's error."""
         span = tracing.tracer().start_span(
             f"{self._stage} flush",
             kind=SpanKind.CONSUMER,
@@ -64,9 +64,14 @@ class Flushes:
             },
         )
         self._clear()
-        with use_span(span, end_on_exit=True):
-            span.add_event("commit begins")
-            yield
+        return _commit(span)
+
+
+@contextmanager
+def _commit(span: Span) -> Iterator[None]:
+    with use_span(span, end_on_exit=True):
+        span.add_event("commit begins")
+        yield
 
 
 def sampled(records: Iterable[Record]) -> list[str]:

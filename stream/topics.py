@@ -107,8 +107,8 @@ class Names:
     'driftline.feedback.v1.dlq'
     >>> Names("driftline").entity("driftline.checkpoints.score.v1")
     'checkpoints.score'
-    >>> Names("acme").transactional_id("monitor", 3)
-    'acme.monitor.3'
+    >>> Names("acme").worker_id("monitor", "5d41"), Names("acme").former_id("monitor", 3)
+    ('acme.monitor.worker-5d41', 'acme.monitor.3')
     """
 
     prefix: str = "driftline"
@@ -128,7 +128,12 @@ class Names:
     def group(self, role: str) -> str:
         return f"{self.prefix}.{role}"
 
-    def transactional_id(self, stage: Stage, partition: int) -> str:
+    def worker_id(self, stage: Stage, unique: str) -> str:
+        """Transactional id of one worker process, and what its consumer calls itself."""
+        return f"{self.prefix}.{stage}.worker-{unique}"
+
+    def former_id(self, stage: Stage, partition: int) -> str:
+        """Transactional id that workers of release 0.1 hold for each partition they own."""
         return f"{self.prefix}.{stage}.{partition}"
 
     @property

@@ -1,20 +1,24 @@
-"""One librdkafka transactional producer per owned partition.
+"""One librdkafka transactional producer per worker process, and one transaction at a time.
 
-A transaction holds outputs, checkpoint and offsets; it is begun, filled and committed back to
-back, so that none stays open and holds readers up. `transactional.id` is of the partition, so
-`init` fences whoever held the partition before.
+A transaction holds outputs, checkpoints and offsets of all partitions that have something to say;
+it is begun, filled and committed back to back, so that none stays open and holds readers up. Its
+offsets go with the generation of the consumer group in which they came about (KIP-447): what the
+group has given to others since is refused there, whoever wakes up late with it.
 """
 
 from __future__ import annotations
 
+import struct
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from stream.core.processor import Headers, Output
-from stream.errors import Fenced
+from stream.errors import Expelled, Fenced
 from stream.failpoints import failpoint
 from stream.settings import Settings
 from stream.turns import turn
@@ -28,6 +32,14 @@ FENCED = frozenset(
         KafkaError._FATAL,  # noqa: SLF001
     }
 )
+#: The group has decided anew since the offsets came about.
+EXPELLED = frozenset(
+    {
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.FENCED_INSTANCE_ID,
+    }
+)
 CALL_SECONDS = 5.0  # one attempt; repeated while the error says that it may be
 
 
@@ -36,17 +48,52 @@ def is_fence(error: KafkaException) -> bool:
     return error.args[0].code() in FENCED
 
 
+class Membership(NamedTuple):
+    """This process in its consumer group, from one assignment to the next."""
+
+    generation: int
+    member: str
+
+    def follows(self, before: Membership) -> bool:
+        """No generation lies between the two, so nobody can have owned in between what is ours."""
+        return self.member == before.member and self.generation == before.generation + 1
+
+
+def group_metadata(group: str, membership: Membership) -> bytes:
+    """A membership as `send_offsets_to_transaction` takes it from a consumer of librdkafka's own:
+    what `rd_kafka_consumer_group_metadata_write` makes of a member without an instance id."""
+    generation = struct.pack("=i", membership.generation)
+    named = b"".join(name.encode() + b"\0" for name in (group, membership.member))
+    return b"CGMDv2:" + generation + named + b"\1"
+
+
+class Delta(NamedTuple):
+    """What one partition adds to a transaction: all that came about since its last one.
+
+    Attributes:
+        outputs: in the order in which they are to lie in each partition.
+        checkpoint: topic, partition, and records by key, in order.
+        offsets: next offsets by (topic, partition).
+        span: entered while the transaction is under way.
+    """
+
+    outputs: Sequence[Output]
+    checkpoint: tuple[str, int, Mapping[str, bytes | None]]
+    offsets: Mapping[tuple[str, int], int]
+    span: AbstractContextManager[object] = nullcontext()
+
+
 class Transactor:
-    """The only writer of one partition's effects, as long as it is not fenced.
+    """The only writer of this process's effects, as long as it is not fenced.
 
     Raises (every method):
-        Fenced: another holds the transactional id now.
+        Fenced: another holds the transactional id now, or the broker gave the transaction up.
         KafkaException: the broker failed for good; nothing of the transaction is visible, and
             neither this object nor the state whose outputs it carried may be used any more.
     """
 
     def __init__(self, settings: Settings, transactional_id: str) -> None:
-        self._id = transactional_id
+        self.id = transactional_id
         self._deadline_seconds = settings.transaction_timeout_ms / 1000
         random_or_key = (
             "murmur2_random" if settings.partitioner == "murmur2" else "consistent_random"
@@ -69,42 +116,50 @@ class Transactor:
         self._retried(self._producer.init_transactions)
 
     def commit(
-        self,
-        outputs: Iterable[Output],
-        topics: Mapping[str, str],
-        checkpoint: tuple[str, int, Mapping[str, bytes | None]],
-        offsets: Mapping[tuple[str, int], int],
-        group_metadata: object,
+        self, deltas: Sequence[Delta], topics: Mapping[str, str], group_metadata: object
     ) -> None:
         """Write all of this, or nothing.
 
         Args:
-            outputs: in the order in which they are to lie in each partition.
             topics: full name by entity.
-            checkpoint: topic, partition, and records by key, in order.
-            offsets: next offsets by (topic, partition).
+            group_metadata: of the generation in which the deltas came about.
+
+        Raises:
+            Expelled: that generation is over. The transaction is aborted; others may follow.
         """
         failpoint("begin")
         try:
             self._producer.begin_transaction()
-            with turn():
-                self._produce(outputs, topics)
+            for delta in deltas:
+                with turn():
+                    self._produce(delta.outputs, topics)
             failpoint("produce")
-            topic, partition, records = checkpoint
-            for key, value in records.items():
-                self._put(topic, value, key.encode(), partition, {})
+            for topic, partition, records in (delta.checkpoint for delta in deltas):
+                for key, value in records.items():
+                    self._put(topic, value, key.encode(), partition, {})
         except KafkaException as error:
             raise self._named(error) from error
-        failpoint("send_offsets")
-        positions = [TopicPartition(*place, offset) for place, offset in offsets.items()]
-        self._retried(
-            lambda seconds: self._producer.send_offsets_to_transaction(
-                positions, group_metadata, seconds
-            )
-        )
+        self._send_offsets(deltas, group_metadata)
         failpoint("before_commit")
         self._retried(self._producer.commit_transaction)
         failpoint("after_commit")
+
+    def _send_offsets(self, deltas: Iterable[Delta], group_metadata: object) -> None:
+        failpoint("send_offsets")
+        positions = [
+            TopicPartition(*place, offset)
+            for delta in deltas
+            for place, offset in delta.offsets.items()
+        ]
+        try:
+            self._retried(
+                lambda seconds: self._producer.send_offsets_to_transaction(
+                    positions, group_metadata, seconds
+                )
+            )
+        except Expelled:
+            self._retried(self._producer.abort_transaction)
+            raise
 
     def _produce(self, outputs: Iterable[Output], topics: Mapping[str, str]) -> None:
         produce = self._producer.produce
@@ -156,7 +211,9 @@ class Transactor:
     def _named(self, error: KafkaException) -> Exception:
         if error.args[0].code() == KafkaError._STATE:  # noqa: SLF001
             error = self._cause(error)
-        return Fenced(f"{self._id} is held by another process now") if is_fence(error) else error
+        if error.args[0].code() in EXPELLED:
+            return Expelled(f"{self.id}: the group has decided anew: {error.args[0].str()}")
+        return Fenced(f"{self.id} is held by another process now") if is_fence(error) else error
 
     def _cause(self, error: KafkaException) -> KafkaException:
         """What failed the transaction, where that overtook a call, which then says nothing but that
@@ -167,9 +224,30 @@ class Transactor:
             return cause
         return error
 
-    def abandon(self) -> None:
-        """Give up what is not sent. The transaction, if any, is the next holder's to abort."""
-        self._producer.purge()
+
+class Fencer:
+    """Ends what others may still have open. From any thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._ended: set[str] = set()
+        self._lock = threading.Lock()
+
+    def fence(self, transactional_id: str) -> None:
+        """Whoever holds this id commits nothing more; its open transaction is ended.
+
+        Raises:
+            KafkaException: the broker failed for good.
+        """
+        with suppress(Fenced):  # someone else does the same
+            Transactor(self._settings, transactional_id).init()
+
+    def bury(self, transactional_id: str) -> None:
+        """The same for an id that is never held again: once is enough."""
+        with self._lock:
+            if transactional_id not in self._ended:
+                self.fence(transactional_id)
+                self._ended.add(transactional_id)
 
 
 def _more(headers: Headers, timestamp_ms: int | None) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from faust.types import TP, ConsumerMessage
 from stream.assignor import CoPartitioned
 from stream.core.processor import Record, Records
 from stream.errors import RetentionOvertook
+from stream.transactions import Membership
 
 FETCH_WAIT_MS = 200  # how long a partition may stand still after its queue was full
 FETCHES_PER_COMMIT = 4  # at most: a trickle comes in handfuls, not one by one
@@ -69,6 +70,7 @@ class Intake:
 
     def __init__(self, queue_batches: int, commit_interval_seconds: float) -> None:
         self.epoch = 0
+        self.membership = Membership(-1, "")  # that the assignment of this epoch is for
         self.pause_seconds = commit_interval_seconds / FETCHES_PER_COMMIT
         self._limit = queue_batches
         self._held: dict[TP, int] = {}  # slices between fetch and processor, of open partitions
@@ -180,11 +182,18 @@ def columns(batches: Iterable[list[Any]]) -> Records:
 
 
 class Listener(driver.ConsumerRebalanceListener):
-    """Ends the epoch in the same step in which the old assignment is given up."""
+    """Ends the epoch in the same step in which the old assignment is given up, and says of which
+    generation the new one is."""
 
     def on_partitions_revoked(self, revoked: Iterable[Any]) -> Any:
         self._thread.app.intake.end_epoch()
         return super().on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        coordinator = self._thread._ensure_consumer()._coordinator  # noqa: SLF001
+        membership = Membership(coordinator.generation, coordinator.member_id)
+        self._thread.app.intake.membership = membership
+        await super().on_partitions_assigned(assigned)
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):

@@ -104,6 +104,7 @@ class _Worker:
         runtime, app = self._build(world)
         collector.calm()
         lifecycle.start()
+        runtime.start()
         self._health.watch(runtime)
         starting = asyncio.create_task(app.start())
         await self._watch(app, starting)

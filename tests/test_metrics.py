@@ -27,7 +27,7 @@ from stream.metrics import (
     StageCollector,
 )
 from stream.settings import Settings
-from tests.test_partitions import Log, piece, restored
+from tests.test_partitions import Log, flush, piece, restored
 
 ROOT = Path(__file__).parent.parent
 COUNTED = re.compile(r'_counters\[f?"([\w-]+):')
@@ -47,7 +47,7 @@ def stage() -> Any:
     """The health of a stage that holds one partition, as far as metrics look at it."""
     one = restored(Log())
     one.apply(piece(0, 2))
-    one.flush()
+    flush(one)
     one.counts["lost:requests"] = 4
     one.processor.gauges = {"parked": 1}  # type: ignore[attr-defined]
     one.processor.model_seconds = {"churn": 2.5}  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from stream.partitions import Partition, Superseded, World
 from stream.settings import Settings
 from stream.supervising import environment
 from stream.topics import BY_ENTITY
+from stream.transactions import Delta
 from stream.transport import Slice
 
 REQUESTS = "driftline.requests.v1"
@@ -55,9 +56,12 @@ class Counting:
 
 
 class Log:
-    """A broker as a partition sees it: reader and writer in one."""
+    """A broker as a partition sees it: reader, writer and fencer in one."""
+
+    id = "driftline.score.worker-us"
 
     def __init__(self) -> None:
+        self.alive = {self.id}
         self.checkpoint: dict[bytes, bytes] = {}
         self.group: dict[tuple[str, int], int] = {}
         self.end = 0
@@ -70,36 +74,36 @@ class Log:
         return (0, len(self.checkpoint)) if topic == CHECKPOINTS else (self.begin, self.end)
 
     def committed(self, _: object) -> dict[tuple[str, int], int]:
+        self.calls.append("committed")
         return dict(self.group)
-
-    def group_metadata(self) -> object:
-        return "group"
 
     def latest(self, *_: object) -> dict[bytes, bytes]:
         self.calls.append("latest")
         return dict(self.checkpoint)
 
+    def newest(self, _: str, __: int, key: bytes) -> bytes | None:
+        return self.checkpoint.get(key)
+
+    def members(self) -> set[str]:
+        return self.alive
+
+    def fence(self, transactional_id: str) -> None:
+        self.calls.append(f"fence {transactional_id}")
+
+    bury = fence
+
     def init(self) -> None:
         self.calls.append("init")
 
-    def commit(
-        self,
-        outputs: list[Output],
-        _: Mapping[str, str],
-        checkpoint: tuple[str, int, Mapping[str, bytes | None]],
-        offsets: Mapping[tuple[str, int], int],
-        __: object,
-    ) -> None:
-        self.commits.append(outputs)
-        self.group |= offsets
-        for key, value in checkpoint[2].items():
-            if value is None:
-                self.checkpoint.pop(key.encode(), None)
-            else:
-                self.checkpoint[key.encode()] = value
-
-    def abandon(self) -> None:
-        self.calls.append("abandon")
+    def commit(self, deltas: Sequence[Delta], _: Mapping[str, str], __: object) -> None:
+        for delta in deltas:
+            self.commits.append(list(delta.outputs))
+            self.group |= delta.offsets
+            for key, value in delta.checkpoint[2].items():
+                if value is None:
+                    self.checkpoint.pop(key.encode(), None)
+                else:
+                    self.checkpoint[key.encode()] = value
 
 
 class Fleets:
@@ -126,7 +130,8 @@ def partition(
         factory=lambda _: Counting(),
         counts=dict.fromkeys(BY_ENTITY, count),
         reader=log,
-        writer=lambda _: log,
+        writer=log,
+        fencer=log,
         fleets=fleets or Fleets(),
         clock=clock,
     )
@@ -137,6 +142,17 @@ def restored(log: Log, **more: Any) -> Partition:
     made = partition(log, **more)
     made.restore(lambda: True)
     return made
+
+
+def flush(one: Partition) -> bool:
+    """Commit what a partition has to say, if anything."""
+    delta = one.take()
+    if delta is None:
+        return False
+    with delta.span:
+        one.world.writer.commit([delta], one.world.topics, b"")
+    one.settle(delta, 0.1)
+    return True
 
 
 def piece(start: int, count: int, end: int | None = None) -> Slice:
@@ -163,7 +179,7 @@ def test_state_and_position_survive_a_change_of_owner() -> None:
     log.end = 10
     first = restored(log)
     first.apply(piece(0, 4))
-    assert first.flush()
+    assert flush(first)
     first.apply(piece(4, 2))
     second = restored(log)
 
@@ -171,11 +187,68 @@ def test_state_and_position_survive_a_change_of_owner() -> None:
     assert second.positions == {"requests": 4}
 
 
-def test_the_owner_before_is_fenced_before_its_checkpoint_is_read() -> None:
+FORMER = "fence driftline.score.0"
+
+
+def written_by(writer: str) -> Log:
+    """A log whose checkpoint was written by this process."""
+    log = Log()
+    log.end = 1
+    one = restored(log)
+    one.apply(piece(0, 1))
+    one.world.writer.id = writer  # type: ignore[misc]
+    flush(one)
+    log.calls.clear()
+    log.id = Log.id
+    return log
+
+
+def test_offsets_are_read_when_the_owner_before_is_fenced_and_the_checkpoint_after_them() -> None:
+    """The other way round a transaction that is decided in between would show in one of them."""
     log = Log()
     restored(log)
 
-    assert log.calls[:3] == ["init", f"bounds {CHECKPOINTS}", "latest"]
+    assert log.calls[:4] == [FORMER, "committed", f"bounds {CHECKPOINTS}", "latest"]
+
+
+def test_what_a_dead_owner_left_open_is_ended() -> None:
+    """Nobody waits for the broker to give its transaction up."""
+    log = written_by("driftline.score.worker-dead")
+    restored(log)
+
+    assert log.calls[:3] == [FORMER, "fence driftline.score.worker-dead", "committed"]
+
+
+@pytest.mark.parametrize("writer", [Log.id, "driftline.score.worker-alive", ""])
+def test_nobody_who_lives_is_fenced(writer: str) -> None:
+    """A member of the group, which moved the partition to us, or we ourselves; and where a former
+    release wrote, the id by partition is all there is to fence."""
+    log = written_by(writer)
+    log.alive.add("driftline.score.worker-alive")
+    restored(log)
+
+    assert [call for call in log.calls if call.startswith("fence")] == [FORMER]
+
+
+def test_what_is_applied_beside_a_commit_is_for_the_next() -> None:
+    """A delta is whole in itself: its outputs, offsets and state are those of the moment."""
+    log = Log()
+    log.end = 5
+    one = restored(log)
+    one.apply(piece(0, 2))
+    first = one.take()
+    assert first is not None
+    assert not one.dirty
+    one.apply(piece(2, 3))
+    assert one.dirty
+    one.world.writer.commit([first], one.world.topics, b"")
+
+    assert counting(restored(log)).n == 2
+    one.settle(first, 0.1)
+    assert one.uncommitted == f"{REQUESTS}[0] 2..5"
+    assert flush(one)
+    assert [len(outputs) for outputs in log.commits] == [2, 3]
+    assert counting(restored(log)).n == 5
 
 
 def test_nothing_to_write_is_no_transaction() -> None:
@@ -184,7 +257,7 @@ def test_nothing_to_write_is_no_transaction() -> None:
     one = restored(log)
     one.apply(piece(0, 0, end=3))
 
-    assert not one.flush()
+    assert not flush(one)
     assert log.commits == []
     assert len(counting(one).told) == 1
 
@@ -194,7 +267,7 @@ def test_what_time_brings_is_committed_too() -> None:
     one = restored(log)
     counting(one).speaks = True
 
-    assert one.flush()
+    assert flush(one)
     assert [output.entity for output in log.commits[0]] == ["alerts"]
 
 
@@ -204,7 +277,7 @@ def test_markers_count_into_the_next_offsets() -> None:
     log.end = 7
     one = restored(log)
     one.apply(piece(0, 2, end=3))
-    one.flush()
+    flush(one)
 
     assert log.group == {(REQUESTS, 0): 3}
     assert restored(log).positions == {"requests": 3}
@@ -224,10 +297,10 @@ def test_caught_up_is_claimed_only_when_all_that_lay_there_is_applied() -> None:
     log.end = 4
     one = restored(log, clock=lambda: 2.0)
     one.apply(piece(0, 2))
-    one.flush()
+    flush(one)
     one.apply(piece(2, 2))
     log.end = 100
-    one.flush()
+    flush(one)
 
     assert counting(one).told == [(2000, False), (2000, True)]
 
@@ -238,14 +311,14 @@ def test_the_embedded_broker_gets_whole_checkpoints() -> None:
     log.end = 4
     one = restored(log, embedded_broker=True)
     one.apply(piece(0, 1))
-    one.flush()
+    flush(one)
     log.checkpoint.clear()
     log.group.clear()
     one.apply(piece(1, 1))
-    one.flush()
+    flush(one)
 
     assert counting(restored(log, embedded_broker=True)).n == 2
-    assert not one.flush(), "a whole checkpoint that says nothing new is not written"
+    assert not flush(one), "a whole checkpoint that says nothing new is not written"
 
 
 def test_group_offsets_without_a_checkpoint_halt() -> None:
@@ -261,7 +334,7 @@ def test_another_partition_count_halts() -> None:
     log.end = 1
     one = restored(log)
     one.apply(piece(0, 1))
-    one.flush()
+    flush(one)
 
     with pytest.raises(PartitionCountChanged):
         restored(log, count=8)
@@ -272,7 +345,7 @@ def test_a_restore_waits_for_lifecycle_and_gives_up_with_the_partition() -> None
     log.end = 1
     one = restored(log)
     one.apply(piece(0, 1))
-    one.flush()
+    flush(one)
 
     assert counting(restored(log, fleets=Fleets(False, False, True))).n == 1
     asked = iter([True, True, True, False])
@@ -280,13 +353,13 @@ def test_a_restore_waits_for_lifecycle_and_gives_up_with_the_partition() -> None
         partition(log, fleets=Fleets(False)).restore(lambda: next(asked))
 
 
-def test_a_partition_that_went_is_not_initialised() -> None:
-    """A late init would fence the new owner."""
+def test_a_partition_that_went_is_not_fenced() -> None:
+    """A late fence would end a worker of the former release that has it now."""
     log = Log()
 
     with pytest.raises(Superseded):
         partition(log).restore(lambda: False)
-    assert "init" not in log.calls
+    assert log.calls == []
 
 
 def test_what_the_next_owner_commits_during_a_restore_is_no_fault_of_the_checkpoint() -> None:
@@ -308,9 +381,9 @@ def test_parts_that_are_gone_are_removed() -> None:
     log.end = 1
     one = restored(log)
     one.apply(piece(0, 1))
-    one.flush()
+    flush(one)
     counting(one).changes = lambda *, complete: {"n": None}  # type: ignore[method-assign]
-    one.flush()
+    flush(one)
 
     assert list(log.checkpoint) == [checkpoints.MANIFEST_KEY.encode()]
 

@@ -39,11 +39,14 @@ def runtime(log: Log, made: Callable[[Context], Processor]) -> Runtime:
         factory=made,
         counts=dict.fromkeys(BY_ENTITY, 4),
         reader=log,
-        writer=lambda _: log,
+        writer=log,
+        fencer=log,
         fleets=Fleets(),
     )
     failures: list[BaseException] = []
-    return Runtime(world, Intake(4, 0.02), failures.append)
+    made_of = Runtime(world, Intake(4, 0.02), failures.append)
+    made_of.start()
+    return made_of
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -76,7 +79,9 @@ def test_a_keeper_that_is_paused_leaves_its_backlog_alone() -> None:
     until(lambda: keeper.ready)
     keeper.offer(piece(0, 10_000)._replace(epoch=one.intake.epoch))
     until(lambda: stage.backlog > 0)
-    keeper.pause().result(20)
+    keeper.leave()
+    one.committer.hurry(5)
+    until(lambda: keeper.flushed)
     held = stage.backlog
     time.sleep(0.2)
 

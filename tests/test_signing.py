@@ -36,6 +36,7 @@ from stream.signing import (
     trust,
 )
 from stream.suspects import MOST, QUIET_SECONDS, Suspects
+from stream.transactions import Delta
 from tests.commands import run
 from tests.registries import CHURN
 
@@ -224,13 +225,15 @@ def test_evaluate_signs_its_commands_and_nothing_else() -> None:
     sent: list[Output] = []
 
     class Writer:
+        id = "driftline.evaluate.worker-us"
+
         def init(self) -> None: ...
-        def abandon(self) -> None: ...
-        def commit(self, outputs: list[Output], *_: object) -> None:
-            sent.extend(outputs)
+        def commit(self, deltas: list[Delta], *_: object) -> None:
+            sent.extend(output for delta in deltas for output in delta.outputs)
 
     outputs = [Output("commands", b"churn", event()), Output("drift", b"churn", b"{}")]
-    SigningWriter(Writer(), SECRET).commit(outputs, {"commands": TOPIC}, "rest")
+    delta = Delta(outputs, ("checkpoints", 0, {}), {})
+    SigningWriter(Writer(), SECRET).commit([delta], {"commands": TOPIC}, "rest")
     Trust(TOPIC, {SECRET.id: SECRET}).check(Record(0, 0, b"churn", sent[0].value))
     assert sent[1] == outputs[1]
 

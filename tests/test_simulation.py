@@ -69,7 +69,15 @@ def test_everything_that_can_go_wrong_does() -> None:
     places = {place for places in PLACES.values() for place in places}
     expected = {f"{action} at {place}" for action in ("crash", "pause") for place in places}
     expected |= {f"trouble: {trouble}" for trouble in ("again", "failed", "answer lost")}
-    expected |= {"killed", "stopped", "fenced", "superseded", "timed out", "offsets expired"}
+    expected |= {
+        "killed",
+        "stopped",
+        "fenced",
+        "expelled",
+        "superseded",
+        "timed out",
+        "offsets expired",
+    }
     expected |= {"lies found", "commands delivered again", "commands that took effect"}
     expected |= {f"sent {kind}" for kind in ("requests", "predictions", "feedback", "poison")}
     missing = expected - seen.keys()

@@ -35,7 +35,7 @@ from tests.consoles import console, register, settings_in
 from tests.registries import CHURN
 from tests.registries import register as register_version
 from tests.test_evaluate import World
-from tests.test_partitions import REQUESTS, Log, counting, restored
+from tests.test_partitions import REQUESTS, Log, counting, flush, restored
 from tests.test_trainer import ACCEPTED, command
 from tests.test_trainer import Log as Commands
 
@@ -77,7 +77,7 @@ def test_a_flush_is_one_span_that_links_to_a_few_sampled_traces(
     one.apply(piece(event(0, trace(9)), event(1), event(2, trace(8, "00"))))
     one.apply(piece(*(event(n, trace(n)) for n in range(3, 60))))
     assert exporter.get_finished_spans() == ()
-    one.flush()
+    flush(one)
 
     (span,) = exporter.get_finished_spans()
     assert span.name == "score flush"
@@ -92,7 +92,7 @@ def test_a_flush_of_nothing_but_time_is_no_span(exporter: InMemorySpanExporter) 
     broker = Log()
     one = restored(broker)
     counting(one).n = 3  # time has changed the state
-    assert one.flush()
+    assert flush(one)
     assert exporter.get_finished_spans() == ()
 
 
@@ -102,7 +102,7 @@ def test_the_next_flush_knows_nothing_of_the_one_before(exporter: InMemorySpanEx
     one = restored(broker)
     for record in (event(0, trace(5)), event(1)):
         one.apply(piece(record))
-        one.flush()
+        flush(one)
     first, second = exporter.get_finished_spans()
     assert (linked(first), linked(second)) == ([5], [])
     assert told(second)["messaging.batch.message_count"] == 1
@@ -121,7 +121,7 @@ def test_a_commit_that_fails_is_the_error_of_its_span(
 
     monkeypatch.setattr(broker, "commit", fenced)
     with pytest.raises(Fenced):
-        one.flush()
+        flush(one)
     (span,) = exporter.get_finished_spans()
     assert span.status.status_code is StatusCode.ERROR
 
@@ -135,7 +135,7 @@ def test_without_a_recorder_records_are_not_looked_at(monkeypatch: pytest.Monkey
     broker.end = 1
     one = restored(broker)
     one.apply(piece(event(0, trace(1))))
-    assert one.flush()
+    assert flush(one)
 
 
 HOSTILE = [trace(0), trace(1, "00"), "x" * 1000, "00-1-2-01"]

@@ -25,13 +25,12 @@ def commit_all(bootstrap: str) -> None:
     writer.init()
     for number in range(TRANSACTIONS):
         numbers = range(number * OUTPUTS, (number + 1) * OUTPUTS)
-        writer.commit(
+        delta = transactions.Delta(
             [Output("numbers", b"k", b"%d" % n, n % PARTITIONS) for n in numbers],
-            {"numbers": OUTPUT_TOPIC},
             (CHECKPOINT_TOPIC, 0, {"next": b"%d" % numbers.stop}),
             {(INPUT_TOPIC, 0): numbers.stop},
-            group.consumer_group_metadata(),
         )
+        writer.commit([delta], {"numbers": OUTPUT_TOPIC}, group.consumer_group_metadata())
     group.close()
 
 

@@ -36,4 +36,4 @@ class Row:
 
 EXACT = "every request predicted once, every label counted once, state equals the offline fold"
 TRANSACTION = "outputs, checkpoint and offsets in one transaction"
-FENCING = "`init_transactions` by the partition's id fences the holder before"
+FENCING = "offsets go with the group's generation, which the group refuses when it is over"

@@ -9,22 +9,24 @@ from __future__ import annotations
 import runpy
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 from confluent_kafka import KafkaException, Producer, TopicPartition
 
-from stream import checkpoints, reading, transactions
-from stream.core.processor import Output
+from stream import checkpoints, committing, reading, transactions
 from stream.errors import Fenced
+from stream.partitions import Partition
 from stream.settings import Settings
-from stream.transactions import Transactor
+from stream.transactions import Delta, Membership, Transactor, group_metadata
+
+NOBODY = Membership(-1, "")
 
 
 class Plain(Transactor):
-    """Outputs go out beside the transaction, which holds checkpoint and offsets only."""
+    """Outputs go out beside the transaction, which holds checkpoints and offsets only."""
 
     def __init__(self, settings: Settings, transactional_id: str) -> None:
         super().__init__(settings, transactional_id)
@@ -32,19 +34,14 @@ class Plain(Transactor):
         self._beside: Any = Producer({"enable.idempotence": True, **more, **settings.client()})
 
     def commit(
-        self,
-        outputs: Iterable[Output],
-        topics: Mapping[str, str],
-        checkpoint: tuple[str, int, Mapping[str, bytes | None]],
-        offsets: Mapping[tuple[str, int], int],
-        group_metadata: object,
+        self, deltas: Sequence[Delta], topics: Mapping[str, str], group_metadata: object
     ) -> None:
-        for one in outputs:
+        for one in (output for delta in deltas for output in delta.outputs):
             where = -1 if one.partition is None else one.partition
             topic, headers = topics[one.entity], list(one.headers)
             self._beside.produce(topic, one.value, one.key, where, headers=headers)
         self._beside.flush()
-        super().commit([], topics, checkpoint, offsets, group_metadata)
+        super().commit([delta._replace(outputs=[]) for delta in deltas], topics, group_metadata)
 
 
 class Unordered(Plain):
@@ -57,13 +54,6 @@ class Unordered(Plain):
         self._beside = Producer({**at_once, **more, **settings.client()})
 
 
-class Unfenced(Transactor):
-    """Each process has transactional ids of its own, so nobody fences anybody."""
-
-    def __init__(self, settings: Settings, transactional_id: str) -> None:
-        super().__init__(settings, f"{transactional_id}.{uuid.uuid4().hex}")
-
-
 class Deaf(Transactor):
     """Goes on with a new producer after a fence or a failure, as if the commit had happened."""
 
@@ -72,18 +62,19 @@ class Deaf(Transactor):
         self._again = partial(Transactor.__init__, self, settings, transactional_id)
 
     def commit(
-        self,
-        outputs: Iterable[Output],
-        topics: Mapping[str, str],
-        checkpoint: tuple[str, int, Mapping[str, bytes | None]],
-        offsets: Mapping[tuple[str, int], int],
-        group_metadata: object,
+        self, deltas: Sequence[Delta], topics: Mapping[str, str], group_metadata: object
     ) -> None:
         try:
-            super().commit(outputs, topics, checkpoint, offsets, group_metadata)
+            super().commit(deltas, topics, group_metadata)
         except (Fenced, KafkaException):
             self._again()
             self.init()
+
+
+def forget_the_generation() -> None:
+    """Offsets are sent as by one who is no member, and nobody ends what others left open."""
+    setattr(committing, "group_metadata", lambda group, _: group_metadata(group, NOBODY))  # noqa: B010
+    setattr(Partition, "_fence", lambda _: None)  # noqa: B010
 
 
 def use(writer: type[Transactor]) -> Callable[[], None]:
@@ -239,7 +230,7 @@ def fetch_everything() -> None:
 #: What is removed, by name: how, and in words.
 SABOTAGES: dict[str, tuple[Callable[[], None], str]] = {
     "plain": (use(Plain), "outputs are written outside the transaction"),
-    "unfenced": (use(Unfenced), "each process has transactional ids of its own"),
+    "unfenced": (forget_the_generation, "offsets are sent without a generation, nobody is fenced"),
     "deaf": (use(Deaf), "a fence or a failed commit is ignored"),
     "uncommitted": (read_uncommitted, "stages read uncommitted"),
     "forgiving": (forgive_parts, "missing and corrupt parts are left out"),

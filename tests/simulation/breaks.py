@@ -10,6 +10,7 @@ from stream.core.monitor import MonitorProcessor
 from stream.core.processor import Parts
 from stream.lifecycle import Lifecycle
 from stream.partitions import Partition
+from stream.transactions import Delta, Membership
 from tests.simulation import world
 from tests.simulation.kafka import Producer
 from tests.simulation.keeper import outcome
@@ -33,8 +34,8 @@ def _from_the_start() -> Patches:
     """A restored partition reads its inputs from their beginning."""
     real = Partition._resume
 
-    def resume(self: Partition, manifest: Any) -> None:
-        real(self, manifest)
+    def resume(self: Partition, *found: Any) -> None:
+        real(self, *found)
         self.positions = dict.fromkeys(self.positions, 0)
 
     return [(Partition, "_resume", resume)]
@@ -52,26 +53,11 @@ def _no_dedup() -> Patches:
     return [(Join, "predict", predict)]
 
 
-def _late_init() -> Patches:
-    """The owner before is fenced with the first commit, not before its checkpoint is read."""
-    init, begin = Producer.init_transactions, Producer.begin_transaction
-
-    def begin_transaction(self: Producer) -> None:
-        if self._epoch < 0:
-            init(self, 0.0)
-        begin(self)
-
-    return [
-        (Producer, "init_transactions", lambda *_: None),
-        (Producer, "begin_transaction", begin_transaction),
-    ]
-
-
 def _offsets_apart() -> Patches:
     """Offsets are committed before the transaction is."""
     real = Producer.send_offsets_to_transaction
 
-    def send(self: Producer, positions: list[Any], group: object, seconds: float) -> None:
+    def send(self: Producer, positions: list[Any], group: Any, seconds: float) -> None:
         real(self, positions, group, seconds)
         mine = self._mine()
         self._log.commit_offsets(mine.group, mine.offsets)
@@ -98,19 +84,20 @@ def _any_generation() -> Patches:
 
 def _forgets_generations() -> Patches:
     """A checkpoint names the generations that this owner used, not those of the ones before."""
-    real = Partition._commit
+    real = Partition._delta
 
-    def commit(self: Partition, parts: Parts) -> None:
+    def delta(self: Partition, parts: Parts) -> Delta:
         self._generations = {}
-        real(self, parts)
+        return real(self, parts)
 
-    return [(Partition, "_commit", commit)]
+    return [(Partition, "_delta", delta)]
 
 
 #: What each takes away. The last number: within how many seeds it must be noticed.
 BREAKS: Mapping[str, tuple[Callable[[], Patches], int]] = {
-    "fencing": (lambda: [(Log, "fencing", False)], 40),
-    "late-init": (_late_init, 80),
+    "generation": (lambda: [(Log, "generational", False)], 40),
+    "kept-without-gap": (lambda: [(Membership, "follows", lambda *_: True)], 80),
+    "waiting-for-transactions": (lambda: [(Log, "stable", False)], 80),
     "atomic-outputs": (lambda: [(Log, "atomic", False)], 20),
     "atomic-offsets": (_offsets_apart, 40),
     "isolation": (lambda: [(Log, "isolated", False)], 20),

@@ -10,9 +10,10 @@ import msgspec
 
 from stream.core.processor import Record
 from stream.topics import INPUTS
+from tests.simulation.log import source
 from tests.simulation.models import said
 from tests.simulation.registry import Trainer
-from tests.simulation.world import SETTINGS, Simulation, demand
+from tests.simulation.world import Simulation, demand
 
 #: What becomes of an event in monitor; each is counted under one of these.
 FATES = (
@@ -62,7 +63,7 @@ class Counts:
     def _check_requests(self) -> None:
         """Each request has one prediction or one dead letter, by the version that was live."""
         for number in self.sim.partitions("score"):
-            owner = SETTINGS.names.transactional_id("score", number)
+            owner = source("score", number)
             log = self.sim.log.partitions[self.sim.topics["requests"], number]
             asked = Counter(f"{number}/{record.offset}" for record in log.visible())
             refused = [dict(record.headers) for record in self._visible("requests.dlq", owner)]
@@ -107,7 +108,7 @@ class Counts:
 
     def _check_monitor(self, number: int) -> None:
         """Counted + dead-lettered + sent on = what lies in the inputs."""
-        owner = SETTINGS.names.transactional_id("monitor", number)
+        owner = source("monitor", number)
         summed = self._summed[number]
         counted = sum(summed[fate] for fate in FATES)
         dead, rerouted, inputs = 0, 0, 0

@@ -32,6 +32,7 @@ class Drain:
         sim.log.lagging = False
         for transaction in sim.log.unmarked:
             sim.log.mark(transaction)
+        sim.log.abort_open(sim.now_ms)  # of the dead; whoever lives is fenced, and starts again
         self._finish()
         for stage in STAGES:
             sim.rebalance(stage)
@@ -73,7 +74,8 @@ class Drain:
             while keeper.worker.alive and (keeper.has_mail or keeper.fetch(entity, 1_000)):
                 self.sim.perform(keeper, "apply", keeper.apply)
         if keeper.worker.alive:
-            self.sim.perform(keeper, "flush", keeper.flush)
+            self.sim.perform(keeper, "take", keeper.take)
+            self.sim.commit(keeper.worker)
 
     def _finish(self) -> None:
         """Paused operations go on, and whoever waits for lifecycle reads it."""
@@ -82,17 +84,12 @@ class Drain:
             for worker in sim.workers:
                 if worker.alive:
                     worker.follow(1_000)
-            paused = [
-                keeper
-                for worker in sim.workers
-                for keeper in [*worker.keepers.values(), *worker.retiring]
-                if keeper.operation is not None
-            ]
+            paused = [actor for worker in sim.workers for actor in worker.busy]
             if not paused:
                 return
-            for keeper in paused:
-                if keeper.operation is not None:
-                    sim.resume(keeper)
+            for actor in paused:
+                if actor.operation is not None:
+                    sim.resume(actor)
         raise Violation(f"still waiting: {paused}")
 
     def _still(self) -> bool:

@@ -13,8 +13,9 @@ from confluent_kafka import KafkaError, KafkaException
 from stream.checkpoints import MANIFEST_KEY, PART_PREFIX
 from stream.core.partitioning import partition_of
 from stream.core.processor import Headers
-from tests.simulation.log import COMMITTED, Log, Place, Refused, Transaction
-from tests.simulation.operations import failpoint
+from stream.transactions import Membership
+from tests.simulation.log import ABORTED, COMMITTED, Log, Place, Refused, Transaction
+from tests.simulation.operations import failpoint, sleep
 
 Trouble = Literal["", "again", "failed", "answer lost"]
 Lie = Literal["", "part missing", "part corrupt", "retention", "recreated", "offset"]
@@ -28,6 +29,9 @@ class Producer:
         counts: partitions by topic.
         trouble: what is to go wrong with a call.
         on_commit: told when a transaction is decided, before the caller is.
+
+    Attributes:
+        source: which partition's records are being produced.
     """
 
     def __init__(
@@ -39,17 +43,13 @@ class Producer:
         on_commit: Callable[[], None],
     ) -> None:
         self._log = log
+        self.source = ""
         self._owner = owner
         self._counts = counts
         self._trouble = trouble
         self._on_commit = on_commit
         self._epoch = -1
         self._transaction: Transaction | None = None
-
-    @property
-    def fenced(self) -> bool:
-        """Someone else has initialised since."""
-        return -1 < self._epoch < self._log.epochs[self._owner]
 
     def init_transactions(self, _: float) -> None:
         self._meet(self._trouble())
@@ -75,12 +75,16 @@ class Producer:
             partition = by_key(key, self._counts[topic])
         all_headers: Headers = tuple(headers or ())
         inside = self._mine() if self._log.atomic else None
-        self._log.append((topic, partition), key, value, all_headers, inside, self._owner)
+        self._log.append((topic, partition), key, value, all_headers, inside, self.source)
 
-    def send_offsets_to_transaction(self, positions: list[Any], group: object, _: float) -> None:
+    def send_offsets_to_transaction(
+        self, positions: list[Any], group: tuple[str, Membership], _: float
+    ) -> None:
         self._meet(self._trouble())
         transaction = self._mine()
-        transaction.group = str(group)
+        if not self._log.is_current(*group):
+            raise _error(KafkaError.ILLEGAL_GENERATION)
+        transaction.group = group[0]
         transaction.offsets = {(tp.topic, tp.partition): tp.offset for tp in positions}
 
     def commit_transaction(self, _: float) -> None:
@@ -92,8 +96,9 @@ class Producer:
         if trouble == "answer lost":
             raise _error(KafkaError._TIMED_OUT)
 
-    def purge(self) -> None:
-        """What was produced lies in the log already, in a transaction that stays open."""
+    def abort_transaction(self, _: float) -> None:
+        self._meet(self._trouble())
+        self._log.decide(self._mine(), ABORTED)
 
     def poll(self, _: float) -> int:
         return 0
@@ -125,6 +130,18 @@ def _error(code: int, *, retriable: bool = False) -> KafkaException:
     return KafkaException(KafkaError(code, "simulated", retriable=retriable))
 
 
+class Fencer:
+    """What `stream.transactions.Fencer` does."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def fence(self, transactional_id: str) -> None:
+        self._log.init(transactional_id)
+
+    bury = fence
+
+
 class Reader:
     """What `stream.reading.LogReader` offers to one partition, and lies it may be told to tell.
 
@@ -151,9 +168,8 @@ class Reader:
 
     def committed(self, places: list[Place]) -> dict[Place, int]:
         failpoint("committed")
-        for transaction in self._log.unmarked:  # readers of stable offsets wait for the markers
-            if transaction.group == self._group:
-                self._log.mark(transaction)
+        while self._log.is_unstable(self._group, places):
+            sleep(0)
         known = self._log.offsets[self._group]
         found = {place: known[place] for place in places if place in known}
         if self.lie == "offset" and found:
@@ -162,11 +178,17 @@ class Reader:
             found[place] += self._rng.choice((-1, 1))
         return found
 
-    def group_metadata(self) -> object:
-        return self._group
+    def members(self) -> set[str]:
+        return self._log.clients[self._group]
+
+    def newest(self, topic: str, partition: int, key: bytes) -> bytes | None:
+        records = reversed(self._log.partitions[topic, partition].records)
+        return next((one.value for one in records if one is not None and one.key == key), None)
 
     def latest(self, topic: str, partition: int, end: int) -> dict[bytes, bytes]:
         failpoint("latest")
+        while self._log.holds_up((topic, partition)):
+            sleep(0)
         latest = latest_of(self._log, (topic, partition), end)
         self._checkpoint = latest
         if self.lie in ("part missing", "part corrupt"):

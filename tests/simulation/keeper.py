@@ -1,6 +1,6 @@
 """One partition in one process, as `stream.runtime.Keeper` has it, without a thread of its own.
 
-The real `Partition` and `Transactor` do the work.
+The real `Partition` does the work, and the real `Transactor` in `tests.simulation.worker`.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stream import transactions
 from stream.core.evaluate import EvaluateProcessor
 from stream.core.monitor import MonitorProcessor
 from stream.core.processor import Batch, Context, Fleet, Output, Processor
 from stream.core.scoring import ScoreProcessor
-from stream.errors import Fenced, Halt
+from stream.errors import Expelled, Fenced, Halt
 from stream.partitions import Partition, Superseded
 from stream.topics import INPUTS
+from stream.transactions import Delta
 from stream.transport import Slice
-from tests.simulation.kafka import Producer, Reader
+from tests.simulation.kafka import Reader
 from tests.simulation.operations import Crash, Operation, failpoint
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ class Keeper:
 
     Attributes:
         operation: what it is in the middle of.
-        ready, kept, dropped, paused: as in `stream.runtime.Keeper`.
+        ready, dropped, delta: as in `stream.runtime.Keeper`.
+        paused: it has said what it had, and stands still.
+        said: what processors were told of which the delta is.
     """
 
     def __init__(self, worker: Worker, number: int, before: Keeper | None) -> None:
@@ -69,18 +71,17 @@ class Keeper:
         self.worker = worker
         self.operation: Operation | None = None
         self.partition: Partition | None = None
-        self.ready = self.kept = self.dropped = self.paused = False
+        self.ready = self.dropped = self.paused = False
+        self.delta: Delta | None = None
+        self.said: list[Applied] = []
         self.epoch = worker.epoch
         sim = worker.sim
         self.reader = Reader(sim.log, worker.group, number, sim.rng)
         self.recorder: Recorder | None = None
-        self.producer: Producer | None = None
         self._before = before
         self._mailbox: list[Slice] = []
         self._fetched: dict[str, int] = {}  # by entity
-        self._world = replace(
-            worker.world, reader=self.reader, writer=self._writer, factory=self._factory, topics={}
-        )
+        self._world = replace(worker.world, reader=self.reader, factory=self._factory, topics={})
 
     def __repr__(self) -> str:
         return f"{self.worker}[{self.number}]"
@@ -148,7 +149,7 @@ class Keeper:
     def is_done(self) -> bool:
         """All that lies in the inputs is applied, committed and, in monitor, reported."""
         partition = self.partition
-        if partition is None or partition.dirty or self.recorder is None:
+        if partition is None or partition.dirty or self.delta or self.recorder is None:
             return False
         journal = getattr(getattr(self.recorder.real, "_state", None), "journal", None)
         return not (journal and journal.runs) and all(
@@ -163,58 +164,56 @@ class Keeper:
         if piece.epoch == self.epoch and not self.paused:
             self.partition.apply(piece)
 
-    def flush(self) -> None:
+    def take(self) -> None:
+        """Say what there is to commit, if all that was said before is committed."""
         assert self.partition is not None
-        if not self.paused:
-            self.partition.flush()
+        assert self.recorder is not None
+        if self.delta is None and not self.paused:
+            self.delta = self.partition.take()
+            self.said, self.recorder.applied = self.recorder.applied, []
+
+    def settle(self, delta: Delta) -> None:
+        if self.partition is not None:  # it may have been retired meanwhile
+            self.partition.settle(delta, 0.0)
+        self.delta = None
+
+    @property
+    def flushed(self) -> bool:
+        return self.paused and self.delta is None and self.operation is None
 
     def void(self) -> None:
         """A rebalance begins: what still lies in the mailbox is of no use."""
         self.epoch = -1
         self._mailbox.clear()
 
-    def pause(self) -> None:
-        """Flush and stand still."""
-        assert self.partition is not None
+    def leave(self) -> None:
+        """Say what there is, and stand still."""
         failpoint("revoke")
+        self.take()
         self.paused = True
-        self.partition.flush()
 
     def drop(self) -> None:
         self.dropped = True
 
     def forget(self) -> None:
         """Its state is of no more use, and goes at once: it holds itself in circles."""
-        self.partition = self.recorder = self.producer = None
+        self.partition = self.recorder = None
         self._world = self.worker.world
-
-    def _writer(self, transactional_id: str) -> Any:
-        sim = self.worker.sim
-        producer = Producer(
-            sim.log, transactional_id, sim.counts_by_topic, sim.trouble, self._committed
-        )
-        self.producer = producer
-        vars(transactions)["Producer"] = lambda _: producer
-        return transactions.Transactor(self._world.settings, transactional_id)
 
     def _factory(self, context: Context) -> Processor:
         self.recorder = Recorder(PROCESSORS[self._world.stage](context))
         return self.recorder
 
-    def _committed(self) -> None:
-        """What was applied since the commit before is part of the log now."""
-        assert self.recorder is not None
-        done, self.recorder.applied = self.recorder.applied, []
-        self.worker.sim.committed(self, done)
-
 
 def outcome(error: BaseException | None) -> str:
-    """What an operation's end means for its process: "", "superseded", "fenced" or "fail"."""
+    """What an operation's end means for its process."""
     match error:
         case None:
             return ""
         case Superseded():
             return "superseded"
+        case Expelled():
+            return "expelled"
         case Fenced():
             return "fenced"
         case Crash() | Halt():

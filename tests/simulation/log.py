@@ -1,4 +1,4 @@
-"""Kafka as far as its promises matter: partitions, transactions, fencing, group offsets."""
+"""Kafka as far as its promises matter: partitions, transactions, fencing, groups and offsets."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from stream.core.processor import Headers, Record
+from stream.transactions import Membership
 
 Place = tuple[str, int]  # topic, partition
+
+
+def source(stage: str, number: int) -> str:
+    """What wrote a record."""
+    return f"{stage}[{number}]"
+
 
 OPEN, COMMITTED, ABORTED, MARKER = range(4)
 
@@ -35,7 +42,7 @@ class Partition:
 
     def __init__(self) -> None:
         self.records: list[Record | None] = []  # None: a marker
-        self.owners: list[str] = []  # transactional ids
+        self.owners: list[str] = []  # partitions of stages, as `source` calls them
         self.states = bytearray()
         self.open: dict[int, Transaction] = {}  # by the offset of its first record here
 
@@ -59,7 +66,7 @@ class Partition:
         ]
 
     def visible_of(self, owner: str) -> list[Record]:
-        """Committed records that were produced under a transactional id."""
+        """Committed records that one partition of a stage wrote."""
         owners = self.owners
         return [record for record in self.visible() if owners[record.offset] == owner]
 
@@ -71,10 +78,12 @@ class Log:
         highest: by group and place, the furthest offset that was ever committed.
         went_back: commits of an offset below that.
         lagging: whether a decided transaction's markers wait for `mark`.
-        fencing, atomic, isolated: promises, that a test may break.
+        generations, members: of each group, by the newest rebalance; clients: what they call
+            themselves.
+        fencing, generational, atomic, isolated, stable: promises, that a test may break.
     """
 
-    fencing = atomic = isolated = True
+    fencing = generational = atomic = isolated = stable = True
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self.partitions: dict[Place, Partition] = defaultdict(Partition)
@@ -83,6 +92,9 @@ class Log:
         self.went_back: list[str] = []
         self.epochs: dict[str, int] = {}
         self.transactions: dict[str, Transaction] = {}  # the newest of each transactional id
+        self.generations: dict[str, int] = defaultdict(int)
+        self.members: dict[str, set[str]] = defaultdict(set)
+        self.clients: dict[str, set[str]] = defaultdict(set)
         self.lagging = False
         self._now_ms = now_ms
 
@@ -175,7 +187,36 @@ class Log:
     def unmarked(self) -> list[Transaction]:
         return [one for one in self.transactions.values() if one.unmarked]
 
+    def holds_up(self, place: Place) -> bool:
+        """An open transaction keeps readers of committed records from the end. Markers are on their
+        way: who waits for them gets them."""
+        for transaction in self.unmarked:
+            if place in transaction.unmarked:
+                self.mark(transaction, [place])
+        partition = self.partitions[place]
+        return self.stable and partition.stable_end < partition.end
+
     # Groups:
+
+    def rebalanced(self, group: str, members: dict[str, str]) -> int:
+        """The group decides anew; by member, what it calls itself. Its new generation."""
+        self.generations[group] += 1
+        self.members[group], self.clients[group] = set(members), set(members.values())
+        return self.generations[group]
+
+    def is_current(self, group: str, membership: Membership) -> bool:
+        current = membership.generation == self.generations[group]
+        return (current and membership.member in self.members[group]) or not self.generational
+
+    def is_unstable(self, group: str, places: list[Place]) -> bool:
+        """An open transaction holds offsets of these places."""
+        for transaction in self.unmarked:
+            if transaction.group == group:
+                self.mark(transaction)
+        return self.stable and any(
+            one.decided == OPEN and one.group == group and one.offsets.keys() & set(places)
+            for one in self.transactions.values()
+        )
 
     def commit_offsets(self, group: str, offsets: dict[Place, int]) -> None:
         known = self.offsets[group]

@@ -21,7 +21,7 @@ from stream.topics import INPUTS, STAGES, Stage
 from tests.simulation.counts import Counts, data_of
 from tests.simulation.kafka import by_key, latest_of
 from tests.simulation.keeper import PROCESSORS, Applied
-from tests.simulation.log import Place
+from tests.simulation.log import Place, source
 from tests.simulation.world import SETTINGS, Simulation, Violation
 
 _MANIFEST = msgspec.json.Decoder(checkpoints.Manifest)
@@ -165,7 +165,7 @@ class Oracle:
 
     def _check_outputs(self, stage: Stage, number: int, outputs: Iterable[Output]) -> None:
         """What lies in the topics under this partition's id, and what a replay wrote."""
-        owner = SETTINGS.names.transactional_id(stage, number)
+        owner = source(stage, number)
         expected: dict[Place, list[Any]] = defaultdict(list)
         for one in outputs:
             partition = one.partition
@@ -209,7 +209,7 @@ class Oracle:
     # What lies in the log:
 
     def _all_written(self) -> dict[str, dict[Place, list[Any]]]:
-        """Outputs by transactional id and place."""
+        """Outputs by what wrote them and place."""
         written: dict[str, dict[Place, list[Any]]] = defaultdict(lambda: defaultdict(list))
         for place, log in self.sim.log.partitions.items():
             if "checkpoints" not in place[0]:
@@ -236,7 +236,7 @@ class Oracle:
         return processor.changes(complete=True)
 
     def _reports(self, number: int) -> list[ProgressReported]:
-        owner = SETTINGS.names.transactional_id("monitor", number)
+        owner = source("monitor", number)
         return [
             msgspec.json.decode(msgspec.Raw(data_of(record)), type=ProgressReported)
             for record in self._log("summaries", 0).visible_of(owner)

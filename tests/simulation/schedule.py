@@ -8,6 +8,7 @@ from typing import Final
 from models.transitions import Action
 from stream.topics import STAGES
 from tests.simulation.keeper import Keeper
+from tests.simulation.worker import Worker
 from tests.simulation.world import Simulation
 
 STEPS: Final = 300
@@ -123,29 +124,29 @@ class Schedule:
         return ""
 
     def _flush(self) -> str:
-        keepers = [keeper for keeper in self._keepers() if keeper.ready and not keeper.paused]
-        if keepers:
-            keeper = self.sim.rng.choice(keepers)
-            self.sim.perform(keeper, "flush", keeper.flush)
+        """Some keepers of a process say what they have, and it commits."""
+        sim, rng = self.sim, self.sim.rng
+        workers = [worker for worker in sim.workers if worker.able and worker.operation is None]
+        if not workers:
+            return ""
+        worker = rng.choice(workers)
+        for keeper in list(worker.keepers.values()):
+            if worker.alive and keeper.ready and keeper.operation is None and rng.random() < 0.8:
+                sim.perform(keeper, "take", keeper.take)
+        sim.commit(worker)
         return ""
 
     def _resume(self) -> str:
         rng, paused = self.sim.rng, self._paused()
         if paused:
-            keeper = rng.choice(paused)
+            actor = rng.choice(paused)
             if rng.random() < 0.7:
-                keeper.worker.follow(100)
-            self.sim.resume(keeper)
+                actor.worker.follow(100)
+            self.sim.resume(actor)
         return ""
 
-    def _paused(self) -> list[Keeper]:
-        return [
-            keeper
-            for worker in self.sim.workers
-            if worker.able
-            for keeper in [*worker.keepers.values(), *worker.retiring]
-            if keeper.operation is not None
-        ]
+    def _paused(self) -> list[Keeper | Worker]:
+        return [actor for worker in self.sim.workers if worker.able for actor in worker.busy]
 
     def _follow(self) -> str:
         able = [worker for worker in self.sim.workers if worker.able]

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from stream.errors import Fenced, Halt
+from stream.errors import Halt
 from stream.events import LifecycleChanged
 from stream.loading import Live
 from stream.partitions import World
 from stream.settings import Settings
 from stream.topics import BY_ENTITY, STAGES, Stage
+from stream.transactions import Membership
 from tests.simulation import laws, models
 from tests.simulation.kafka import LIES, Trouble
 from tests.simulation.keeper import Applied, Keeper, outcome
@@ -36,13 +37,14 @@ FAULTS: Final = ("crash", "pause", "stop", "trouble", "lie", "lag", "bad artefac
 CRASHES: Final = 0.05  # of operations, where that fault is enabled
 PAUSES: Final = 0.08
 TROUBLES: Final = 0.01  # of calls of a producer
-_FLUSH: Final = ("begin", "produce", "send_offsets", "before_commit", "after_commit")
+_COMMIT: Final = ("begin", "produce", "send_offsets", "before_commit", "after_commit")
 #: Failpoints by operation; `latest`, `committed` and `bounds` are the look-ups of a restore.
 PLACES: Final = {
     "restore": ("assign", "init", "restore", "latest", "committed", "bounds"),
     "apply": ("apply",),
-    "flush": _FLUSH,
-    "revoke": ("revoke", "revoke", *_FLUSH),
+    "take": ("bounds",),
+    "revoke": ("revoke",),
+    "commit": _COMMIT,
 }
 
 
@@ -147,6 +149,7 @@ class Simulation:
             counts=self.counts,
             reader=None,  # type: ignore[arg-type]
             writer=None,  # type: ignore[arg-type]
+            fencer=None,  # type: ignore[arg-type]
             fleets=None,  # type: ignore[arg-type]
         )
         skew_ms = self.rng.choice((0, 0, 300, -700))
@@ -178,27 +181,49 @@ class Simulation:
         for number in self.partitions(stage):
             given[self.rng.choice(able).name].add(number)
         self.say(f"rebalance: { ({name: sorted(numbers) for name, numbers in given.items()}) }")
+        for worker, membership in self._decided(able):
+            self._assign(worker, given[worker.name], membership)
+
+    def _decided(self, able: list[Worker]) -> list[tuple[Worker, Membership]]:
+        """What everyone is in the group's next generation; who missed one comes as another."""
+        group, last = able[0].group, self.log.generations[able[0].group]
+        names = []
         for worker in able:
-            self._assign(worker, given[worker.name])
+            name, _, times = worker.membership.member.partition("#")
+            missed = worker.membership.generation != last
+            names.append(f"{name}#{int(times) + missed}")
+        clients = [worker.world.writer.id for worker in able]
+        generation = self.log.rebalanced(group, dict(zip(names, clients, strict=True)))
+        return [(w, Membership(generation, name)) for w, name in zip(able, names, strict=True)]
 
     def _revoke(self, worker: Worker) -> None:
+        """What keepers hold is committed, and who could not say it lets go."""
         worker.epoch += 1
-        for keeper in list(worker.keepers.values()):
+        for keeper in worker.keepers.values():
             keeper.void()
-            if worker.alive and keeper.ready and keeper.operation is None:
-                self.perform(keeper, "revoke", keeper.pause)
-            if worker.alive and (keeper.operation is not None or not keeper.ready):
-                worker.retire(keeper)  # late
-
-    def _assign(self, worker: Worker, numbers: set[int]) -> None:
+        self.commit(worker)  # what was said before
         for keeper in list(worker.keepers.values()):
-            if keeper.number in numbers:
-                keeper.kept = True
+            if worker.alive and keeper.ready and keeper.operation is None:
+                self.perform(keeper, "revoke", keeper.leave)
+        self.commit(worker)
+        for keeper in list(worker.keepers.values()):
+            if not keeper.flushed:
+                worker.retire(keeper)
+
+    def _assign(self, worker: Worker, numbers: set[int], membership: Membership) -> None:
+        unbroken = membership.follows(worker.membership)
+        worker.membership = membership
+        for keeper in list(worker.keepers.values()):
+            if keeper.number in numbers and unbroken and keeper.flushed:
                 keeper.open()
             else:
                 worker.retire(keeper)
         for number in sorted(numbers - worker.keepers.keys()):
             worker.hire(number)
+
+    def commit(self, worker: Worker) -> None:
+        if worker.alive and worker.operation is None and worker.has_said:
+            self.perform(worker, "commit", worker.commit)
 
     # What keepers do:
 
@@ -210,18 +235,18 @@ class Simulation:
             keeper.reader.lie = self.rng.choice(LIES)
         self.perform(keeper, "restore", work)
 
-    def perform(self, keeper: Keeper, name: str, work: Callable[[], object]) -> None:
+    def perform(self, actor: Keeper | Worker, name: str, work: Callable[[], object]) -> None:
         """Do something, perhaps with a fault at one of the failpoints on the way."""
         place, action = self._plan(PLACES[name])
         operation = Operation(work, place, action)
-        keeper.operation = operation
+        actor.operation = operation
         operation.go()
-        self._after(keeper, name)
+        self._after(actor, name)
 
-    def resume(self, keeper: Keeper) -> None:
-        assert keeper.operation is not None
-        keeper.operation.go()
-        self._after(keeper, "goes on")
+    def resume(self, actor: Keeper | Worker) -> None:
+        assert actor.operation is not None
+        actor.operation.go()
+        self._after(actor, "goes on")
 
     def _plan(self, places: tuple[str, ...]) -> tuple[str, Action]:
         draw = self.rng.random() / self.often
@@ -231,9 +256,9 @@ class Simulation:
             return self.rng.choice(places), "pause"
         return "", "crash"
 
-    def _after(self, keeper: Keeper, name: str) -> None:
+    def _after(self, actor: Keeper | Worker, name: str) -> None:
         """An operation ended or paused."""
-        operation, worker = keeper.operation, keeper.worker
+        operation, worker = actor.operation, actor.worker
         assert operation is not None
         error = operation.error
         what = outcome(error)
@@ -242,24 +267,30 @@ class Simulation:
         if self.trace is not None:
             where = f" at {operation.stopped_at}" if operation.stopped_at else ""
             state = f"{what or 'done'}{where}" if operation.done else f"paused{where or ' waiting'}"
-            self.say(f"{keeper} {name}: {state} {error or ''}")
+            self.say(f"{actor} {name}: {state} {error or ''}")
         operation.stopped_at = ""
         if not operation.done:
             return
-        keeper.operation = operation.error = None
+        actor.operation = operation.error = None
         worker.retiring = [other for other in worker.retiring if other.operation is not None]
         if what == "bug" and error is not None:
             raise error
-        if isinstance(error, Halt) and not isinstance(error, Fenced):
-            self.seen["lies found"] += keeper.reader.lied
-            fenced = keeper.producer is not None and keeper.producer.fenced
-            if not keeper.reader.lied and not fenced:  # what the next owner commits may look odd
-                raise Violation(f"{keeper} halted for no reason: {error}") from error
+        if isinstance(actor, Keeper) and isinstance(error, Halt):
+            self._judge(actor, error)
         self.seen[what] += bool(what)
-        if what == "fail" or (what == "fenced" and worker.fenced(keeper)):
+        if what == "expelled":
+            worker.expelled()
+        elif what in ("fail", "fenced"):
             worker.kill()
-        if worker.keepers.get(keeper.number) is not keeper:
-            keeper.forget()
+        if isinstance(actor, Keeper) and worker.keepers.get(actor.number) is not actor:
+            actor.forget()
+
+    def _judge(self, keeper: Keeper, error: Halt) -> None:
+        """A halt must have a reason: a lie, or that the partition has another owner by now."""
+        self.seen["lies found"] += keeper.reader.lied
+        owns = self.log.is_current(keeper.worker.group, keeper.worker.membership)
+        if not keeper.reader.lied and owns:  # what the next owner commits may look odd
+            raise Violation(f"{keeper} halted for no reason: {error}") from error
 
     def committed(self, keeper: Keeper, done: list[Applied]) -> None:
         stage = keeper.worker.world.stage
