@@ -161,4 +161,4 @@ def test_events_go_to_stdout_a_line_each_the_oldest_run_first(registry: Registry
     kinds = [json.loads(line)["eventType"] for line in lines]
     assert kinds == ["START", "COMPLETE", "START", "FAIL"]
     assert len(run("runs", "export", "2").stdout.splitlines()) == 2
-    assert run("runs", "export", "9").exit_code == 1
+    assert run("runs", "export", "9").exit_code == 2

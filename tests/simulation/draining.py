@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stream.topics import STAGES
+from stream.topics import STAGES, Stage
 from tests.simulation.keeper import Keeper
 from tests.simulation.world import Simulation, Violation
 
@@ -93,11 +93,11 @@ class Drain:
         raise Violation(f"still waiting: {paused}")
 
     def _still(self) -> bool:
-        """Score and monitor have read their inputs to the ends, committed, and reported on all."""
-        keepers = [
-            keeper
-            for stage in ("score", "monitor")
-            for worker in self.sim.groups[stage]
-            for keeper in worker.keepers.values()
-        ]
-        return all(keeper.is_done for keeper in keepers)
+        """Score and monitor own all their partitions, have read their inputs to the ends,
+        committed, and reported on all."""
+        return all(self._is_done(stage) for stage in ("score", "monitor"))
+
+    def _is_done(self, stage: Stage) -> bool:
+        keepers = [k for one in self.sim.groups[stage] for k in one.keepers.values() if one.alive]
+        owned = {keeper.number for keeper in keepers}
+        return owned == set(self.sim.partitions(stage)) and all(one.is_done for one in keepers)
