@@ -9,7 +9,7 @@ that are pending; readers ignore a generation that is not newer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException
@@ -133,11 +133,14 @@ def pump_once(outbox: Outbox, settings: Settings) -> str:
     return f"published to {settings.names.topic('lifecycle')}" if sent else "already published"
 
 
+#: What Kafka 4.1 also says to a transaction that another relay's take-over has overtaken.
+_OVERTAKEN: Final = frozenset({KafkaError.UNKNOWN, KafkaError.INVALID_TXN_STATE})
+
+
 def _fenced(error: Exception) -> bool:
-    """Kafka 4.1 also says "unknown" to a commit that another relay's take-over has overtaken."""
     if not isinstance(error, KafkaException):
         return False
-    return is_fence(error) or error.args[0].code() == KafkaError.UNKNOWN
+    return is_fence(error) or error.args[0].code() in _OVERTAKEN
 
 
 def _unwritten(settings: Settings, error: Exception, why: str = "") -> BrokerError:

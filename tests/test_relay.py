@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from consumers.demo.embedded import EmbeddedBroker
 from consumers.loop import BrokerError, RangeReader
@@ -120,6 +122,29 @@ def test_a_relay_that_was_overtaken_never_writes_an_older_state_behind_a_newer(
     change(registry, 2)
     assert slow.pump() == 2  # it has taken over again
     assert generations(kafka_settings) == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    "code", [KafkaError._FENCED, KafkaError.UNKNOWN, KafkaError.INVALID_TXN_STATE]
+)
+def test_a_transaction_that_was_overtaken_is_written_anew(
+    registry: Registry, embedded: Settings, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Whatever the broker calls it."""
+    seen = generations(embedded)
+    change(registry, 1)
+    failures = [KafkaException(KafkaError(code))]
+    write = Relay._write
+
+    def overtaken(*args: Any) -> None:
+        if failures:
+            raise failures.pop()
+        write(*args)
+
+    monkeypatch.setattr(Relay, "_write", overtaken)
+    assert Relay(registry, embedded).pump() == 1
+    assert not failures
+    assert generations(embedded)[len(seen) :] == [1]
 
 
 def test_relays_at_once_leave_generations_that_never_go_back(
