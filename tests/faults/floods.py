@@ -82,7 +82,7 @@ def poison(world: World) -> Outcome:
     for stage in STAGES:
         stages.armed[stage, 0].append("before_commit:8")
     stages.start()
-    world.restored(3 * world.settings.partitions)
+    world.all_at_work()
     poisoner = Poisoner(world.settings, per_second=600)
     poisoner.start()
     world.flow(12_000, 40)

@@ -77,7 +77,7 @@ def zombies(world: World) -> Outcome:
     for stage in STAGES:
         stages.armed[stage, 0].append(steps[stage])
     stages.start()
-    world.restored(3 * world.settings.partitions)
+    world.all_at_work()  # one that comes late would find nothing left to stop at
     world.flow(12_000, 30)
     sleepers = [stages.running[stage, 0] for stage in STAGES]
     _until_stopped(world, sleepers)

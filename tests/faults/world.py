@@ -172,6 +172,16 @@ class World:
         """Wait until the logs tell of so many restored partitions, all processes together."""
         self.until(lambda: self.stages.count("restored", stage) >= times, RESTORE_SECONDS)
 
+    def all_at_work(self) -> None:
+        """Wait until every process has restored a partition."""
+        stages = self.stages
+
+        def at_work() -> bool:
+            told = {name for name, line in stages.logged() if line.get("event") == "restored"}
+            return len(told) >= len(stages.running)
+
+        self.until(at_work, RESTORE_SECONDS)
+
     def finish(self, faults: int, note: str = "", check: Check = oracle.check_all) -> Outcome:
         """Wait for the rest of the traffic, drain, and judge."""
         self.at(1.0)
