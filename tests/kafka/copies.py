@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,21 @@ import pytest
 from stream.settings import Settings
 from stream.supervising import environment
 from stream.topics import Stage
-from tests.topics import Sent, produce, read_all
+from tests.topics import Sent, make_topics, produce, read_all
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 4
+
+
+@contextmanager
+def copying(settings: Settings, directory: Path) -> Iterator[Workers]:
+    """Workers over topics of their own; none outlives the block."""
+    make_topics(settings)
+    workers = Workers(settings, directory)
+    yield workers
+    for process in workers.running:
+        process.kill()
+        process.wait()
 
 
 class Workers:

@@ -10,21 +10,17 @@ from confluent_kafka import KafkaException
 
 from stream.core.processor import Record
 from stream.settings import Settings
-from tests.kafka.copies import Workers, exact, send, state, until
+from tests.kafka.copies import Workers, copying, exact, send, state, until
 from tests.kafka.former import FormerOwner
-from tests.topics import make_topics, read_all
+from tests.topics import read_all
 
 
 @pytest.fixture
 def workers(kafka_settings: Settings, tmp_path: Path) -> Iterator[Workers]:
     # It would be held up longer than this test waits, if nobody fenced the former owner.
     patient = kafka_settings.model_copy(update={"transaction_timeout_ms": 60_000})
-    make_topics(patient)
-    started = Workers(patient, tmp_path)
-    yield started
-    for process in started.running:
-        process.kill()
-        process.wait()
+    with copying(patient, tmp_path) as started:
+        yield started
 
 
 def requests(settings: Settings, partition: int, start: int) -> list[Record]:

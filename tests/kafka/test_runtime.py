@@ -13,18 +13,14 @@ import pytest
 
 from stream.settings import Settings
 from stream.topics import Stage
-from tests.kafka.copies import Workers, exact, outputs, send, state, until
+from tests.kafka.copies import Workers, copying, exact, outputs, send, state, until
 from tests.topics import Sent, make_topics, produce, read_all
 
 
 @pytest.fixture
 def workers(kafka_settings: Settings, tmp_path: Path) -> Iterator[Workers]:
-    make_topics(kafka_settings)
-    started = Workers(kafka_settings, tmp_path)
-    yield started
-    for process in started.running:
-        process.kill()
-        process.wait()
+    with copying(kafka_settings, tmp_path) as started:
+        yield started
 
 
 def test_records_are_copied_once_and_sigterm_drains(workers: Workers) -> None:
