@@ -115,9 +115,9 @@ def build(
     )
 
     @app.agent(topic, name=f"driftline.{stage}")
-    async def hand_over(slices: Any) -> None:
-        async for piece in slices:
-            runtime.offer(piece)
+    async def hand_over(fetched: Any) -> None:
+        async for slices in fetched:
+            runtime.offer(slices)
 
     @app.on_partitions_revoked.connect
     async def revoked(_: Any, __: set[TP], **___: Any) -> None:

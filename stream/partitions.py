@@ -5,12 +5,13 @@ Synchronous; one thread at a time.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -30,8 +31,11 @@ from stream.watchdog import Phase
 
 log = structlog.get_logger(__name__)
 
+Place = tuple[str, int]  # topic, partition
 Enter = Callable[..., None]  # (phase, what it waits for)
+FORGOTTEN = 10  # looks after which nobody asks for a place any more
 PROBES_PER_INTERVAL = 2  # look-ups of the inputs' ends, in one summary interval
+TOLD: Final = frozenset[Stage]({"monitor"})  # whether they have caught up; the others do not use it
 
 
 class Superseded(Exception):
@@ -46,6 +50,7 @@ class Reader(Protocol):
     """What `stream.reading.LogReader` offers, as far as partitions need it."""
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]: ...
+    def ends(self, places: Iterable[Place]) -> dict[Place, int]: ...
     def committed(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], int]: ...
     def latest(self, topic: str, partition: int, end: int) -> dict[bytes, bytes]: ...
     def newest(self, topic: str, partition: int, key: bytes) -> bytes | None: ...
@@ -80,6 +85,46 @@ class Fleets(Protocol):
     def reached(self, generations: Mapping[str, int]) -> bool: ...
 
 
+class Probe:
+    """The wall clock, and whether all that lay in the inputs when it was read has been applied.
+
+    The ends of the inputs are looked up after the clock is read; when the applied positions have
+    passed them, the claim holds for that clock, however much has come since. The ends include open
+    transactions: what lies in one was stamped before the clock was read, and may yet be committed.
+
+    One look is for all partitions of the process, whoever asks first. From any thread.
+    """
+
+    def __init__(self, reader: Reader, clock: Callable[[], float], seconds: float) -> None:
+        self._reader = reader
+        self._clock = clock
+        self._seconds = seconds  # from one look to the next
+        self._due = 0.0
+        self._asked: dict[Place, float] = {}  # when, last
+        self._ends: dict[Place, int] = {}
+        self._clock_ms = 0
+        self._lock = threading.Lock()
+
+    def read(self, positions: Mapping[Place, int]) -> tuple[int, bool]:
+        """The newest clock that was probed, and whether these positions have reached its ends;
+        of none nothing is claimed."""
+        with self._lock:
+            now = time.monotonic()
+            self._asked.update(dict.fromkeys(positions, now))
+            if now >= self._due or not positions.keys() <= self._ends.keys():
+                self._look(now)
+            ends = self._ends
+            reached = all(at >= ends[place] for place, at in positions.items())
+            return self._clock_ms, reached and bool(positions)
+
+    def _look(self, now: float) -> None:
+        self._due = now + self._seconds
+        self._clock_ms = max(self._clock_ms, int(self._clock() * 1000))
+        since = now - FORGOTTEN * self._seconds
+        self._asked = {place: at for place, at in self._asked.items() if at >= since}
+        self._ends = self._reader.ends(self._asked) if self._asked else {}
+
+
 @dataclass(frozen=True)
 class World:
     """What all partitions of one stage in one process share."""
@@ -95,43 +140,17 @@ class World:
     clock: Callable[[], float] = field(default_factory=steady)
     ids: Mapping[str, str] = field(default_factory=dict)  # of the input topics, by entity
     topics: dict[str, str] = field(default_factory=dict)  # full name by entity
+    probe: Probe = field(init=False)
 
     def __post_init__(self) -> None:
         names = self.settings.names
         self.topics.update({entity: names.topic(entity) for entity in self.counts})
+        seconds = self.settings.summary_interval_ms / 1000 / PROBES_PER_INTERVAL
+        object.__setattr__(self, "probe", Probe(self.reader, self.clock, seconds))
 
-    def inputs(self, partition: int) -> dict[str, tuple[str, int]]:
+    def inputs(self, partition: int) -> dict[str, Place]:
         """Place by input entity."""
         return {entity: (self.topics[entity], partition) for entity in INPUTS[self.stage]}
-
-
-class Probe:
-    """The wall clock, and whether all that lay in the inputs when it was read has been applied.
-
-    The ends of the inputs are looked up after the clock is read; when the applied positions have
-    passed them, the claim holds for that clock, however much has come since. The ends include open
-    transactions: what lies in one was stamped before the clock was read, and may yet be committed.
-    """
-
-    def __init__(self, world: World, partition: int) -> None:
-        self._world = world
-        self._places = world.inputs(partition)
-        self._due = 0.0
-        self._ends: dict[str, int] = {}
-        self.clock_ms = 0
-
-    def read(self, positions: Mapping[str, int]) -> tuple[int, bool]:
-        """The newest clock that was probed, and whether its ends are reached."""
-        if time.monotonic() >= self._due:
-            interval = self._world.settings.summary_interval_ms / 1000
-            self._due = time.monotonic() + interval / PROBES_PER_INTERVAL
-            self.clock_ms = max(self.clock_ms, int(self._world.clock() * 1000))
-            self._ends = {
-                entity: self._world.reader.bounds(*place)[1]
-                for entity, place in self._places.items()
-            }
-        reached = all(positions[entity] >= end for entity, end in self._ends.items())
-        return self.clock_ms, reached
 
 
 class Partition:
@@ -154,7 +173,6 @@ class Partition:
         self._generations: dict[str, int] = {}  # that any owner's state has seen
         self._digests: dict[str, str] = {}
         self._outputs: list[Output] = []
-        self._probe = Probe(world, number)
         self._flushes = Flushes(world.stage, number) if tracing.recording() else None
         names = world.settings.names
         self._checkpoint_topic = names.checkpoints(world.stage)
@@ -280,6 +298,11 @@ class Partition:
         self.ahead[entity] = piece.ahead
 
     @property
+    def topics(self) -> Iterable[str]:
+        """The inputs, as stages name them."""
+        return self._entities
+
+    @property
     def backlog(self) -> int:
         """Records that were applied and wait in the processor's state for their turn."""
         return 0 if self._deferring is None else self._deferring.backlog
@@ -299,7 +322,7 @@ class Partition:
     def take(self) -> Delta | None:
         """All that was applied, and what the passing of time brings, to be committed; None if there
         is nothing. Goes on from there: if it can't be committed, this object is of no more use."""
-        clock_ms, caught_up = self._probe.read(self.positions)
+        clock_ms, caught_up = self.world.probe.read(self._probed)
         embedded = self.world.settings.embedded_broker
         with turn():
             self._outputs += self.processor.advance(clock_ms, caught_up, self.world.fleets.fleet)
@@ -309,6 +332,16 @@ class Partition:
         if not (self.dirty or changed):
             return None
         return self._delta(parts)
+
+    @property
+    def _probed(self) -> dict[Place, int]:
+        """Where the inputs are whose ends matter."""
+        world = self.world
+        if world.stage not in TOLD:
+            return {}
+        return {
+            place: self.positions[entity] for entity, place in world.inputs(self.number).items()
+        }
 
     def _span(self) -> AbstractContextManager[object]:
         """The span of this flush, if spans are recorded and there is more in it than time."""

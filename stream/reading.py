@@ -14,11 +14,12 @@ from typing import Any
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
+    IsolationLevel,
     KafkaError,
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from stream.core.processor import Record
 from stream.errors import CheckpointError, ConfigurationError
@@ -54,6 +55,20 @@ class LogReader:
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """The first offset that the log still holds, and the end, open transactions included."""
         return _watermarks(self._lookups, topic, partition)
+
+    def ends(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """The ends of many partitions by one request, open transactions included."""
+        asked = [TopicPartition(*place) for place in places]
+        found: dict[tuple[str, int], int] = _retried(lambda: self._ends(asked))
+        return found
+
+    def _ends(self, asked: list[TopicPartition]) -> dict[tuple[str, int], int]:
+        answers = self._admin.list_offsets(
+            dict.fromkeys(asked, OffsetSpec.latest()),
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=TIMEOUT_SECONDS,
+        )
+        return {(tp.topic, tp.partition): one.result().offset for tp, one in answers.items()}
 
     def committed(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """The group's committed offsets; places without one are left out.

@@ -25,13 +25,14 @@ from stream.failpoints import failpoint
 from stream.partitions import Partition, Superseded, World
 from stream.topics import INPUTS
 from stream.transactions import Delta, Membership
-from stream.transport import Intake, Slice
+from stream.transport import Intake, Slice, joined
 from stream.watchdog import Phase
 
 log = structlog.get_logger(__name__)
 
 At = tuple[Phase, float, object]
 JITTER = 0.1  # of the commit interval, so that workers do not commit in step
+GATHER_SECONDS = 0.005  # what takes longer to apply does not wait for the next commit
 
 
 class Keeper(threading.Thread):
@@ -61,6 +62,7 @@ class Keeper(threading.Thread):
         self._dropped = threading.Event()
         self._bell = threading.Event()
         self._mail: deque[Slice] = deque()
+        self._record_seconds = GATHER_SECONDS  # CPU of one, as of the last that were applied
         self._leaving: Future[bool] | None = None  # answered when all is committed, or can't be
         self._last = False  # it has said what it had, and stands still
         self._beside: float | None = None  # a transaction, and slices applied meanwhile
@@ -117,8 +119,8 @@ class Keeper(threading.Thread):
             self._bell.clear()
             if self.owes and self.delta is None:
                 self._answer(partition)
-            elif self._mail and self._may_apply:
-                self._apply(partition, self._mail.popleft())
+            elif self._has_enough and self._may_apply:
+                self._apply(partition)
             elif partition.backlog and self._may_apply:
                 self._proceed(partition)
             else:
@@ -134,25 +136,56 @@ class Keeper(threading.Thread):
         far = since is not None and self._ahead >= self._runtime.world.settings.queue_batches
         return not far and not self.leaving
 
-    def _apply(self, partition: Partition, piece: Slice) -> None:
-        if piece.epoch != self.epoch:
+    @property
+    def _has_enough(self) -> bool:
+        """What lies in the mailbox need not gather until a commit asks for it: it would take long,
+        or there is no room for more. A few records at a time cost several times as much."""
+        mail = list(self._mail)
+        if not mail:
+            return False
+        most = max(Counter(piece.topic for piece in mail).values())
+        records = sum(len(piece.records) for piece in mail)
+        full = most >= self._runtime.world.settings.queue_batches
+        return full or records * self._record_seconds >= GATHER_SECONDS
+
+    def _handful(self) -> list[Slice]:
+        """From the mailbox: at least a slice, and with it what else takes hardly any time."""
+        taken: list[Slice] = []
+        seconds = 0.0
+        while self._mail and (not taken or seconds < GATHER_SECONDS):
+            taken.append(self._mail.popleft())
+            seconds += len(taken[-1].records) * self._record_seconds
+        return [piece for piece in taken if piece.epoch == self.epoch]
+
+    def _apply(self, partition: Partition) -> None:
+        slices = self._handful()
+        if not slices:
             return
         self._enter("apply")
-        partition.apply(piece)
-        self._runtime.intake.release(piece)
-        self._applied()
+        since, records = time.thread_time(), 0
+        # Predictions come before their labels: to meet one that waits is the label's short way.
+        for piece in joined(slices, partition.topics):
+            partition.apply(piece)
+            records += len(piece.records)
+        if records:
+            self._record_seconds = (time.thread_time() - since) / records
+        for piece in slices:
+            self._runtime.intake.release(piece)
+        self._applied(len(slices))
 
     def _proceed(self, partition: Partition) -> None:
         self._enter("apply")
         partition.proceed()
-        self._applied()
+        self._applied(1)
 
-    def _applied(self) -> None:
-        self._ahead += 1
+    def _applied(self, slices: int) -> None:
+        self._ahead += slices
         self._runtime.committer.stir()
 
     def _answer(self, partition: Partition) -> None:
         leaving = self.leaving
+        if self._may_apply:
+            self._apply(partition)
         self._enter("revoke" if leaving else "flush")
         if leaving:
             failpoint("revoke")
@@ -181,11 +214,15 @@ class Keeper(threading.Thread):
         partition = self.partition
         if not self.able or partition is None:
             return False
-        if not partition.dirty and time.monotonic() < self.silent_until:
+        if not (partition.dirty or self._has_records) and time.monotonic() < self.silent_until:
             return False
         self.asked = True
         self.ring()
         return True
+
+    @property
+    def _has_records(self) -> bool:
+        return any(piece.records for piece in list(self._mail))
 
     @property
     def leaving(self) -> bool:
@@ -212,7 +249,8 @@ class Keeper(threading.Thread):
 
     def offer(self, piece: Slice) -> None:
         self._mail.append(piece)
-        self.ring()
+        if self._has_enough:
+            self.ring()
 
     def leave(self) -> Future[bool]:
         """Say what there is to commit, and stand still until `resume` or `drop`.
@@ -302,6 +340,8 @@ class Runtime:
                 else:
                     held.resume(self.intake.epoch)
                     self._open(held)
+            settings, stage = self.world.settings, self.world.stage
+            self.intake.commits_every(settings.commit_interval_seconds(stage, len(numbers)))
         self.committer.stir()
         log.info("assigned", partitions=sorted(numbers), generation=self._membership.generation)
 
@@ -355,11 +395,13 @@ class Runtime:
                 self._retire(number)
             return list(self._retiring.values())
 
-    def offer(self, piece: Slice) -> None:
-        """Hand a slice to its keeper; void ones are dropped, they will be fetched again."""
-        keeper = self.keepers.get(piece.partition)
-        if keeper is not None and keeper.epoch == piece.epoch:
-            keeper.offer(piece)
+    def offer(self, slices: Iterable[Slice]) -> None:
+        """Hand slices to their keepers; void ones are dropped, they will be fetched again."""
+        for piece in slices:
+            keeper = self.keepers.get(piece.partition)
+            if keeper is not None and keeper.epoch == piece.epoch:
+                keeper.offer(piece)
+        self.committer.stir()
 
     # From keepers:
 

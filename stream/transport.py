@@ -1,7 +1,7 @@
 """Faust's aiokafka driver, a fetched batch at a time.
 
-Faust hands records on one by one, at the price of two asyncio tasks each. Here one Faust message
-is one `Slice`: all that one fetch brought from one partition. Offsets are committed by our own
+Faust hands records on one by one, at the price of two asyncio tasks each. Here one Faust message is
+all that was fetched meanwhile: one `Slice` of each partition. Offsets are committed by our own
 transactions (`stream.transactions`), so Faust's bookkeeping of acknowledged offsets is switched
 off. The overrides are pinned by tests/test_transport.py.
 
@@ -61,6 +61,28 @@ class Slice(NamedTuple):
     ahead: int
 
 
+def joined(slices: Sequence[Slice], topics: Iterable[str]) -> list[Slice]:
+    """Slices of one partition, those that follow one another as one; topic after topic."""
+    runs: list[list[Slice]] = []
+    for topic in topics:
+        end = None
+        for piece in slices:
+            if piece.topic != topic:
+                continue
+            if piece.start == end:
+                runs[-1].append(piece)
+            else:
+                runs.append([piece])
+            end = piece.end
+    return [_as_one(run) for run in runs]
+
+
+def _as_one(run: Sequence[Slice]) -> Slice:
+    parts = [Records.of(piece.records) for piece in run if piece.records]
+    records = Records.joined(parts) if len(parts) > 1 else (*parts, run[-1].records)[0]
+    return run[-1]._replace(records=records, start=run[0].start)
+
+
 class Intake:
     """Which partitions may be fetched, from where, in which epoch, and how often.
 
@@ -71,7 +93,7 @@ class Intake:
     def __init__(self, queue_batches: int, commit_interval_seconds: float) -> None:
         self.epoch = 0
         self.membership = Membership(-1, "")  # that the assignment of this epoch is for
-        self.pause_seconds = commit_interval_seconds / FETCHES_PER_COMMIT
+        self.commits_every(commit_interval_seconds)
         self._limit = queue_batches
         self._held: dict[TP, int] = {}  # slices between fetch and processor, of open partitions
         self._lock = threading.Lock()
@@ -79,6 +101,10 @@ class Intake:
 
     def bind(self, thread: ConsumerThread) -> None:
         self._thread = thread
+
+    def commits_every(self, seconds: float) -> None:
+        """What is fetched more often would only lie there."""
+        self.pause_seconds = seconds / FETCHES_PER_COMMIT
 
     def open(self, offsets: Mapping[tuple[str, int], int], epoch: int) -> None:
         """Fetch from these offsets on, unless the epoch is over. From any thread."""
@@ -258,6 +284,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             raise ConsumerStoppedError
         consumer._coordinator.check_errors()  # noqa: SLF001  Faust forgets to
         with consumer._subscription.fetch_context():  # noqa: SLF001
+            # What is fetched earlier would grow old until now.
+            fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001
             slices = self._drain(consumer)
             if not slices:
                 self._waiter = fetcher._create_fetch_waiter()  # noqa: SLF001
@@ -266,6 +294,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 slices = self._drain(consumer)
         self._drained = time.monotonic()
         self._behind = any(piece.ahead for piece in slices)
+        if self._behind:
+            fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001
         return slices
 
     def _drain(self, consumer: aiokafka.AIOKafkaConsumer) -> list[Slice]:
@@ -276,7 +306,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             result = fetcher._records.pop(tp, None)  # noqa: SLF001
             if result is None:
                 continue
-            fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001  fetch the next
             if isinstance(result, aiokafka_fetcher.FetchError):
                 result.check_raise()
             records = columns(result.getall())
@@ -293,7 +322,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 class BatchConsumer(driver.Consumer):
-    """Yields one message a slice and leaves offsets alone."""
+    """Yields one message for all that was fetched, and leaves offsets alone."""
 
     RebalanceListener = Listener
 
@@ -311,21 +340,20 @@ class BatchConsumer(driver.Consumer):
             )
             self.app.fail(RetentionOvertook(f"the log no longer holds {places}"))
             return
-        for piece in slices:
-            if not self.flow_active or self.should_stop:
-                return  # the epoch ends; what was fetched will be fetched again
-            tp = TP(piece.topic, piece.partition)
-            yield tp, self._to_message(tp, piece)
+        if not slices or not self.flow_active or self.should_stop:
+            return  # if the epoch ends, what was fetched will be fetched again
+        tp = TP(slices[0].topic, slices[0].partition)
+        yield tp, self._to_message(tp, slices)
 
-    def _to_message(self, tp: TP, record: Slice) -> ConsumerMessage:
+    def _to_message(self, tp: TP, slices: Sequence[Slice]) -> ConsumerMessage:
         none: dict[str, Any] = dict.fromkeys(
             ("timestamp", "timestamp_type", "headers", "key", "checksum")
         )
         return ConsumerMessage(
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.end - 1,
-            value=record,
+            topic=tp.topic,
+            partition=tp.partition,
+            offset=slices[0].end - 1,
+            value=slices,
             tp=tp,
             generation_id=self.app.consumer_generation_id,
             **none,

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 from stream.core.processor import Batch, Fleet, Output, Processor, Record
 from stream.errors import Expelled, Fenced
 from stream.partitions import World
-from stream.runtime import Keeper, Runtime
+from stream.runtime import GATHER_SECONDS, Keeper, Runtime
 from stream.settings import Settings
 from stream.topics import BY_ENTITY
 from stream.transactions import Delta, Membership, group_metadata
@@ -60,13 +60,16 @@ class Broker(Log):
 
 
 class Slow(Counting):
-    """Takes as long as the test wants for a record that says so."""
+    """Takes as long as the test wants for a record that says so, or computes for a while."""
 
     hold = threading.Event()
 
     def apply(self, batch: Batch, fleet: Fleet) -> list[Output]:
         if any(record.value == b"slow" for record in batch.records):
             self.hold.wait(10)
+        until = time.thread_time() + 2 * GATHER_SECONDS
+        while batch.records[-1].value == b"long" and time.thread_time() < until:
+            pass
         return super().apply(batch, fleet)
 
 
@@ -106,7 +109,7 @@ class Stage:
         self.sent[number] += 1
         record = Record(start, 0, b"k", value)
         epoch = self.runtime.intake.epoch
-        self.runtime.offer(Slice(REQUESTS, number, [record], start, start + 1, epoch, 0))
+        self.runtime.offer([Slice(REQUESTS, number, [record], start, start + 1, epoch, 0)])
 
     def apply(self, number: int) -> None:
         """Send one and see it applied."""
@@ -136,7 +139,14 @@ def until(what: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def stage() -> Iterator[Stage]:
+def stage(gathering: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """Applies what comes at once."""
+    monkeypatch.setattr("stream.runtime.GATHER_SECONDS", 0.0)
+    return gathering
+
+
+@pytest.fixture
+def gathering() -> Iterator[Stage]:
     Slow.hold.clear()
     made = Stage(Broker())
     yield made
@@ -187,6 +197,42 @@ def test_a_partition_goes_on_beside_a_commit_but_not_far(stage: Stage) -> None:
     assert partition.positions == {"requests": 1 + SETTINGS.queue_batches}
     stage.broker.open.set()
     until(lambda: stage.broker.written() == 6)
+
+
+def test_a_trickle_gathers_until_a_commit_asks_for_it(gathering: Stage) -> None:
+    """Or the mailbox is full. Each batch has a cost of its own, so they are applied as one."""
+    stage = gathering
+    stage.assign(US, 0)
+    partition: Any = stage.keeper(0).partition
+    stage.apply(0)
+    until(lambda: stage.broker.written() == 1)
+    stage.broker.open.clear()
+    stage.send(0)
+    until(lambda: stage.runtime.committer.since)
+    batches = len(partition.processor.ahead)
+    stage.send(0)
+    time.sleep(0.1)
+    assert partition.positions == {"requests": 2}
+    stage.send(0)
+    until(lambda: partition.positions == {"requests": 4})
+    assert len(partition.processor.ahead) == batches + 1
+    stage.send(0)
+    stage.broker.open.set()
+    until(lambda: stage.broker.written() == 5)
+
+
+def test_what_takes_long_does_not_gather(gathering: Stage) -> None:
+    """Others would wait for it in the next commit."""
+    stage = gathering
+    stage.assign(US, 0)
+    partition = stage.keeper(0).partition
+    stage.send(0, b"long")
+    until(lambda: stage.broker.written() == 1)
+    stage.broker.open.clear()
+    stage.send(0, b"long")
+    until(lambda: stage.runtime.committer.since)
+    stage.send(0, b"long")
+    until(lambda: partition and partition.positions == {"requests": 3})
 
 
 @pytest.mark.parametrize(

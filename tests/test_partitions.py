@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -10,10 +10,10 @@ import pytest
 from stream import checkpoints
 from stream.core.processor import Batch, Fleet, Output, Parts, Record
 from stream.errors import CheckpointError, Halt, PartitionCountChanged
-from stream.partitions import Partition, Superseded, World
+from stream.partitions import Partition, Probe, Superseded, World
 from stream.settings import Settings
 from stream.supervising import environment
-from stream.topics import BY_ENTITY
+from stream.topics import BY_ENTITY, Stage
 from stream.transactions import Delta
 from stream.transport import Slice
 
@@ -73,6 +73,11 @@ class Log:
         self.calls.append(f"bounds {topic}")
         return (0, len(self.checkpoint)) if topic == CHECKPOINTS else (self.begin, self.end)
 
+    def ends(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        ends = dict.fromkeys(places, self.end)
+        self.calls.append(f"ends {len(ends)}")
+        return ends
+
     def committed(self, _: object) -> dict[tuple[str, int], int]:
         self.calls.append("committed")
         return dict(self.group)
@@ -122,10 +127,11 @@ def partition(
     fleets: Fleets | None = None,
     count: int = 4,
     clock: Callable[[], float] = lambda: 1.0,
+    stage: Stage = "score",
     **settings: Any,
 ) -> Partition:
     world = World(
-        stage="score",
+        stage=stage,
         settings=Settings(**settings),
         factory=lambda _: Counting(),
         counts=dict.fromkeys(BY_ENTITY, count),
@@ -295,14 +301,40 @@ def test_caught_up_is_claimed_only_when_all_that_lay_there_is_applied() -> None:
     """And for the clock that was read before the look: what comes later does not count."""
     log = Log()
     log.end = 4
-    one = restored(log, clock=lambda: 2.0)
-    one.apply(piece(0, 2))
+    one = restored(log, clock=lambda: 2.0, stage="monitor", summary_interval_ms=600_000)
+    predictions, feedback = (piece(0, 4)._replace(topic=topic) for topic in one.topics)
+    one.apply(predictions)
     flush(one)
-    one.apply(piece(2, 2))
+    one.apply(feedback)
     log.end = 100
     flush(one)
 
     assert counting(one).told == [(2000, False), (2000, True)]
+
+
+def test_ends_are_looked_up_once_for_all_partitions_of_a_process() -> None:
+    log, a, b = Log(), ("t", 0), ("t", 1)
+    log.end = 4
+    probe = Probe(log, lambda: 2.0, 1000)
+
+    assert [probe.read({place: at}) for place, at in ((a, 4), (b, 3), (a, 4), (b, 4))] == [
+        (2000, True),
+        (2000, False),
+        (2000, True),
+        (2000, True),
+    ]
+    assert log.calls == ["ends 1", "ends 2"]
+
+
+def test_a_stage_that_is_not_told_of_ends_does_not_ask_for_them() -> None:
+    """It would be on the way of every prediction."""
+    log = Log()
+    one = restored(log)
+    log.calls.clear()
+    flush(one)
+
+    assert counting(one).told == [(1000, False)]
+    assert log.calls == []
 
 
 def test_the_embedded_broker_gets_whole_checkpoints() -> None:

@@ -62,7 +62,7 @@ def test_what_was_put_off_is_done_and_committed_though_nothing_more_comes() -> N
     one.assign({0})
     until(lambda: one.keepers[0].ready)
 
-    one.offer(piece(0, 50)._replace(epoch=one.intake.epoch))
+    one.offer([piece(0, 50)._replace(epoch=one.intake.epoch)])
     until(lambda: sum(map(len, log.commits)) == 50)
 
     assert stage.backlog == 0

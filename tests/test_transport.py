@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import inspect
+import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +17,16 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from stream.assignor import CoPartitioned, share
-from stream.core.processor import Records
-from stream.transport import BatchConsumer, Intake, LeanRecords, Slice, columns
+from stream.core.processor import Record, Records
+from stream.transport import (
+    BatchConsumer,
+    ConsumerThread,
+    Intake,
+    LeanRecords,
+    Slice,
+    columns,
+    joined,
+)
 
 A, B = TP("requests", 0), TP("requests", 1)
 
@@ -204,6 +215,83 @@ def test_slices_of_another_epoch_free_no_room() -> None:
     made.release(old)
 
     assert made.wanted() == []
+
+
+def run(topic: str, start: int, count: int, end: int) -> Slice:
+    records = [Record(start + i, 0, b"k", b"v") for i in range(count)]
+    return Slice(topic, 0, records, start, end, 1, end)
+
+
+def test_slices_that_follow_one_another_become_one() -> None:
+    """Topic after topic, and never over a gap: that has to be noticed."""
+    slices = [
+        run("feedback", 0, 2, 2),
+        run("predictions", 0, 3, 4),
+        run("feedback", 2, 0, 3),
+        run("predictions", 4, 1, 5),
+        run("predictions", 7, 1, 8),
+        run("feedback", 3, 1, 4),
+    ]
+    made = joined(slices, ("predictions", "feedback"))
+
+    assert [(one.topic, one.start, one.end, one.ahead) for one in made] == [
+        ("predictions", 0, 5, 5),
+        ("predictions", 7, 8, 8),
+        ("feedback", 0, 4, 4),
+    ]
+    offsets = [[record.offset for record in one.records] for one in made]
+    assert offsets == [[0, 1, 2, 4], [7], [0, 1, 3]]
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_the_next_records_are_asked_for_when_they_can_be_taken(behind: bool) -> None:
+    """Those that are fetched before would lie there for as long as nobody looks; a reader that is
+    behind asks at once."""
+    asked: list[float] = []
+    future: Any = object()
+    fetcher = SimpleNamespace(
+        _closed=False, _wait_consume_future=future, _notify=lambda _: asked.append(time.monotonic())
+    )
+    consumer: Any = SimpleNamespace(
+        _fetcher=fetcher,
+        _closed=False,
+        _coordinator=SimpleNamespace(check_errors=lambda: None),
+        _subscription=SimpleNamespace(fetch_context=nullcontext),
+    )
+    thread: Any = SimpleNamespace(
+        _behind=False,
+        _drained=time.monotonic(),
+        _intake=SimpleNamespace(pause_seconds=0.05),
+        consumer=SimpleNamespace(flow_active=True),
+        _drain=lambda _: [piece(A, 1)._replace(ahead=int(behind))],
+    )
+    began = thread._drained
+    asyncio.run(ConsumerThread._fetch_records(thread, consumer, None))
+
+    assert asked[0] - began >= 0.05
+    assert len(asked) == 1 + behind
+
+
+def test_faust_gets_one_message_for_all_partitions_of_a_fetch() -> None:
+    """Each costs it several tasks of its loop."""
+    slices = [piece(A, 1), piece(B, 1)]
+
+    async def fetched(*_: object) -> list[Slice]:
+        return slices
+
+    consumer: Any = SimpleNamespace(
+        flow_active=True,
+        should_stop=False,
+        app=SimpleNamespace(consumer_generation_id=1),
+        _getmany=fetched,
+    )
+    consumer._to_message = BatchConsumer._to_message.__get__(consumer)
+
+    async def messages() -> list[Any]:
+        return [message async for message in BatchConsumer.getmany(consumer, 1.0)]
+
+    ((tp, message),) = asyncio.run(messages())
+    assert (tp, message.value) == (A, slices)
 
 
 @pytest.mark.parametrize("members", range(1, 8))

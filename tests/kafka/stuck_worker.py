@@ -10,7 +10,7 @@ import asyncio
 import ctypes
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from stream import settings, transport, worker
@@ -23,19 +23,19 @@ LONG_SECONDS = 600
 came = 0
 
 
-def stand(piece: Any) -> bool:
+def stand(slices: Iterable[Any]) -> bool:
     global came  # noqa: PLW0603  one process, one part
-    came += len(piece.records)
+    came += sum(len(piece.records) for piece in slices)
     return came > AFTER
 
 
 def agent() -> None:
     offer = Runtime.offer
 
-    def stuck(self: Runtime, piece: Any) -> None:
-        if stand(piece):
+    def stuck(self: Runtime, slices: Any) -> None:
+        if stand(slices):
             time.sleep(LONG_SECONDS)
-        offer(self, piece)
+        offer(self, slices)
 
     Runtime.offer = stuck  # type: ignore[method-assign]
 
@@ -57,7 +57,7 @@ def consumer() -> None:
 
     def stuck(self: transport.ConsumerThread, of: Any) -> list[transport.Slice]:
         pieces = drain(self, of)
-        if any(stand(piece) for piece in pieces):
+        if stand(pieces):
             time.sleep(LONG_SECONDS)
         return pieces
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final, Literal
 
@@ -165,6 +165,10 @@ class Reader:
             self.lied = True
             return (end + 1, end + 1) if self.lie == "retention" else (0, 0)
         return 0, end
+
+    def ends(self, places: Iterable[Place]) -> dict[Place, int]:
+        failpoint("ends")
+        return {place: self._log.partitions[place].end for place in places}
 
     def committed(self, places: list[Place]) -> dict[Place, int]:
         failpoint("committed")
