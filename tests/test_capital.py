@@ -87,6 +87,15 @@ def test_what_was_learned_is_a_mixture_with_the_reference_as_near_as_is_fair() -
     assert learned_bets(p, counts * 0.01, np.array([0.02]))[1].all()
 
 
+def test_learned_bets_without_an_opinion_are_the_same_beside_one_that_has_one() -> None:
+    p, few = np.array([0.2, 0.3, 0.5]), np.array([[0.9, 0.05, 0.05]])
+    alone, idle = learned_bets(p, few, np.array([0.02]))
+    beside, some_idle = learned_bets(p, np.vstack([few * 100, few]), np.array([0.02, 0.02]))
+    assert (idle.tolist(), some_idle.tolist()) == ([True], [False, True])
+    assert (alone[0] == beside[1]).all()
+    assert (beside[0] != 0).any()
+
+
 def test_a_tick_without_events_teaches_and_pays_nothing() -> None:
     stack = Stack([NOTHING._replace(past=PAST, learned=LEARNED)])
     take(stack, (3.0, 7.0))

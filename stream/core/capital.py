@@ -241,7 +241,10 @@ def learned_bets(p: Array, counts: Array, radius: Array) -> tuple[Array, NDArray
     idle = np.zeros(t.shape, dtype=bool)
     for step in range(NEWTON_STEPS):
         short = (p * np.log(inside)).sum(axis=-1) + radius  # of it, if positive
-        idle = short >= 0 if step == 0 else idle
+        if step == 0:
+            idle = short >= 0
+            if idle.all():  # while nothing changes; q is r then
+                return np.zeros_like(r), idle
         slope = (pull / inside).sum(axis=-1)
         t = t - np.divide(short, slope, out=np.zeros(t.shape), where=~idle & (slope < 0))
         inside = 1 + t[..., None] * away

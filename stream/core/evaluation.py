@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Struct, field
 
-from models.profile import ReferenceProfile
 from stream.core import judging, measuring, trials
 from stream.core.advisors import readings
 from stream.core.delays import Ages, Curve, ages
@@ -18,7 +17,7 @@ from stream.core.ticks import Pending, Tick
 from stream.core.timely import Weights, weights
 from stream.core.trails import Offsets, hull
 from stream.core.watching import Kit
-from stream.core.windows import Plan, Series, plans
+from stream.core.windows import Plan, Published, Series, plans
 from stream.events import AccuracyMeasured, AlertHandled, LifecycleChanged, SummaryComputed
 
 Known = dict[tuple[str, int], measuring.Late]  # by segment and number of the cohort
@@ -214,16 +213,16 @@ class ModelState(Struct, omit_defaults=True):
         for number, version in sorted(self.versions.items()):
             for segment, series in sorted(version.windows.items()):
                 for place, (plan, cells) in enumerate(zip(self.cuts, series, strict=True)):
-                    yield from self._measure(
-                        live,
-                        number,
-                        segment,
-                        plan,
-                        cells,
-                        closed,
-                        known,
-                        drift=not place and not segment,
-                    )
+                    for window in cells.due(closed, plan):
+                        yield from self._measure(
+                            live,
+                            number,
+                            segment,
+                            plan,
+                            window,
+                            known,
+                            drift=not place and not segment,
+                        )
 
     def _measure(
         self,
@@ -231,8 +230,7 @@ class ModelState(Struct, omit_defaults=True):
         number: int,
         segment: str,
         plan: Plan,
-        cells: Series,
-        closed: int,
+        window: Published,
         known: Known,
         *,
         drift: bool,
@@ -240,26 +238,22 @@ class ModelState(Struct, omit_defaults=True):
         spec, watch = live.lifecycle.spec, self.verdicts.watch
         curve = self.delays.get(segment)
         champion = watch is not None and watch.version == number
-        profile: ReferenceProfile | None = None
-        for window in cells.due(closed, plan):
-            profile = profile or live.profile(number)
-            measured = measuring.accuracy(
-                spec, profile, plan, window, version=number, segment=segment, champion=champion
-            )
-            if measured is not None and champion and watch is not None and not segment:
-                read = readings(spec.detectors, watch.memory)
-                measured = msgspec.structs.replace(measured, detectors=read)
-            if measured is not None and curve and self.ages and window.total.latest is not None:
-                as_of = (segment, window.total.latest // self.ages.cohort)
-                if as_of not in known:
-                    known[as_of] = measuring.known(
-                        curve, self.ages, window.total.latest, spec.classes
-                    )
-                measured = measuring.late(measured, window, known[as_of], self.ages)
-            if measured is not None:
-                yield measured
-            if drift and champion and watch is not None and profile is not None:
-                yield from measuring.drift(spec, profile, plan, window, watch)
+        profile = live.profile(number)
+        measured = measuring.accuracy(
+            spec, profile, plan, window, version=number, segment=segment, champion=champion
+        )
+        if measured is not None and champion and watch is not None and not segment:
+            read = readings(spec.detectors, watch.memory)
+            measured = msgspec.structs.replace(measured, detectors=read)
+        if measured is not None and curve and self.ages and window.total.latest is not None:
+            as_of = (segment, window.total.latest // self.ages.cohort)
+            if as_of not in known:
+                known[as_of] = measuring.known(curve, self.ages, window.total.latest, spec.classes)
+            measured = measuring.late(measured, window, known[as_of], self.ages)
+        if measured is not None:
+            yield measured
+        if drift and champion and watch is not None and profile is not None:
+            yield from measuring.drift(spec, profile, plan, window, watch)
 
     def _forget(self, lifecycle: LifecycleChanged) -> None:
         """Versions that are not live go when labels can no longer restate them."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
-from stream import lifecycle, partitions, transactions
+from stream import envelope, lifecycle, partitions, transactions
 from stream.core import describing, evaluate, measuring, sources
 from tests.simulation import models
 from tests.simulation.operations import failpoint, sleep
@@ -49,6 +49,7 @@ LAWS: Patches = [
     (lifecycle, "time", TIME),
     (lifecycle, "log", _Mute()),
     (lifecycle, "_read", models.read_before),
+    (envelope, "hashed", models.hashed_before),
     (evaluate, "Kit", models.shared_kit),
     (describing, "compare_all", models.compared_before),
     (measuring, "compare_all", models.compared_before),
