@@ -4,21 +4,21 @@
 
 At one rate of events: more models (with ticks of ten seconds, and with default ones), more features
 of a model, more segments. And more predictions that wait for their label, and go on waiting. Every
-point is a process of its own, with the collector of a worker, one after the other, round by round:
-microseconds of CPU an event (a prediction and its label; of `pending`, a prediction), and memory
-that the work added. An exponent is the slope of the logarithms
-by least squares: 0 is flat, 1 is proportional.
+point is a process of its own, with the collector of a worker, round by round: microseconds of CPU
+an event (a prediction and its label; of `pending`, a prediction), and memory that the work added.
+The points of what grows go on in turn, a part of their work at a time, so that a machine that is
+busy with other things for a while makes all of them dearer, not one. An exponent is the slope of
+the logarithms by least squares: 0 is flat, 1 is proportional.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
-from itertools import cycle, islice
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice, pairwise
+from multiprocessing.connection import Connection
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -35,6 +35,7 @@ from tests.monitoring import Live
 
 EVENTS: Final = 40_000
 EACH: Final = 120  # of a model, at least: its tests see a full group of ticks
+TURNS: Final = 20  # in which a point does its work
 BATCH: Final = 1_000
 STEP_MS: Final = 1  # between two events: a thousand a second, told of once a second
 START_MS: Final = 10**12
@@ -161,18 +162,25 @@ def batches_of(shape: Shape, specs: Sequence[ModelSpec]) -> Iterator[list[Batch]
         ]
 
 
-def measure(shape: Shape) -> Point:
-    """CPU an event, and what memory the work added; in this process, once."""
+def measure(shape: Shape, turn: Callable[[], object]) -> Point:
+    """CPU an event, and what memory the work added; in this process, once.
+
+    Args:
+        turn: returns when the next part of the work may be done.
+    """
     specs = specs_of(shape)
     stages = Stages(fleet_of(shape, specs))
     collector.calm()
     several = batches_of(shape._replace(events=shape.events + BATCH), specs)
     stages.take(next(several))  # warm-up: sources and tables are made
     before, spent = resident_mib(), 0.0
-    for batches in several:
-        began = time.process_time()
-        stages.take(batches)
-        spent += time.process_time() - began
+    count = shape.events // BATCH
+    for begin, end in pairwise(count * part // TURNS for part in range(TURNS + 1)):
+        turn()
+        for batches in islice(several, end - begin):
+            began = time.process_time()
+            stages.take(batches)
+            spent += time.process_time() - began
     return Point(spent / shape.events * 1e6, resident_mib() - before)
 
 
@@ -185,34 +193,53 @@ def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:
     return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
 
 
-def apart(axis: str, size: int) -> Point:
-    """`measure` in a process of its own, so that memory is its own."""
-    command = [sys.executable, "-m", "benchmarks.scale", "--point", axis, str(size)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return Point(*json.loads(done.stdout))
+def in_turn(axis: str, sizes: Sequence[int]) -> list[Point]:
+    """`measure` of each, turn by turn, in processes of their own, so that memory is its own."""
+    context = multiprocessing.get_context("spawn")
+    pipes: list[Connection] = []
+    for size in sizes:
+        here, there = context.Pipe()
+        context.Process(target=_apart, args=(there, axis, size), daemon=True).start()
+        there.close()  # so that the other end's is noticed
+        here.recv()
+        pipes.append(here)
+    points: list[Point] = []
+    for _ in range(TURNS):
+        points = [_gone_on(pipe) for pipe in pipes]
+    return points
+
+
+def _gone_on(pipe: Connection) -> Any:
+    pipe.send(None)
+    return pipe.recv()
+
+
+def _apart(pipe: Connection, axis: str, size: int) -> None:
+    """One point; says when it waits for its turn, then what it is."""
+
+    def turn() -> None:
+        pipe.send(None)
+        pipe.recv()
+
+    pipe.send(measure(shape_of(axis, size), turn))
 
 
 def main() -> None:
     one = parser(__doc__ or "")
     one.add_argument("--only", choices=AXES, help="one of what grows")
     one.add_argument("--rounds", type=int, default=3)
-    one.add_argument("--point", nargs=2, metavar=("AXIS", "SIZE"), help="one point, as JSON")
     options = one.parse_args()
-    if options.point:
-        axis, size = options.point
-        print(json.dumps(measure(shape_of(axis, int(size)))))
-        return
     axes = QUICK if options.quick else AXES
     rounds = 1 if options.quick else options.rounds
     chosen = [options.only] if options.only else list(axes)
     points: dict[tuple[str, int], list[Point]] = {}
     for number in range(rounds):
         for axis in chosen:
-            for size in axes[axis]:
-                if axis == "pending" and number and not options.quick:
-                    continue  # minutes each, and steady by their length
-                points.setdefault((axis, size), []).append(apart(axis, size))
-                say(f"round {number + 1}: {size:,} {axis}, {points[axis, size][-1]}")
+            if axis == "pending" and number and not options.quick:
+                continue  # minutes each, and steady by their length
+            for size, point in zip(axes[axis], in_turn(axis, axes[axis]), strict=True):
+                points.setdefault((axis, size), []).append(point)
+                say(f"round {number + 1}: {size:,} {axis}, {point}")
     rows: list[list[str]] = []
     figures: dict[str, object] = {"rounds": rounds}
     for axis in chosen:
