@@ -17,6 +17,7 @@ from tests.kafka.loop import Offsets
 from tests.topics import quiet_client
 
 STILL_SECONDS = 20  # more than a held-up partition waits
+HALT_SECONDS = 60  # a start on a busy machine, and a restore
 HELD_MS = 8_000  # how long the broker lets a transaction stay open in these rows
 
 
@@ -33,7 +34,7 @@ def stopped_after(world: World, total: int) -> Workers:
 def halts(workers: Workers, words: str, code: int = 1) -> None:
     worker = workers.start()
     try:
-        found = worker.wait(25)
+        found = worker.wait(HALT_SECONDS)
     except subprocess.TimeoutExpired:
         raise AssertionError("it did not halt") from None
     assert found == code, f"ended with {found}"

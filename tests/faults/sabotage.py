@@ -18,7 +18,7 @@ from confluent_kafka import KafkaException, Producer, TopicPartition
 
 from stream import checkpoints, committing, reading, transactions
 from stream.errors import Fenced
-from stream.partitions import Partition
+from stream.partitions import Partition, World
 from stream.settings import Settings
 from stream.transactions import Delta, Membership, Transactor, group_metadata
 
@@ -149,9 +149,13 @@ def step_clocks() -> None:
     """The wall clock is read whenever the time is asked for."""
     import time
 
-    from stream import clock
+    prepare = World.__post_init__
 
-    setattr(clock, "steady", lambda: lambda: time.time())  # noqa: B010, PLW0108
+    def stepping(world: World) -> None:
+        object.__setattr__(world, "clock", lambda: time.time())  # noqa: PLW0108  late, it is skewed
+        prepare(world)
+
+    setattr(World, "__post_init__", stepping)  # noqa: B010
 
 
 def forget_topics() -> None:
