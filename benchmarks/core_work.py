@@ -21,8 +21,9 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from benchmarks.watched import NAMES, Rows, Way, answer
+from benchmarks.watched import NAMES, Floats, Rows, Way, answer
 from models.examples import Examples
+from models.features import Row
 from models.joint import NAME as JOINT
 from models.profile import ReferenceProfile
 from models.spec import Feature, Labels, ModelSpec, Ticks, Training, Window
@@ -30,7 +31,7 @@ from models.training import fit
 from stream.core.deltas import Deltas
 from stream.core.evaluate import EvaluateProcessor
 from stream.core.evaluation import ModelState
-from stream.core.folding import Made, fold_labels, fold_predictions
+from stream.core.folding import Block, Made, fold_labels, fold_predictions
 from stream.core.joining import Joined
 from stream.core.labelled import Labelled
 from stream.core.monitor import MonitorProcessor
@@ -46,10 +47,14 @@ LABELS: Final = ("no", "yes")
 
 
 class Dressed(NamedTuple):
-    """A window as the join hands it on: predictions, and labels with what they belong to."""
+    """A window as the join hands it on: predictions, and labels with what they belong to.
 
-    rows: list[tuple[float, ...]]
-    scores: list[float]
+    Attributes:
+        inputs, outputs: columns, as `Line.take` makes them of the decoder's tuples: `stage` does.
+    """
+
+    inputs: Floats
+    outputs: Floats
     labels: list[float]
 
 
@@ -85,9 +90,8 @@ def _without_extras(profile: ReferenceProfile) -> ReferenceProfile:
 
 
 def dress(_: int, window: Rows) -> Dressed:
-    return Dressed(
-        list(map(tuple, window.features.tolist())), window.scores.tolist(), window.labels.tolist()
-    )
+    columns = np.ascontiguousarray(window.features.T)
+    return Dressed(columns, window.scores[:, None], window.labels.tolist())
 
 
 class Core:
@@ -116,22 +120,23 @@ class Core:
 
     def _fold(self, window: Dressed, start_ms: int, deltas: Deltas) -> None:
         source = self._source
-        times_ms = range(start_ms, start_ms + len(window.rows) * ROW_MS, ROW_MS)
-        outputs = [(score,) for score in window.scores]
-        codes = _codes(source, window.rows)
-        made = Made()
-        made.add(times_ms, codes, window.rows, outputs)
+        times_ms = np.arange(start_ms, start_ms + len(window.outputs) * ROW_MS, ROW_MS)
+        codes = _codes(source, window.inputs)
+        made = Made(blocks=[Block(times_ms, codes, window.inputs, window.outputs)])
         fold_predictions(source, made, deltas)
         if self._labels:
+            at_ms, outputs = times_ms.tolist(), map(tuple, window.outputs.tolist())
             kinds, weights = [source.kind] * len(codes), [1.0] * len(codes)
             ids, offsets = [""] * len(codes), [0] * len(codes)
-            columns = ids, kinds, offsets, times_ms, times_ms, times_ms, codes, outputs
+            columns = ids, kinds, offsets, at_ms, at_ms, at_ms, codes, outputs
             joined = list(map(Joined, *columns, window.labels, weights))
             fold_labels(Labelled.gathered(joined, lambda _: source), deltas)
 
 
-def _codes(source: Source, rows: Sequence[tuple[float, ...]]) -> list[bytes]:
-    return source.all_codes(rows) if source.is_coded else [b""] * len(rows)
+def _codes(source: Source, inputs: Floats) -> list[bytes]:
+    """Without segments, for which rows would be needed."""
+    rows: list[Row] = [()] * inputs.shape[1]
+    return source.all_codes(rows, inputs) if source.is_coded else [b""] * len(rows)
 
 
 def _core(size: int, *, labels: bool, lean: bool) -> Way:

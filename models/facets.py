@@ -17,8 +17,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from models.features import numbers
+from models.features import Inputs, numbers
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Groups = NDArray[np.int64] | NDArray[np.uint8]
 
@@ -103,22 +104,31 @@ class Coder:
         except TypeError:  # something numeric is missing
             return bytes([facet.group(row[place]) for facet, place in self._facets])
 
-    def codes(self, rows: Sequence[Sequence[Any]]) -> list[bytes]:
+    def codes(self, inputs: Inputs) -> list[bytes]:
         """As `code` of each; many in a fraction of the time."""
-        if len(rows) < FEW:
-            return list(map(self.code, rows))
-        groups = np.empty((len(rows), len(self._facets)), dtype=np.uint8)
-        for i, (facet, place) in enumerate(self._facets):
-            groups[:, i] = _groups(facet, [*map(itemgetter(place), rows)])
+        if isinstance(inputs, np.ndarray):
+            return self._coded([inputs[place] for _, place in self._facets])
+        if len(inputs) < FEW:
+            return list(map(self.code, inputs))
+        return self._coded([[*map(itemgetter(place), inputs)] for _, place in self._facets])
+
+    def _coded(self, columns: Sequence[Sequence[Any] | Floats]) -> list[bytes]:
+        """Of the values of each facet's feature."""
+        groups = np.empty((len(columns[0]), len(columns)), dtype=np.uint8)
+        for i, (column, (facet, _)) in enumerate(zip(columns, self._facets, strict=True)):
+            groups[:, i] = _groups(facet, column)
         coded: list[bytes] = groups.view(f"V{len(self._facets)}")[:, 0].tolist()
         return coded
 
 
-def _groups(facet: Facet, column: Sequence[Any]) -> Groups:
+def _groups(facet: Facet, column: Sequence[Any] | Floats) -> Groups:
     """As `Facet.group` of each value, shape (n,)."""
     if facet.values:
         return np.array([*map(_quick(facet), column)], dtype=np.uint8)
-    (values,) = numbers([tuple(column)], len(column))
+    if isinstance(column, np.ndarray):
+        values = column
+    else:
+        (values,) = numbers([tuple(column)], len(column))
     groups: Ints = np.searchsorted(facet.cuts, values, side="right") + np.isnan(values)
     return groups
 

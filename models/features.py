@@ -21,6 +21,8 @@ from models.spec import ModelSpec
 
 Value = float | str | None
 Row = tuple[Value, ...]
+#: Of many events: rows, or columns (features, n) where every feature is a number; NaN is missing.
+Inputs = Sequence[Row] | NDArray[np.float64]
 
 MAX_TEXT = 256  # characters of a category; longer text is no category
 MAX_EXACT = 2**53  # integers beyond it are not exact as JSON numbers
@@ -148,12 +150,30 @@ def numbers(rows: Sequence[Row], width: int) -> NDArray[np.float64]:
     """
     if rows and len(rows[0]) > width:
         rows = [row[:width] for row in rows]
+    if width == 1:
+        return np.fromiter(chain.from_iterable(rows), np.float64, len(rows)).reshape(-1, 1)
     pack = Layout(f"{width}d").pack
     try:
         flat = np.frombuffer(bytearray().join(starmap(pack, rows)))
     except StructError:  # something is missing
         flat = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * width)
     return flat.reshape(len(rows), width)
+
+
+def columns_of(inputs: Inputs, width: int) -> NDArray[np.float64]:
+    """Each feature's values side by side, shape (features, n); of rows the first, as `numbers`."""
+    if isinstance(inputs, np.ndarray):
+        return inputs
+    return np.ascontiguousarray(numbers(inputs, width).T)
+
+
+def of_events(inputs: Inputs, places: NDArray[np.int64]) -> Inputs:
+    """What of the events at these places; as many places as events must be all, in order."""
+    if isinstance(inputs, np.ndarray):
+        return inputs if len(places) == inputs.shape[1] else inputs[:, places]
+    if len(places) == len(inputs):
+        return inputs
+    return [inputs[place] for place in places.tolist()]
 
 
 def _codes(known: tuple[str, ...], column: Sequence[Value]) -> list[float]:

@@ -53,13 +53,14 @@ class Distance:
         for row, scores in zip(self.scores, joint.scores, strict=True):
             row[: len(scores)] = scores
         self.weights = np.array(joint.weights, dtype=np.float64).T
-        self._features = np.arange(len(joint.scores))
+        self._flat = self.scores.ravel()
+        self._starts = np.arange(len(joint.scores))[:, None] * width
 
     def of(self, bins: Ints) -> Floats:
         """Shape (n,), of bins of shape (n, features); whole numbers."""
-        scores = self.scores[self._features, bins]
-        along = np.floor(scores @ self.weights / FINENESS)
-        total: Floats = (along * along).sum(axis=1)
+        scores = self._flat.take(bins.T + self._starts)
+        along = np.floor(self.weights.T @ scores / FINENESS)
+        total: Floats = (along * along).sum(axis=0)
         return total
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from models import joint
-from models.features import Row, frequent, numbers
+from models.features import Inputs, Row, columns_of, frequent, numbers
 from models.profile import ReferenceProfile, SignalProfile, Validation
 from models.rhythms import Rhythm
 from models.spec import ModelSpec
@@ -158,33 +158,35 @@ class Binner:
         ends = np.cumsum([len(signal.counts) for signal in self._signals])
         self.starts = [0, *(int(end) for end in ends)]
         self.size = self.starts[-1]
+        self._starts = np.array(self.starts[:-1])[:, None]
 
-    def codes(self, rows: Sequence[Row], outputs: Floats) -> Ints:
+    def codes(self, inputs: Inputs, outputs: Floats) -> Ints:
         """Shape (n, signals): the place of each event's value in the vector of all bins.
 
         Args:
-            rows: feature values in the order of the spec.
+            inputs: feature values in the order of the spec.
             outputs: shape (n, spec.outputs).
         """
-        codes = np.empty((len(rows), len(self.names)), dtype=np.int64, order="F")
-        if self._has_categories:
-            columns = [*zip(*rows, strict=True)]
+        table = np.empty((len(self.names), len(outputs)), dtype=np.int64)
+        if self._has_categories and not isinstance(inputs, np.ndarray):
+            columns = [*zip(*inputs, strict=True)]
             for i, place in enumerate(self.places):
                 if self._signals[i].kind == "categorical":
-                    codes[:, i] = category_bins(self.categories[i], columns[place])
+                    table[i] = category_bins(self.categories[i], columns[place])
             known = [columns[place] for i, place in enumerate(self.places) if i in self._numeric]
-            values = numbers(known, len(rows))
+            values = numbers(known, len(inputs))
         else:
-            values = numbers(rows, self._width).T[list(self.places)]
-        codes[:, self._numeric] = self._rulers.bins(np.concatenate([values, outputs.T])).T
+            values = columns_of(inputs, self._width)
+            values = values if len(values) == len(self.places) else values[list(self.places)]
+        table[self._numeric] = self._rulers.bins(np.concatenate([values, outputs.T]))
         if self.distance is not None:
-            codes[:, -1] = self.joint_bins(codes[:, : len(self.places)])
-        codes += self.starts[:-1]
-        return codes
+            table[-1] = self.joint_bins(table[: len(self.places)].T)
+        table += self._starts
+        return table.T
 
-    def bins(self, rows: Sequence[Row], outputs: Floats) -> dict[str, Ints]:
+    def bins(self, inputs: Inputs, outputs: Floats) -> dict[str, Ints]:
         """By signal, the bin of each event's value; arguments as of `codes`."""
-        codes = self.codes(rows, outputs) - np.array(self.starts[:-1])
+        codes = self.codes(inputs, outputs) - np.array(self.starts[:-1])
         return dict(zip(self.names, codes.T, strict=True))
 
     def joint_bins(self, bins: Ints) -> Ints:
@@ -202,9 +204,9 @@ class Binner:
         bounds = zip(self.names, self.starts, self.starts[1:], strict=False)
         return {name: counts[start:end] for name, start, end in bounds}
 
-    def counts(self, rows: Sequence[Row], outputs: Floats) -> dict[str, Ints]:
+    def counts(self, inputs: Inputs, outputs: Floats) -> dict[str, Ints]:
         """Counts by signal, each as long as the profile's."""
-        return self.split(self.count(self.codes(rows, outputs)))
+        return self.split(self.count(self.codes(inputs, outputs)))
 
 
 class Edges:

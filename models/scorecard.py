@@ -40,7 +40,8 @@ class Scorecard:
             codes: from `Binner.codes`, shape (n, signals).
             strata: from `Strata.of_outputs`, shape (n,).
         """
-        scores = self.points[codes].sum(axis=1) + self.stratum_points[strata]
+        columns = codes.T  # as they lie in memory
+        scores = self.points.take(columns).sum(axis=0) + self.stratum_points[strata]
         bins = np.searchsorted(self.cuts, scores, side="right").astype(np.int64)
-        outside: Flags = np.any(self.outside[codes], axis=1)
+        outside: Flags = np.any(self.outside.take(columns), axis=0)
         return bins, outside

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from msgspec.structs import replace
 
+from models.estimating import fit_estimator
 from models.features import Row
 from models.profile import SegmentProfile
+from models.profiling import build_profile
+from models.slicing import slices
+from models.spec import Feature
 from stream.core.deltas import Deltas
-from stream.core.folding import FEW, Made, fold_labels, fold_predictions
+from stream.core.folding import FEW, Made, block, fold_labels, fold_predictions
 from stream.core.joining import Joined
 from stream.core.labelled import Labelled
 from stream.core.packing import Kind, kind_of
@@ -77,6 +82,41 @@ def test_where_events_are_cut_changes_no_count(
     predictions: list[Event], labels: list[Joined], cut: int
 ) -> None:
     assert folded(predictions, labels, cut) == folded(predictions, labels, len(predictions))
+
+
+def numeric() -> Source:
+    """A version all of whose features are numbers, with all that may be counted of one."""
+    spec = replace(SPEC, features=(Feature(name="age"), Feature(name="income")), segments=())
+    rows: list[Row] = [(float(n % 40), n % 7 - 3.0) for n in range(200)]
+    outputs, labels = np.linspace(0.0, 1.0, 200).reshape(-1, 1), (np.arange(200) % 3 == 0) * 1.0
+    profile = build_profile(spec, rows, outputs, PROFILE.validation, labels=labels)
+    looked_at = spec, profile, rows, outputs, labels
+    profile = replace(profile, estimator=fit_estimator(*looked_at), slices=slices(*looked_at))
+    facets = len(profile.slices.facets) if profile.slices else 0
+    return Source(kind_of(spec, 1, (), 4.0, facets), spec, profile)
+
+
+def test_columns_are_coded_and_counted_as_their_rows_one_by_one() -> None:
+    source, together, apart = numeric(), Deltas(), Deltas()
+    ages = [None, *EDGES, -1e9, 1e9, 7.5]
+    rows: list[Row] = [(age, income) for age in ages for income in (None, -3.0, 0.5, 3.0, 9.0)]
+    outputs = [(n % 11 / 10,) for n in range(len(rows))]
+    times_ms, codes = range(0, 40 * len(rows), 40), [source.codes(row) for row in rows]
+    inputs = source.inputs(rows)
+    assert isinstance(inputs, np.ndarray)
+    assert source.all_codes(rows, inputs) == codes
+    assert any(codes)
+    cut = 13
+    some = [
+        block(source, times_ms[part], codes[part], inputs[:, part], outputs[part])
+        for part in (slice(cut), slice(cut, None))
+    ]
+    fold_predictions(source, Made(blocks=some), together)
+    for event in zip(times_ms, codes, rows, outputs, strict=True):
+        fold_predictions(source, columns([event]), apart)
+    told = together.take(0)
+    assert told == apart.take(0)
+    assert sum(delta.predictions for delta in told) == len(rows)
 
 
 def test_labels_of_one_stratum_add_up_over_folds() -> None:

@@ -7,13 +7,18 @@ the last axis of arrays of any shape, and work along it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from stream.core.noncentral import noncentralities
+
 Array = NDArray[np.float64]
+
+LARGEST: Final = float(np.finfo(float).max)
 
 
 class Measure(NamedTuple):
@@ -62,7 +67,7 @@ def compare_all(
         alike.setdefault(len(counts), []).append(i)
     found: dict[int, Comparison] = {}
     for some in alike.values():
-        tables = (np.array([each[i] for i in some], float) for each in (references, currents))
+        tables = (_table([each[i] for i in some]) for each in (references, currents))
         found.update(zip(some, _compared(*tables), strict=True))
     return [found[i] for i in range(len(currents))]
 
@@ -76,6 +81,13 @@ def _compared(r: Array, c: Array) -> list[Comparison]:
     low, high = _interval(value, rows, freedom)
     columns = value, noise, low, high, _js(p, q), _js_noise(noise)
     return list(map(Comparison, *(column.tolist() for column in columns)))
+
+
+def _table(rows: Sequence[Sequence[int]]) -> Array:
+    """As `np.array` of rows of one length, in a third of the time."""
+    width = len(rows[0])
+    flat = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * width)
+    return flat.reshape(len(rows), width)
 
 
 def psi(reference: ArrayLike, current: ArrayLike) -> Array:
@@ -104,8 +116,10 @@ def psi_interval(
     n m / (n + m) times PSI is about noncentral chi-square with bins - 1 degrees of freedom; the
     interval holds the noncentralities that do not make the measured value an extreme one.
     """
-    rows = _pooled(n, m)
-    return _interval(np.asarray(value, float), rows, np.asarray(bins) - 1, confidence)
+    values, rows, freedoms = np.broadcast_arrays(
+        np.asarray(value, float), _pooled(n, m), np.asarray(bins) - 1
+    )
+    return _interval(values, rows, freedoms, confidence)
 
 
 def _interval(
@@ -114,14 +128,11 @@ def _interval(
     known, tail = (rows > 0) & (freedom > 0), (1 - confidence) / 2
     spread, worth = np.asarray(value * rows), _positive(rows)
     reached = special.chdtr(freedom, spread)
-
-    def end(share: float) -> Array:
-        """The PSI by which a measured one is so far up with this probability; 0 if by none."""
-        far = known & (reached > share)
-        found = special.chndtrinc(spread, freedom, share, where=far, out=np.zeros(spread.shape))
-        return np.asarray(np.maximum(found, 0.0) / worth)
-
-    return end(1 - tail), np.where(known, end(tail), np.finfo(float).max)
+    shares = 1 - tail, tail
+    # Where a measured PSI is not so far up by any true one, that end is 0.
+    there = np.array([known & (reached > share) for share in shares])
+    low, high = noncentralities(spread, freedom, shares, there) / worth
+    return low, np.where(known, high, LARGEST)
 
 
 def jensen_shannon(reference: ArrayLike, current: ArrayLike) -> Array:

@@ -8,6 +8,7 @@ together, so that many models with few events cost about as much as one with man
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import Final, NamedTuple
 
@@ -17,7 +18,7 @@ from msgspec import Struct
 from models import losses
 from models.crowd import Crowd
 from models.facets import cells_of
-from models.features import Row, numbers
+from models.features import Inputs, Row, numbers
 from models.profiling import label_bins
 from stream.core.deltas import Delta, Deltas, Place, add_named, add_pairs
 from stream.core.grouping import (
@@ -43,15 +44,35 @@ NUMBERS: Final = 2**20  # held at once, about, while predictions are put on thei
 _loss_scale = attrgetter("kind.loss_scale")
 
 
+class Block(NamedTuple):
+    """Many predictions of one source, as columns.
+
+    Attributes:
+        times_ms: shape (n,).
+        inputs: from `Source.inputs`.
+        outputs: the version's own, shape (n, k).
+    """
+
+    times_ms: Ints
+    codes: Sequence[bytes]
+    inputs: Inputs
+    outputs: Floats
+
+
 class Made(Struct):
-    """Predictions of one source that count, as columns. `outputs`: the version's own."""
+    """Predictions of one source that count: those that came many at once, and the others as lists.
+
+    It is all the same to counts in which of them a prediction lies. `outputs`: the version's own.
+    """
 
     times_ms: list[int] = []
     codes: list[bytes] = []
     rows: list[Row] = []
     outputs: list[tuple[float, ...]] = []
+    blocks: list[Block] = []
 
     def __len__(self) -> int:
+        """Those in lists."""
         return len(self.times_ms)
 
     def add(
@@ -67,7 +88,7 @@ class Made(Struct):
         self.outputs += outputs
 
     def clear(self) -> None:
-        for column in (self.times_ms, self.codes, self.rows, self.outputs):
+        for column in (self.times_ms, self.codes, self.rows, self.outputs, self.blocks):
             column.clear()
 
 
@@ -77,6 +98,19 @@ class Line(NamedTuple):
     source: Source
     packer: Packer
     made: Made
+
+    def take(
+        self,
+        times_ms: Sequence[int],
+        codes: Sequence[bytes],
+        inputs: Inputs,
+        outputs: Sequence[tuple[float, ...]],
+    ) -> None:
+        """Keep predictions until they are folded."""
+        if isinstance(inputs, np.ndarray) or len(times_ms) > FEW:
+            self.made.blocks.append(block(self.source, times_ms, codes, inputs, outputs))
+        else:
+            self.made.add(times_ms, codes, inputs, outputs)
 
 
 def fold_predictions(source: Source, made: Made, deltas: Deltas) -> None:
@@ -92,10 +126,14 @@ def fold_lines(lines: Iterable[tuple[Source, Made]], deltas: Deltas) -> None:
     """
     few: dict[object, list[tuple[Source, Made]]] = {}
     for source, made in lines:
+        blocks = made.blocks
         if len(made) > FEW:
-            _count_together(source, made, deltas)
+            more = made.times_ms, made.codes, source.inputs(made.rows), made.outputs
+            blocks = [*blocks, block(source, *more)]
         elif made:
             few.setdefault(source.layout, []).append((source, made))
+        if blocks:
+            _count_together(source, _joined(blocks), deltas)
     for alike in few.values():
         sheet = alike[0][0].sheet
         size = max(1, NUMBERS // FEW // sheet.weight) if sheet else len(alike)
@@ -103,18 +141,45 @@ def fold_lines(lines: Iterable[tuple[Source, Made]], deltas: Deltas) -> None:
             _count_few(alike[start : start + size], deltas)
 
 
-def _count_together(source: Source, made: Made, deltas: Deltas) -> None:
-    one = np.zeros(len(made), dtype=np.int64)
-    groups = group([source], one, np.array(made.times_ms, dtype=np.int64), made.codes)
-    for place, count in groups.sums(np.ones(len(made))):
+def block(
+    source: Source,
+    times_ms: Sequence[int],
+    codes: Sequence[bytes],
+    inputs: Inputs,
+    outputs: Sequence[tuple[float, ...]],
+) -> Block:
+    """Predictions of a source. `inputs`: from `Source.inputs`."""
+    times = np.fromiter(times_ms, np.int64, len(times_ms))
+    return Block(times, codes, inputs, numbers(outputs, source.kind.outputs))
+
+
+def _joined(blocks: Sequence[Block]) -> Block:
+    """All of them as one."""
+    if len(blocks) == 1:
+        return blocks[0]
+    times_ms, codes, inputs, outputs = zip(*blocks, strict=True)
+    return Block(
+        np.concatenate(times_ms),
+        list(chain.from_iterable(codes)),
+        np.concatenate(inputs, axis=1)
+        if isinstance(inputs[0], np.ndarray)
+        else list(chain.from_iterable(inputs)),
+        np.concatenate(outputs),
+    )
+
+
+def _count_together(source: Source, block: Block, deltas: Deltas) -> None:
+    one = np.zeros(len(block.codes), dtype=np.int64)
+    groups = group([source], one, block.times_ms, block.codes)
+    for place, count in groups.sums(np.ones(len(one))):
         deltas.at(place).predictions += count
-    outputs = numbers(made.outputs, source.kind.outputs)
+    outputs = block.outputs
     strata = source.strata.of_outputs(outputs)
     for place, stratum, count in groups.cells(strata, source.strata.size):
         add_named(deltas.at(place).predicted, str(stratum), count)
     if source.binner is None:
         return
-    bins = source.binner.codes(made.rows, outputs)
+    bins = source.binner.codes(block.inputs, outputs)
     _estimate(source, bins, strata, groups, deltas)
     for place, counts in groups.whole_counts(bins, source.binner.size):
         deltas.at(place).add_signals(source.binner.split(counts))

@@ -60,7 +60,7 @@ class Groups(NamedTuple):
     def whole_counts(self, columns: Ints, width: int) -> Iterable[tuple[Place, Ints]]:
         """Counts of columns (n, k), each below `width`, by place that is all."""
         found, of = distinct(self.whole)
-        cells = (of[:, None] * width + columns).ravel(order="K")
+        cells = (columns if len(found) == 1 else of[:, None] * width + columns).ravel(order="K")
         counts = np.bincount(cells, minlength=len(found) * width).reshape(-1, width)
         return zip([self.places[place] for place in found.tolist()], counts, strict=True)
 
@@ -83,7 +83,10 @@ def group(
     """
     lengths_ms = np.array([source.tick_ms for source in sources], dtype=np.int64)
     ticks, of_tick = distinct(times_ms // lengths_ms[of_source])
-    which, who = _segments(_in_segments(sources, of_source, codes))
+    if any(source.segments for source in sources):
+        which, who = _segments(_in_segments(sources, of_source, codes))
+    else:
+        which, who = np.full(len(codes), -1), np.arange(len(codes))
     width = int(which.max()) + 2
     cells = ((of_source * len(ticks) + of_tick)[who]) * width + which + 1
     found, of = distinct(cells)
@@ -163,6 +166,8 @@ def distinct(values: Ints) -> tuple[Ints, Ints]:
         place = {value: i for i, value in enumerate(found)}
         return np.array(found, np.int64), np.array([place[value] for value in every], np.int64)
     low, high = int(values.min()), int(values.max())
+    if low == high:
+        return values[:1], np.zeros(len(values), np.int64)
     if high - low >= SPARSE * len(values):
         return np.unique(values, return_inverse=True)
     there = np.zeros(high - low + 1, dtype=np.bool_)

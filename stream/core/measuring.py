@@ -170,8 +170,9 @@ def drift(
         and sum(counts) > 0
     ]
     far = compare_all([signal.counts for signal, _ in seen], [counts for _, counts in seen])
+    times_ms = window.total.start * spec.tick_ms, window.total.end * spec.tick_ms
     for (signal, counts), figures in zip(seen, far, strict=True):
-        yield _drift(spec, signal, counts, figures, plan, window, watch)
+        yield _drift(spec, signal, counts, figures, plan, times_ms, window.revision, watch)
 
 
 def _drift(
@@ -180,18 +181,19 @@ def _drift(
     counts: list[int],
     far: Comparison,
     plan: Plan,
-    window: Published,
+    times_ms: tuple[int, int],
+    revision: int,
     watch: Watch,
 ) -> DriftMeasured:
-    n, total = sum(counts), window.total
+    n = sum(counts)
     kind = "prediction" if signal.name.partition(":")[0] == "prediction" else "feature"
     return DriftMeasured(
         model=spec.name,
         version=watch.version,
         signal=signal.name,
         window=plan.name,
-        start_ms=total.start * spec.tick_ms,
-        end_ms=total.end * spec.tick_ms,
+        start_ms=times_ms[0],
+        end_ms=times_ms[1],
         n=n,
         psi=far.psi,
         psi_noise=far.psi_noise,
@@ -203,7 +205,7 @@ def _drift(
         unseen_rate=counts[-2] / n if signal.kind == "categorical" else 0.0,
         evidence=watch.level(f"{kind}/{signal.name}"),
         counts=counts,
-        revision=window.revision,
+        revision=revision,
     )
 
 

@@ -11,20 +11,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, compress, repeat
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
-from models.features import Row
+from models.features import Inputs, Row, of_events
 from stream.core.accepted import Events
 from stream.core.batchjoin import BatchJoin, Labels, Predictions
 from stream.core.clocks import Clocks
 from stream.core.deadletters import dead_letter
 from stream.core.decoding import Decoded, decode
 from stream.core.deltas import Deltas, add_named
-from stream.core.folding import Line, Made, fold_labels, fold_lines, fold_pairs
+from stream.core.folding import FEW, Line, Made, fold_labels, fold_lines, fold_pairs
 from stream.core.grouping import chosen, places_of
 from stream.core.joining import Counted, Joined
 from stream.core.journal import Journal
@@ -36,7 +36,7 @@ from stream.core.refusals import counter, named_model
 from stream.core.reporting import examples, progress, summaries
 from stream.core.rerouting import misplaced, sent_on
 from stream.core.shadowed import Shadowed, told_apart
-from stream.core.sources import Source, Sources
+from stream.core.sources import Sources
 from stream.core.telling import due, over
 from stream.core.traces import few, is_trace
 from stream.core.trails import Offsets, reached
@@ -176,7 +176,8 @@ class MonitorProcessor:
         makers = [(one.model, one.version, *one.shadow) for one in events.data]
         places = places_of(makers)
         lines = {maker: self._lines.get(maker) or self._line(maker) for maker in places}
-        codes = _codes([(lines[maker].source, some) for maker, some in places.items()], events.rows)
+        shares = [_share(lines[maker], some, events.rows) for maker, some in places.items()]
+        codes = _codes(shares, len(events))
         made = Predictions(
             [lines[maker].packer for maker in makers],
             events.ids,
@@ -187,12 +188,13 @@ class MonitorProcessor:
         )
         new = self._join.predict_all(made, self._state.clocks.watermark_ms)
         counts = np.array(new)
-        for maker, some in places.items():
-            kept = some[counts[some]]
-            lines[maker].made.add(
+        for share in shares:
+            is_new = counts[share.places]
+            kept = share.places[is_new]
+            share.line.take(
                 chosen(events.times_ms, kept),
                 chosen(codes, kept),
-                chosen(events.rows, kept),
+                of_events(share.inputs, np.flatnonzero(is_new)),
                 chosen(events.values, kept),
             )
         self._trace(events, new)
@@ -348,13 +350,27 @@ class MonitorProcessor:
         self._join.counted.clear()
 
 
-def _codes(sources: Iterable[tuple[Source, Ints]], rows: Sequence[Row]) -> Sequence[bytes]:
-    """The codes of predictions, of all of a source at once. `sources`: and where theirs lie."""
-    codes = [b""] * len(rows)
-    for source, places in sources:
+class _Share(NamedTuple):
+    """Predictions of one source in a batch: where they lie, and what was put into it."""
+
+    line: Line
+    places: Ints
+    rows: Sequence[Row]
+    inputs: Inputs
+
+
+def _share(line: Line, places: Ints, rows: Sequence[Row]) -> _Share:
+    mine = chosen(rows, places)
+    return _Share(line, places, mine, line.source.inputs(mine) if len(mine) > FEW else mine)
+
+
+def _codes(shares: Iterable[_Share], count: int) -> Sequence[bytes]:
+    """The codes of so many predictions, of all of a source at once."""
+    codes = [b""] * count
+    for (source, *_), places, rows, inputs in shares:
         if source.is_coded:
-            found = source.all_codes(chosen(rows, places))
-            if len(found) == len(rows):
+            found = source.all_codes(rows, inputs)
+            if len(found) == count:
                 return found
             for place, code in zip(places.tolist(), found, strict=True):
                 codes[place] = code

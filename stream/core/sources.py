@@ -11,7 +11,7 @@ import numpy as np
 
 from models.crowd import Sheet
 from models.facets import Coder, Facet, Grid
-from models.features import Row
+from models.features import Inputs, Row, columns_of
 from models.losses import LOG_LOSS_SCALE
 from models.profile import ReferenceProfile
 from models.profiling import LABELS, Binner
@@ -85,17 +85,25 @@ class Source:
         self.judged = frozenset(part.name for part in profile.segments) if profile else frozenset()
         self.grid = _grid(kind, spec, profile)
         self.is_coded = kind.codes > 0
+        self._is_numeric = all(feature.type == "numeric" for feature in spec.features)
         self._coder = Coder(self.grid.facets if self.grid else (), spec.feature_names)
+
+    def inputs(self, rows: Sequence[Row]) -> Inputs:
+        """Rows as they are counted soonest, if there are many of them."""
+        return columns_of(rows, len(self.spec.features)) if self._is_numeric else rows
 
     def codes(self, row: Row) -> bytes:
         """The codes of a prediction's segments, then its groups of the facets."""
         return self.all_codes((row,))[0]
 
-    def all_codes(self, rows: Sequence[Row]) -> list[bytes]:
-        """As `codes` of each, but a column at a time."""
+    def all_codes(self, rows: Sequence[Row], inputs: Inputs | None = None) -> list[bytes]:
+        """As `codes` of each, but a column at a time. `inputs`: the same, from `inputs`."""
+        found = self._coder.codes(rows if inputs is None else inputs) if self.grid else []
+        if not self.segments:
+            return found or [b""] * len(rows)
         columns = [[*map(part.code, map(itemgetter(part.place), rows))] for part in self.segments]
-        codes = [*map(bytes, zip(*columns, strict=True))] if columns else [b""] * len(rows)
-        return [*map(add, codes, self._coder.codes(rows))] if self.grid else codes
+        codes = map(bytes, zip(*columns, strict=True))
+        return [*map(add, codes, found)] if self.grid else [*codes]
 
     def in_segments(self, codes: bytes) -> bytes:
         """The codes of the segments alone."""
