@@ -2,10 +2,12 @@
 
     python -m benchmarks.core_work drift ROWS.npz 1000x20
 
-`drift` is PSI and Jensen-Shannon with their noise and intervals, of features and score; `figures`
-adds accuracy, log loss and the rest with intervals; `shipped` adds what no peer does on the way:
-tests under the alarm budget, expected performance, the worst slice. `stage` is all that, from JSON
-records to JSON records: decoding, the join, examples and summaries.
+`counts` is how many values lie in each bin, which is what is stored and merged; `distances` is
+that and the features' Jensen-Shannon distances. `drift` is all that is told without labels: PSI and
+Jensen-Shannon with their noise and intervals, of features and score. `figures` adds accuracy, log
+loss and the rest with intervals; `shipped` adds what no peer does on the way: tests under the alarm
+budget, expected performance, the worst slice. `stage` is all that, from JSON records to JSON
+records: decoding, the join, examples and summaries.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ from models.examples import Examples
 from models.features import Row
 from models.joint import NAME as JOINT
 from models.profile import ReferenceProfile
+from models.profiling import Binner
 from models.spec import Feature, Labels, ModelSpec, Ticks, Training, Window
 from models.training import fit
 from stream.core.deltas import Deltas
+from stream.core.distances import jensen_shannon
 from stream.core.evaluate import EvaluateProcessor
 from stream.core.evaluation import ModelState
 from stream.core.folding import Block, Made, fold_labels, fold_predictions
@@ -133,6 +137,28 @@ class Core:
             fold_labels(Labelled.gathered(joined, lambda _: source), deltas)
 
 
+class Binned:
+    """Counts of each window's features and score by bin, and at most how far the features are."""
+
+    def __init__(self, live: Live, *, far: bool) -> None:
+        profile = live.profile(1)
+        if profile is None:
+            raise ValueError("bins need a reference")
+        self._binner, self._far = Binner(profile, live.lifecycle.spec), far
+        known = {signal.name: signal.counts for signal in profile.signals}
+        self._reference = np.array([known[name] for name in NAMES], dtype=np.float64)
+
+    def watch(self, windows: Sequence[Dressed]) -> list[object]:
+        """By window: counts by signal, or distances in the order of the features."""
+        return [self._watch(window) for window in windows]
+
+    def _watch(self, window: Dressed) -> object:
+        counts = self._binner.counts(window.inputs, window.outputs)
+        if not self._far:
+            return counts
+        return jensen_shannon(self._reference, np.array([counts[name] for name in NAMES]))
+
+
 def _codes(source: Source, inputs: Floats) -> list[bytes]:
     """Without segments, for which rows would be needed."""
     rows: list[Row] = [()] * inputs.shape[1]
@@ -145,6 +171,13 @@ def _core(size: int, *, labels: bool, lean: bool) -> Way:
         profile = live.profile(1)
         kit = None if lean or profile is None else Kit(live.lifecycle.spec, profile)
         return Core(live, labels=labels, kit=kit).watch
+
+    return Way(dress, prepare, version("driftline"))
+
+
+def _binned(size: int, *, far: bool) -> Way:
+    def prepare(reference: Rows) -> Callable[[Sequence[Dressed]], object]:
+        return Binned(live_of(reference, size, lean=True), far=far).watch
 
     return Way(dress, prepare, version("driftline"))
 
@@ -236,6 +269,8 @@ def _stage(size: int) -> Way:
 
 
 WAYS: Final[dict[str, Callable[[int], Way]]] = {
+    "counts": partial(_binned, far=False),
+    "distances": partial(_binned, far=True),
     "drift": partial(_core, labels=False, lean=True),
     "figures": partial(_core, labels=True, lean=True),
     "shipped": partial(_core, labels=True, lean=False),

@@ -84,6 +84,8 @@ class Contender(NamedTuple):
 
 
 CONTENDERS: Final = (
+    Contender("counts", "", "counts", 20, 2, "values by bin; 20 features, score"),
+    Contender("distances", "", "distances", 20, 2, "and Jensen-Shannon of the features, alone"),
     Contender("drift", "", "drift", 20, 2, "PSI, JS, noise, interval of PSI; 20 features, score"),
     Contender("figures", "", "figures", 20, 2, "and accuracy, log loss ... with intervals"),
     Contender(
@@ -109,16 +111,22 @@ CONTENDERS: Final = (
         1 / 200,
     ),
     Contender(
-        "nannyml_js", "nannyml", "drift", 20, 2, "less: no labels, no PSI; all in one call", 1 / 10
+        "nannyml_js",
+        "nannyml",
+        "distances",
+        20,
+        2,
+        "Jensen-Shannon of bins, of the features; all in one call",
+        1 / 10,
     ),
     Contender("nannyml_ks", "nannyml", "drift", 20, 2, "exact KS on rows; no labels"),
     Contender(
         "whylogs",
         "whylogs",
-        "drift",
+        "counts",
         5,
         1,
-        "sketches of types, quantiles, distinct values; no distances",
+        "more: sketches of types, quantiles, distinct values; no distances",
         1 / 100,
     ),
     Contender("river_adwin", "river", "drift", 2, 0, "other statistics: change of means, by event"),

@@ -221,6 +221,18 @@ def test_a_trickle_gathers_until_a_commit_asks_for_it(gathering: Stage) -> None:
     until(lambda: stage.broker.written() == 5)
 
 
+def test_a_commit_asks_who_has_nothing_but_mail(
+    gathering: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what gathers would wait until the passing of time is told."""
+    monkeypatch.setattr(Runtime, "idle_seconds", 3_600.0)
+    gathering.assign(US, 0)
+    gathering.send(0)
+    until(lambda: gathering.broker.written() == 1)
+    gathering.send(0)
+    until(lambda: gathering.broker.written() == 2)
+
+
 def test_what_takes_long_does_not_gather(gathering: Stage) -> None:
     """Others would wait for it in the next commit."""
     stage = gathering

@@ -113,6 +113,23 @@ def test_a_contender_that_fails_is_skipped_aloud_and_the_others_are_measured(
     assert costs.micros("drift", WINDOW) is not None
 
 
+def test_counts_and_distances_are_those_of_drift() -> None:
+    """What less is made of the same rows is the same."""
+    facts = [fact for fact in said_by("drift") if isinstance(fact, DriftMeasured)]
+    windows = zip(windows_of(facts), facts, strict=True)
+    told = {(window, fact.signal): fact for window, fact in windows}
+
+    for window, (counts, far) in enumerate(
+        zip(said_by("counts"), said_by("distances"), strict=True)
+    ):
+        assert isinstance(counts, dict)
+        assert isinstance(far, np.ndarray)
+        assert counts.keys() == {*NAMES, "prediction"}
+        for name, found in counts.items():
+            assert found.tolist() == told[window, name].counts
+        assert far.tolist() == [told[window, name].js for name in NAMES]
+
+
 def test_drift_is_that_of_the_rows(profile: ReferenceProfile) -> None:
     """PSI and Jensen-Shannon of every window and signal, from the rows by numpy alone."""
     facts = [fact for fact in said_by("drift") if isinstance(fact, DriftMeasured)]
