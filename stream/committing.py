@@ -90,8 +90,9 @@ class Committer(threading.Thread):
 
     def _left(self) -> float | None:
         """Seconds until there will be something to do; None if nobody knows."""
-        silent = [keeper.silent_until for keeper in self._runtime.held() if keeper.able]
-        if self._stirred:
+        able = [keeper for keeper in self._runtime.held() if keeper.able]
+        silent = [keeper.silent_until for keeper in able]
+        if self._stirred or any(keeper.has_records for keeper in able):
             return self._due - time.monotonic()
         return max(self._due, min(silent)) - time.monotonic() if silent else None
 

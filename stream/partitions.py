@@ -101,28 +101,31 @@ class Probe:
         self._seconds = seconds  # from one look to the next
         self._due = 0.0
         self._asked: dict[Place, float] = {}  # when, last
+        self._looked: frozenset[Place] = frozenset()  # of these, the last time
         self._ends: dict[Place, int] = {}
         self._clock_ms = 0
         self._lock = threading.Lock()
 
     def read(self, positions: Mapping[Place, int]) -> tuple[int, bool]:
-        """The newest clock that was probed, and whether these positions have reached its ends;
-        of none nothing is claimed."""
+        """The newest clock that was probed, and whether these positions have reached its ends; of
+        none, and of a place that did not answer, nothing is claimed."""
         with self._lock:
             now = time.monotonic()
             self._asked.update(dict.fromkeys(positions, now))
-            if now >= self._due or not positions.keys() <= self._ends.keys():
+            if now >= self._due or not positions.keys() <= self._looked:
                 self._look(now)
-            ends = self._ends
-            reached = all(at >= ends[place] for place, at in positions.items())
+            ends = [(self._ends.get(place), at) for place, at in positions.items()]
+            reached = all(end is not None and at >= end for end, at in ends)
             return self._clock_ms, reached and bool(positions)
 
     def _look(self, now: float) -> None:
-        self._due = now + self._seconds
-        self._clock_ms = max(self._clock_ms, int(self._clock() * 1000))
+        clock_ms = max(self._clock_ms, int(self._clock() * 1000))
         since = now - FORGOTTEN * self._seconds
         self._asked = {place: at for place, at in self._asked.items() if at >= since}
-        self._ends = self._reader.ends(self._asked) if self._asked else {}
+        ends = self._reader.ends(self._asked) if self._asked else {}
+        # Only now: were there no answer, the ends of before would say nothing about this clock.
+        self._due, self._clock_ms, self._ends = now + self._seconds, clock_ms, ends
+        self._looked = frozenset(self._asked)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ class LogReader:
         self._reader = consumer(settings, group, "read_committed")
         self._reading, self._tailing = threading.Lock(), threading.Lock()
         self._group = group
-        self._admin = AdminClient(settings.client(log_level=3))
+        self._properties = settings.client(log_level=3)
+        self._admin = AdminClient(self._properties)
 
     def counts(self, topics: Iterable[str]) -> dict[str, int]:
         """Partition counts of those topics that exist."""
@@ -57,7 +58,8 @@ class LogReader:
         return _watermarks(self._lookups, topic, partition)
 
     def ends(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        """The ends of many partitions by one request, open transactions included."""
+        """The ends of many partitions by one request, open transactions included; those whose
+        leader has none to tell, as while it changes, are left out."""
         asked = [TopicPartition(*place) for place in places]
         found: dict[tuple[str, int], int] = _retried(lambda: self._ends(asked))
         return found
@@ -68,7 +70,16 @@ class LogReader:
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=TIMEOUT_SECONDS,
         )
-        return {(tp.topic, tp.partition): one.result().offset for tp, one in answers.items()}
+        found, failed = {}, None
+        for place, answer in answers.items():
+            try:
+                found[place.topic, place.partition] = answer.result().offset
+            except KafkaException as error:
+                failed = error
+        if not found and failed is not None and failed.args[0].code() < 0:  # nobody answered
+            self._admin = AdminClient(self._properties)  # one that a cut met may never be answered
+            raise failed
+        return found
 
     def committed(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """The group's committed offsets; places without one are left out.

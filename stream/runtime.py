@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 At = tuple[Phase, float, object]
 JITTER = 0.1  # of the commit interval, so that workers do not commit in step
 GATHER_SECONDS = 0.005  # what takes longer to apply does not wait for the next commit
+REST_SECONDS = 1.0  # a mailbox rests about so long at most, whoever asks or does not
 
 
 class Keeper(threading.Thread):
@@ -62,6 +63,7 @@ class Keeper(threading.Thread):
         self._dropped = threading.Event()
         self._bell = threading.Event()
         self._mail: deque[Slice] = deque()
+        self._resting_since = 0.0  # what lies in the mailbox
         self._record_seconds = GATHER_SECONDS  # CPU of one, as of the last that were applied
         self._leaving: Future[bool] | None = None  # answered when all is committed, or can't be
         self._last = False  # it has said what it had, and stands still
@@ -125,7 +127,7 @@ class Keeper(threading.Thread):
                 self._proceed(partition)
             else:
                 self._enter("paused" if self._last else "wait")
-                self._bell.wait()
+                self._bell.wait(REST_SECONDS if self._mail and not self._last else None)
 
     @property
     def _may_apply(self) -> bool:
@@ -139,14 +141,16 @@ class Keeper(threading.Thread):
     @property
     def _has_enough(self) -> bool:
         """What lies in the mailbox need not gather until a commit asks for it: it would take long,
-        or there is no room for more. A few records at a time cost several times as much."""
+        there is no room for more, or it has rested. A few records at a time cost several times as
+        much."""
         mail = list(self._mail)
         if not mail:
             return False
         most = max(Counter(piece.topic for piece in mail).values())
         records = sum(len(piece.records) for piece in mail)
         full = most >= self._runtime.world.settings.queue_batches
-        return full or records * self._record_seconds >= GATHER_SECONDS
+        rested = time.monotonic() - self._resting_since >= REST_SECONDS
+        return full or rested or records * self._record_seconds >= GATHER_SECONDS
 
     def _handful(self) -> list[Slice]:
         """From the mailbox: at least a slice, and with it what else takes hardly any time."""
@@ -214,14 +218,15 @@ class Keeper(threading.Thread):
         partition = self.partition
         if not self.able or partition is None:
             return False
-        if not (partition.dirty or self._has_records) and time.monotonic() < self.silent_until:
+        if not (partition.dirty or self.has_records) and time.monotonic() < self.silent_until:
             return False
         self.asked = True
         self.ring()
         return True
 
     @property
-    def _has_records(self) -> bool:
+    def has_records(self) -> bool:
+        """Something in the mailbox waits for a commit."""
         return any(piece.records for piece in list(self._mail))
 
     @property
@@ -248,6 +253,8 @@ class Keeper(threading.Thread):
     # From Faust's event loop:
 
     def offer(self, piece: Slice) -> None:
+        if not self._mail:
+            self._resting_since = time.monotonic()
         self._mail.append(piece)
         if self._has_enough:
             self.ring()

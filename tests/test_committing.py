@@ -233,6 +233,39 @@ def test_a_commit_asks_who_has_nothing_but_mail(
     until(lambda: gathering.broker.written() == 2)
 
 
+def test_mail_that_came_while_an_answer_was_late_is_asked_for(
+    gathering: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else may come that would tell of it."""
+    monkeypatch.setattr(Runtime, "idle_seconds", 3_600.0)
+    monkeypatch.setattr("stream.runtime.REST_SECONDS", 3_600.0)
+    gathering.assign(US, 0)
+    gathering.apply(0)
+    until(lambda: gathering.broker.written() == 1)
+    gathering.send(0, b"slow")
+    until(lambda: gathering.keeper(0).at[0] == "apply")
+    time.sleep(5 * gathering.runtime.interval_seconds)  # nobody waits for the answer any more
+    gathering.send(0)
+    time.sleep(5 * gathering.runtime.interval_seconds)
+    Slow.hold.set()
+    until(lambda: gathering.broker.written() == 3)
+
+
+def test_mail_rests_a_while_at_most_whoever_does_not_ask(
+    gathering: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the log has moved by nothing but markers, too: to rest is not to stand still."""
+    monkeypatch.setattr(Runtime, "idle_seconds", 3_600.0)
+    gathering.assign(US, 0)
+    partition = gathering.keeper(0).partition
+    epoch = gathering.runtime.intake.epoch
+    gathering.runtime.offer([Slice(REQUESTS, 0, [], 0, 3, epoch, 0)])
+    time.sleep(0.1)
+    assert partition
+    assert partition.positions == {"requests": 0}
+    until(lambda: partition.positions == {"requests": 3})
+
+
 def test_what_takes_long_does_not_gather(gathering: Stage) -> None:
     """Others would wait for it in the next commit."""
     stage = gathering

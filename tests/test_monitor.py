@@ -7,10 +7,14 @@ import tracemalloc
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
+from models.features import Row
 from models.profile import SegmentProfile
+from models.profiling import build_profile
 from models.spec import Feature, Labels, ModelSpec, Ticks, check
+from stream.core.folding import FEW
 from stream.core.joining import Join
 from stream.core.monitor import MonitorProcessor
 from stream.core.packing import Prediction, kind_of
@@ -338,6 +342,26 @@ def test_a_new_feature_in_the_spec_does_not_stop_versions_that_never_saw_it() ->
     one.data["features"]["new"] = 1.0
     feed(processor, one, fleet=fleet)
     assert whole(processor.advance(T0 + 10**5, True, fleet))[0].predictions == 1
+
+
+def test_a_batch_that_holds_nothing_new_counts_nothing() -> None:
+    """However many come again, as when a file is sent twice: they need not have company."""
+    spec = _spec(task="binary", classes=("no", "yes"), searched=())
+    spec = msgspec.structs.replace(spec, features=(Feature(name="age"),))
+    rows: list[Row] = [(float(n % 40),) for n in range(200)]
+    outputs = np.linspace(0.0, 1.0, 200).reshape(-1, 1)
+    known = build_profile(spec, rows, outputs, reference().validation)
+    processor, fleet = monitor(), {"churn": Live(spec, known=known)}
+    for start in (0, 2 * FEW):
+        sent = [prediction(f"p{n}", n) for n in range(2 * FEW)]
+        for one in sent:
+            del one.data["features"]["plan"]
+        records = [one.record(start + n) for n, one in enumerate(sent)]
+        processor.apply(Batch("predictions", 0, records), fleet)
+        processor.changes(complete=False)  # which counts what there is
+    (one,) = whole(processor.advance(T0 + 10**5, True, fleet))
+    assert one.predictions == 2 * FEW
+    assert one.counters["duplicates"] == 2 * FEW
 
 
 def test_misplaced_events_end_in_the_same_sums() -> None:

@@ -68,15 +68,19 @@ class Log:
         self.begin = 0
         self.commits: list[list[Output]] = []
         self.calls: list[str] = []
+        self.silent: set[tuple[str, int]] = set()
+        self.is_away = False
 
     def bounds(self, topic: str, _: int) -> tuple[int, int]:
         self.calls.append(f"bounds {topic}")
         return (0, len(self.checkpoint)) if topic == CHECKPOINTS else (self.begin, self.end)
 
     def ends(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        if self.is_away:
+            raise TimeoutError
         ends = dict.fromkeys(places, self.end)
         self.calls.append(f"ends {len(ends)}")
-        return ends
+        return {place: end for place, end in ends.items() if place not in self.silent}
 
     def committed(self, _: object) -> dict[tuple[str, int], int]:
         self.calls.append("committed")
@@ -324,6 +328,34 @@ def test_ends_are_looked_up_once_for_all_partitions_of_a_process() -> None:
         (2000, True),
     ]
     assert log.calls == ["ends 1", "ends 2"]
+
+
+def test_nothing_is_claimed_of_a_place_that_does_not_answer_nor_is_it_asked_at_once_again() -> None:
+    """Its leader changes; others answer."""
+    log, a, b = Log(), ("t", 0), ("t", 1)
+    log.silent = {b}
+    probe = Probe(log, lambda: 2.0, 1000)
+
+    assert [probe.read({place: 0}) for place in (a, b, b, a)] == [
+        (2000, True),
+        (2000, False),
+        (2000, False),
+        (2000, True),
+    ]
+    assert log.calls == ["ends 1", "ends 2"]
+
+
+def test_a_clock_whose_ends_nobody_told_is_not_claimed_to_be_reached() -> None:
+    clock = iter([2.0, 3.0, 4.0])
+    log, a = Log(), ("t", 0)
+    probe = Probe(log, lambda: next(clock), 0.0)
+    assert probe.read({a: 0}) == (2000, True)
+    log.end, log.is_away = 1, True
+    with pytest.raises(TimeoutError):
+        probe.read({a: 0})
+    log.is_away = False
+
+    assert probe.read({a: 0}) == (4000, False)
 
 
 def test_a_stage_that_is_not_told_of_ends_does_not_ask_for_them() -> None:

@@ -106,7 +106,9 @@ class Line(NamedTuple):
         inputs: Inputs,
         outputs: Sequence[tuple[float, ...]],
     ) -> None:
-        """Keep predictions until they are folded."""
+        """Keep predictions, if any, until they are folded."""
+        if not times_ms:
+            return
         if isinstance(inputs, np.ndarray) or len(times_ms) > FEW:
             self.made.blocks.append(block(self.source, times_ms, codes, inputs, outputs))
         else:
