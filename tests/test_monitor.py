@@ -359,9 +359,9 @@ def test_a_batch_that_holds_nothing_new_counts_nothing() -> None:
         records = [one.record(start + n) for n, one in enumerate(sent)]
         processor.apply(Batch("predictions", 0, records), fleet)
         processor.changes(complete=False)  # which counts what there is
-    (one,) = whole(processor.advance(T0 + 10**5, True, fleet))
-    assert one.predictions == 2 * FEW
-    assert one.counters["duplicates"] == 2 * FEW
+    (told,) = whole(processor.advance(T0 + 10**5, True, fleet))
+    assert told.predictions == 2 * FEW
+    assert told.counters["duplicates"] == 2 * FEW
 
 
 def test_misplaced_events_end_in_the_same_sums() -> None:
