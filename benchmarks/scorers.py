@@ -213,8 +213,9 @@ def river(job: Job) -> None:
 
 
 def _commit(consumer: Any) -> None:
-    if any(place.offset >= 0 for place in consumer.position(consumer.assignment())):
-        consumer.commit(asynchronous=False)
+    reached = [place for place in consumer.position(consumer.assignment()) if place.offset >= 0]
+    if reached:
+        consumer.commit(offsets=reached, asynchronous=False)
 
 
 SCORERS: Final[dict[str, Callable[[Job], None]]] = {
