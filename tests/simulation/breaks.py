@@ -96,7 +96,7 @@ def _forgets_generations() -> Patches:
 #: What each takes away. The last number: within how many seeds it must be noticed.
 BREAKS: Mapping[str, tuple[Callable[[], Patches], int]] = {
     "generation": (lambda: [(Log, "generational", False)], 40),
-    "kept-without-gap": (lambda: [(Membership, "follows", lambda *_: True)], 80),
+    "kept-without-gap": (lambda: [(Membership, "follows", lambda *_: True)], 200),
     "waiting-for-transactions": (lambda: [(Log, "stable", False)], 80),
     "atomic-outputs": (lambda: [(Log, "atomic", False)], 20),
     "atomic-offsets": (_offsets_apart, 40),
