@@ -101,21 +101,19 @@ class Probe:
         self._seconds = seconds  # from one look to the next
         self._due = 0.0
         self._asked: dict[Place, float] = {}  # when, last
-        self._looked: frozenset[Place] = frozenset()  # of these, the last time
         self._ends: dict[Place, int] = {}
         self._clock_ms = 0
         self._lock = threading.Lock()
 
     def read(self, positions: Mapping[Place, int]) -> tuple[int, bool]:
-        """The newest clock that was probed, and whether these positions have reached its ends; of
-        none, and of a place that did not answer, nothing is claimed."""
+        """The newest clock that was probed, and whether these positions have reached its ends;
+        nothing is claimed of none."""
         with self._lock:
             now = time.monotonic()
             self._asked.update(dict.fromkeys(positions, now))
-            if now >= self._due or not positions.keys() <= self._looked:
+            if now >= self._due or not positions.keys() <= self._ends.keys():
                 self._look(now)
-            ends = [(self._ends.get(place), at) for place, at in positions.items()]
-            reached = all(end is not None and at >= end for end, at in ends)
+            reached = all(at >= self._ends[place] for place, at in positions.items())
             return self._clock_ms, reached and bool(positions)
 
     def _look(self, now: float) -> None:
@@ -125,7 +123,6 @@ class Probe:
         ends = self._reader.ends(self._asked) if self._asked else {}
         # Only now: were there no answer, the ends of before would say nothing about this clock.
         self._due, self._clock_ms, self._ends = now + self._seconds, clock_ms, ends
-        self._looked = frozenset(self._asked)
 
 
 @dataclass(frozen=True)
