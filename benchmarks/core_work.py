@@ -126,8 +126,8 @@ class Core:
         source = self._source
         times_ms = np.arange(start_ms, start_ms + len(window.outputs) * ROW_MS, ROW_MS)
         codes = _codes(source, window.inputs)
-        made = Made(blocks=[Block(times_ms, codes, window.inputs, window.outputs)])
-        fold_predictions(source, made, deltas)
+        block = Block(times_ms, codes, window.inputs, window.outputs)
+        fold_predictions(Made(blocks=[(source, block)]), deltas)
         if self._labels:
             at_ms, outputs = times_ms.tolist(), map(tuple, window.outputs.tolist())
             kinds, weights = [source.kind] * len(codes), [1.0] * len(codes)

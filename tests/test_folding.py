@@ -44,8 +44,8 @@ def made(draw: st.DrawFn) -> Event:
     return draw(TIMES), SOURCE.codes(row), row, (draw(OUTPUTS),)
 
 
-def columns(events: Sequence[Event]) -> Made:
-    return Made(*map(list, zip(*events, strict=True)))
+def columns(events: Sequence[Event], source: Source = SOURCE) -> Made:
+    return Made([source] * len(events), *map(list, zip(*events, strict=True)))
 
 
 @st.composite
@@ -65,7 +65,7 @@ def folded(predictions: list[Event], labels: list[Joined], cut: int) -> list[Sum
     deltas = Deltas()
     for some in (predictions[:cut], predictions[cut:]):
         if some:
-            fold_predictions(SOURCE, columns(some), deltas)
+            fold_predictions(columns(some), deltas)
     for labelled in (labels[:cut], labels[cut:]):
         if labelled:
             fold_labels(Labelled.gathered(labelled, lambda _: SOURCE), deltas)
@@ -111,9 +111,9 @@ def test_columns_are_coded_and_counted_as_their_rows_one_by_one() -> None:
         block(source, times_ms[part], codes[part], inputs[:, part], outputs[part])
         for part in (slice(cut), slice(cut, None))
     ]
-    fold_predictions(source, Made(blocks=some), together)
+    fold_predictions(Made(blocks=[(source, one) for one in some]), together)
     for event in zip(times_ms, codes, rows, outputs, strict=True):
-        fold_predictions(source, columns([event]), apart)
+        fold_predictions(columns([event], source), apart)
     told = together.take(0)
     assert told == apart.take(0)
     assert sum(delta.predictions for delta in told) == len(rows)
@@ -195,7 +195,7 @@ def test_inputs_are_counted_for_the_segments_that_are_judged_apart(*, together: 
     events: list[Event] = [(0, source.codes(row), row, (0.5,)) for row in rows]
     deltas = Deltas()
     for some in [events] if together else [[event] for event in events]:
-        fold_predictions(source, columns(some), deltas)
+        fold_predictions(columns(some, source), deltas)
     signals = {delta.segment: set(delta.signals) for delta in deltas.take(0)}
     assert signals["plan=a"] == {"age", "plan", "prediction"}
     assert signals["plan=b"] == {"prediction"}
@@ -227,7 +227,8 @@ def test_a_source_without_a_profile_still_counts_events(profile: object) -> None
     source = Source(kind, SPEC, PROFILE if profile else None)
     for some in (1, FEW + 1):
         deltas = Deltas()
-        fold_predictions(source, columns([(0, b"\xff", (1.0, None), (0.5,))] * some), deltas)
+        event: Event = (0, b"\xff", (1.0, None), (0.5,))
+        fold_predictions(columns([event] * some, source), deltas)
         whole, null = deltas.take(0)
         assert (whole.predictions, null.predictions) == (some, some)
         assert null.segment == "plan=(null)"

@@ -284,8 +284,8 @@ def counted(spec: ModelSpec, trained: Trained, rows: list[Row], together: int) -
     for start in range(0, len(rows), together):
         some = rows[start : start + together]
         n = len(some)
-        made = Made([1_000] * n, [source.codes(row) for row in some], some, [(0.25,)] * n)
-        fold_predictions(source, made, deltas)
+        codes = [source.codes(row) for row in some]
+        fold_predictions(Made([source] * n, [1_000] * n, codes, some, [(0.25,)] * n), deltas)
     (told,) = [summary for summary in deltas.take(0) if not summary.segment]
     return {name: list(counts) for name, counts in told.signals.items()}
 

@@ -104,6 +104,10 @@ class Deltas:
             delta = self._deltas[place] = Delta()
         return delta
 
+    def all_at(self, places: Sequence[Place]) -> list[Delta]:
+        """The deltas of places, each to be added to."""
+        return [*map(self.at, places)]
+
     def take(self, partition: int) -> list[SummaryComputed]:
         """All deltas, in order of their places, names in order too; none are left."""
         return self.tell(partition, list(self._deltas), {}, {})

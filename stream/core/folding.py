@@ -25,10 +25,13 @@ from stream.core.grouping import (
     Floats,
     Groups,
     Ints,
+    cells_in,
     chosen,
+    crowds,
     distinct,
     group,
     micro,
+    others,
     places_of,
     sums_by,
 )
@@ -60,87 +63,77 @@ class Block(NamedTuple):
 
 
 class Made(Struct):
-    """Predictions of one source that count: those that came many at once, and the others as lists.
+    """Predictions that count: those that came many at once of a source, and the others as columns.
 
     It is all the same to counts in which of them a prediction lies. `outputs`: the version's own.
     """
 
+    sources: list[Source] = []
     times_ms: list[int] = []
     codes: list[bytes] = []
     rows: list[Row] = []
     outputs: list[tuple[float, ...]] = []
-    blocks: list[Block] = []
+    blocks: list[tuple[Source, Block]] = []
 
     def __len__(self) -> int:
-        """Those in lists."""
-        return len(self.times_ms)
+        """Those in columns."""
+        return len(self.sources)
 
     def add(
         self,
+        sources: Iterable[Source],
         times_ms: Iterable[int],
         codes: Iterable[bytes],
         rows: Iterable[Row],
         outputs: Iterable[tuple[float, ...]],
     ) -> None:
+        self.sources += sources
         self.times_ms += times_ms
         self.codes += codes
         self.rows += rows
         self.outputs += outputs
 
+    def take(self, places: Ints) -> Made:
+        """Those at these places in the columns."""
+        columns = self.sources, self.times_ms, self.codes, self.rows, self.outputs
+        return Made(*(list(chosen(column, places)) for column in columns))
+
     def clear(self) -> None:
-        for column in (self.times_ms, self.codes, self.rows, self.outputs, self.blocks):
+        for column in (self.sources, self.times_ms, self.codes, self.rows, self.outputs):
             column.clear()
+        self.blocks.clear()
 
 
 class Line(NamedTuple):
-    """Predictions of one source that are still to be folded, and how their rows are packed."""
+    """Where predictions of one version beside its shadows go: to be counted, and into the join."""
 
     source: Source
     packer: Packer
-    made: Made
-
-    def take(
-        self,
-        times_ms: Sequence[int],
-        codes: Sequence[bytes],
-        inputs: Inputs,
-        outputs: Sequence[tuple[float, ...]],
-    ) -> None:
-        """Keep predictions, if any, until they are folded."""
-        if not times_ms:
-            return
-        if isinstance(inputs, np.ndarray) or len(times_ms) > FEW:
-            self.made.blocks.append(block(self.source, times_ms, codes, inputs, outputs))
-        else:
-            self.made.add(times_ms, codes, inputs, outputs)
 
 
-def fold_predictions(source: Source, made: Made, deltas: Deltas) -> None:
-    """As `fold_lines`, of one source."""
-    fold_lines([(source, made)], deltas)
-
-
-def fold_lines(lines: Iterable[tuple[Source, Made]], deltas: Deltas) -> None:
+def fold_predictions(made: Made, deltas: Deltas) -> None:
     """Count predictions and their signals in the ticks of their event times.
 
     Segments get the prediction's signals, and those that are judged apart their inputs as well.
     Sources of few predictions are put on their bins together.
     """
-    few: dict[object, list[tuple[Source, Made]]] = {}
-    for source, made in lines:
-        blocks = made.blocks
-        if len(made) > FEW:
-            more = made.times_ms, made.codes, source.inputs(made.rows), made.outputs
-            blocks = [*blocks, block(source, *more)]
-        elif made:
-            few.setdefault(source.layout, []).append((source, made))
-        if blocks:
-            _count_together(source, _joined(blocks), deltas)
-    for alike in few.values():
-        sheet = alike[0][0].sheet
-        size = max(1, NUMBERS // FEW // sheet.weight) if sheet else len(alike)
-        for start in range(0, len(alike), size):
-            _count_few(alike[start : start + size], deltas)
+    many = crowds(made.sources, FEW)
+    blocks: dict[Source, list[Block]] = {}
+    for source, one in made.blocks:
+        blocks.setdefault(source, []).append(one)
+    for source, places in many.items():
+        some = made.take(places)
+        inputs = source.inputs(some.rows)
+        one = block(source, some.times_ms, some.codes, inputs, some.outputs)
+        blocks.setdefault(source, []).append(one)
+    for source, ones in blocks.items():
+        _count_together(source, _joined(ones), deltas)
+    few = made if not many else made.take(others(many, len(made)))
+    for places in places_of([source.layout for source in few.sources]).values():
+        sheet = few.sources[places[0]].sheet
+        size = max(1, NUMBERS // sheet.weight) if sheet else len(places)
+        for start in range(0, len(places), size):
+            _count_few(few.take(places[start : start + size]), deltas)
 
 
 def block(
@@ -173,18 +166,19 @@ def _joined(blocks: Sequence[Block]) -> Block:
 def _count_together(source: Source, block: Block, deltas: Deltas) -> None:
     one = np.zeros(len(block.codes), dtype=np.int64)
     groups = group([source], one, block.times_ms, block.codes)
-    for place, count in groups.sums(np.ones(len(one))):
-        deltas.at(place).predictions += count
+    here = deltas.all_at(groups.places)
+    for delta, count in zip(here, groups.sums(np.ones(len(one))), strict=True):
+        delta.predictions += count
     outputs = block.outputs
     strata = source.strata.of_outputs(outputs)
     for place, stratum, count in groups.cells(strata, source.strata.size):
-        add_named(deltas.at(place).predicted, str(stratum), count)
+        add_named(here[place].predicted, str(stratum), count)
     if source.binner is None:
         return
     bins = source.binner.codes(block.inputs, outputs)
-    _estimate(source, bins, strata, groups, deltas)
+    _estimate(source, bins, strata, groups, here)
     for place, counts in groups.whole_counts(bins, source.binner.size):
-        deltas.at(place).add_signals(source.binner.split(counts))
+        here[place].add_signals(source.binner.split(counts))
     segments = groups.segments
     if not len(segments.of):
         return
@@ -193,42 +187,44 @@ def _count_together(source: Source, block: Block, deltas: Deltas) -> None:
         for place, cell, count in (judged if column < source.features else segments).cells(
             bins[:, column], source.binner.size
         ):
-            deltas.at(place).add_signal(*source.signal(cell), count)
+            here[place].add_signal(*source.signal(cell), count)
 
 
-def _estimate(source: Source, bins: Ints, strata: Ints, groups: Groups, deltas: Deltas) -> None:
-    """Count predictions by how well the version is expected to do on them."""
+def _estimate(
+    source: Source, bins: Ints, strata: Ints, groups: Groups, here: Sequence[Delta]
+) -> None:
+    """Count predictions by how well the version is expected to do on them.
+
+    Args:
+        here: the deltas of the groups' places.
+    """
     if source.scorecard is None:
         return
     size = source.scorecard.size
     scores, outside = source.scorecard.bins(bins, strata)
     for place, score, count in groups.cells(scores, size):
-        deltas.at(place).add_estimate(score, size, count)
-    for place, count in groups.sums(outside.astype(np.float64)):
-        deltas.at(place).add_estimate(size, size, count)
+        here[place].add_estimate(score, size, count)
+    for delta, count in zip(here, groups.sums(outside.astype(np.float64)), strict=True):
+        delta.add_estimate(size, size, count)
 
 
-def _count_few(lines: Sequence[tuple[Source, Made]], deltas: Deltas) -> None:
+def _count_few(made: Made, deltas: Deltas) -> None:
     """Predictions of sources of one layout, on their bins at once, and counted one by one."""
-    sources = [source for source, made in lines for _ in made.outputs]
-    said = [output for _, made in lines for output in made.outputs]
+    sources, said = made.sources, made.outputs
     strata = [s.strata.of_output(output) for s, output in zip(sources, said, strict=True)]
     bins: Sequence[Sequence[int]] = [()] * len(sources)
     estimates: Sequence[tuple[int, bool] | None] = [None] * len(sources)
-    sheets = [source.sheet for source, _ in lines if source.sheet]
+    number = {source: i for i, source in enumerate(dict.fromkeys(sources))}
+    sheets = [source.sheet for source in number if source.sheet]
     if sheets:
-        of = np.repeat(np.arange(len(lines)), [len(made) for _, made in lines])
-        crowd = Crowd(sheets, of)
-        outputs = numbers(said, sources[0].kind.outputs)
-        codes = crowd.codes([row for _, made in lines for row in made.rows], outputs)
+        crowd = Crowd(sheets, np.array([number[source] for source in sources]))
+        codes = crowd.codes(made.rows, numbers(said, sources[0].kind.outputs))
         bins = (codes - crowd.starts).tolist()
         if sources[0].scorecard:
             estimates = crowd.estimates(codes, strata)
-    times_ms = [time_ms for _, made in lines for time_ms in made.times_ms]
-    coded = [code for _, made in lines for code in made.codes]
-    of_each = zip(sources, times_ms, coded, strata, bins, estimates, strict=True)
-    for source, time_ms, codes_, stratum, places, estimate in of_each:
-        _count_one(source, time_ms, codes_, stratum, places, estimate, deltas)
+    of_each = zip(sources, made.times_ms, made.codes, strata, bins, estimates, strict=True)
+    for source, time_ms, coded, stratum, places, estimate in of_each:
+        _count_one(source, time_ms, coded, stratum, places, estimate, deltas)
 
 
 def _count_one(
@@ -311,11 +307,12 @@ def _restate(rows: Labelled, judged: _Judged, signs: Floats, first: int, deltas:
     measures = losses.measures(rows.sources[0].spec, judged.outputs, judged.labels, 1.0)
     measures["loss"] = judged.bounded
     groups = rows.grouped(rows.predicted_ms)
-    for place, count in groups.sums((np.arange(len(rows)) < first).astype(np.float64)):
-        deltas.at(place).labelled += count
+    here, is_first = deltas.all_at(groups.places), np.arange(len(rows)) < first
+    for delta, count in zip(here, groups.sums(is_first.astype(np.float64)), strict=True):
+        delta.labelled += count
     strata = strata_of(rows, judged.outputs, judged.labels)
-    count_outcomes(strata, signs, measures, groups, deltas)
-    count_arrivals(strata, rows.take(np.arange(first)), groups.only(first), deltas)
+    count_outcomes(strata, signs, measures, groups, here)
+    count_arrivals(strata, rows.take(np.arange(first)), groups.only(first), here)
 
 
 def _bet(first: Labelled, judged: _Judged, deltas: Deltas) -> None:
@@ -324,19 +321,19 @@ def _bet(first: Labelled, judged: _Judged, deltas: Deltas) -> None:
     bins = losses.loss_bin(judged.bounded, first.ids)
     if any(source.judging_bin is not None for source in first.sources):
         count_judged(strata_of(first, judged.outputs, judged.labels), bins, first, deltas)
+    here = deltas.all_at(groups.places)
     for place, column, count in groups.cells(bins, LOSS_BINS):
-        delta = deltas.at(place)
-        delta.bets = delta.bets or [0] * LOSS_BINS
-        delta.bets[column] += count
-    _count_labels(first, judged.labels, groups, deltas)
+        here[place].bets = here[place].bets or [0] * LOSS_BINS
+        here[place].bets[column] += count
+    _count_labels(first, judged.labels, groups, here)
     delays = delay_bin(first.labelled_ms - first.predicted_ms)
     for place, column, count in groups.cells(delays, 64):
-        add_named(deltas.at(place).delays, str(column), count)
-    _slice(first, judged.bounded, groups, deltas)
+        add_named(here[place].delays, str(column), count)
+    _slice(first, judged.bounded, groups, here)
     _pair(first, judged, groups, deltas)
 
 
-def _slice(first: Labelled, bounded: Floats, groups: Groups, deltas: Deltas) -> None:
+def _slice(first: Labelled, bounded: Floats, groups: Groups, here: Sequence[Delta]) -> None:
     """Losses by the cells of each version's facets, in places that are all."""
     for facets in {len(source.grid.facets) for source in first.sources if source.grid}:
         grids = [s.grid if s.grid and len(s.grid.facets) == facets else None for s in first.sources]
@@ -358,10 +355,10 @@ def _slice(first: Labelled, bounded: Floats, groups: Groups, deltas: Deltas) -> 
             if n:
                 by_place.setdefault(key // size, {})[str(key % size)] = (n, lost, squares)
         for place, counts in by_place.items():
-            add_cells(deltas.at(groups.places[place]).slices, counts)
+            add_cells(here[place].slices, counts)
 
 
-def _count_labels(first: Labelled, labels: Floats, groups: Groups, deltas: Deltas) -> None:
+def _count_labels(first: Labelled, labels: Floats, groups: Groups, here: Sequence[Delta]) -> None:
     """What turned out, on the bins of the versions' references, in places that are all."""
     known = [source.labels for source in first.sources]
     who = np.flatnonzero(np.array([signal is not None for signal in known])[first.of])
@@ -370,12 +367,9 @@ def _count_labels(first: Labelled, labels: Floats, groups: Groups, deltas: Delta
     some, whole = first.take(who), groups.whole[who]
     signals = dict(zip(whole.tolist(), map(known.__getitem__, some.of.tolist()), strict=True))
     width = max(len(signal.counts) for signal in signals.values() if signal)
-    counts = np.bincount(whole * width + _label_bins(some, labels[who]))
-    for cell in np.flatnonzero(counts).tolist():
-        place, column = divmod(cell, width)
+    for place, column, count in cells_in(whole * width + _label_bins(some, labels[who]), width):
         if signal := signals[place]:
-            delta = deltas.at(groups.places[place])
-            delta.add_signal(signal.name, column, len(signal.counts), int(counts[cell]))
+            here[place].add_signal(signal.name, column, len(signal.counts), count)
 
 
 def _label_bins(labelled: Labelled, labels: Floats) -> Ints:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -49,26 +50,20 @@ class Groups(NamedTuple):
         wanted = np.array([place.segment in names for place in self.places], dtype=bool)
         return self._replace(of=self.of[wanted[self.of]], who=self.who[wanted[self.of]])
 
-    def sums(self, values: Floats) -> Iterable[tuple[Place, int]]:
-        """Sums of whole numbers, shape (n,), by place; exact."""
-        return zip(self.places, sums_by(self.of, values[self.who], len(self.places)), strict=True)
+    def sums(self, values: Floats) -> list[int]:
+        """Sums of whole numbers, shape (n,), one a place; exact."""
+        return sums_by(self.of, values[self.who], len(self.places))
 
-    def cells(self, columns: Ints, width: int) -> Iterable[tuple[Place, int, int]]:
-        """Counts by place and column (n,), below `width`, where they are not zero."""
-        return self._cells(self.of * width + columns[self.who], width)
+    def cells(self, columns: Ints, width: int) -> Iterable[tuple[int, int, int]]:
+        """Counts by index of a place and column (n,), below `width`, where they are not zero."""
+        return cells_in(self.of * width + columns[self.who], width)
 
-    def whole_counts(self, columns: Ints, width: int) -> Iterable[tuple[Place, Ints]]:
-        """Counts of columns (n, k), each below `width`, by place that is all."""
+    def whole_counts(self, columns: Ints, width: int) -> Iterable[tuple[int, Ints]]:
+        """Counts of columns (n, k), each below `width`, by index of a place that is all."""
         found, of = distinct(self.whole)
         cells = (columns if len(found) == 1 else of[:, None] * width + columns).ravel(order="K")
         counts = np.bincount(cells, minlength=len(found) * width).reshape(-1, width)
-        return zip([self.places[place] for place in found.tolist()], counts, strict=True)
-
-    def _cells(self, cells: Ints, width: int) -> Iterable[tuple[Place, int, int]]:
-        counts = np.bincount(cells)
-        for cell in np.flatnonzero(counts).tolist():
-            place, column = divmod(cell, width)
-            yield self.places[place], column, int(counts[cell])
+        return zip(found.tolist(), counts, strict=True)
 
 
 def group(
@@ -98,6 +93,18 @@ def group(
     return Groups(places, of[: len(codes)], of, who)
 
 
+def cells_in(cells: Ints, width: int) -> Iterable[tuple[int, int, int]]:
+    """Rows, columns and counts of cells row * `width` + column.
+
+    >>> [*cells_in(np.array([7, 2, 7]), 4)]
+    [(0, 2, 1), (1, 3, 2)]
+    """
+    counts = np.bincount(cells)
+    found = np.flatnonzero(counts)
+    rows, columns = np.divmod(found, width)
+    return zip(rows.tolist(), columns.tolist(), counts[found].tolist(), strict=True)
+
+
 def places_of(things: Sequence[T]) -> dict[T, Ints]:
     """Where each of the things lies, by the order of their first places.
 
@@ -111,6 +118,30 @@ def places_of(things: Sequence[T]) -> dict[T, Ints]:
     for place, thing in enumerate(things):
         places.setdefault(thing, []).append(place)
     return {thing: np.array(some) for thing, some in places.items()}
+
+
+def crowds(things: Sequence[T], few: int) -> dict[T, Ints]:
+    """As `places_of`, of those alone that come up more than `few` times.
+
+    >>> crowds("abca", 1)
+    {'a': array([0, 3])}
+    """
+    counts = Counter(things)
+    if max(counts.values(), default=0) <= few:
+        return {}
+    return {thing: places for thing, places in places_of(things).items() if counts[thing] > few}
+
+
+def others(places: Mapping[T, Ints], count: int) -> Ints:
+    """Which of `count` things lie at none of these places.
+
+    >>> others({"a": np.array([0, 3])}, 4)
+    array([1, 2])
+    """
+    left = np.full(count, True)
+    for some in places.values():
+        left[some] = False
+    return np.flatnonzero(left)
 
 
 def chosen(column: Sequence[T], places: Ints) -> Sequence[T]:

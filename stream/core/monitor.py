@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, compress, repeat
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -24,8 +24,8 @@ from stream.core.clocks import Clocks
 from stream.core.deadletters import dead_letter
 from stream.core.decoding import Decoded, decode
 from stream.core.deltas import Deltas, add_named
-from stream.core.folding import FEW, Line, Made, fold_labels, fold_lines, fold_pairs
-from stream.core.grouping import chosen, places_of
+from stream.core.folding import FEW, Line, Made, block, fold_labels, fold_pairs, fold_predictions
+from stream.core.grouping import chosen, crowds, others, places_of
 from stream.core.joining import Counted, Joined
 from stream.core.journal import Journal
 from stream.core.labelled import Labelled
@@ -36,7 +36,7 @@ from stream.core.refusals import counter, named_model
 from stream.core.reporting import examples, progress, summaries
 from stream.core.rerouting import misplaced, sent_on
 from stream.core.shadowed import Shadowed, told_apart
-from stream.core.sources import Sources
+from stream.core.sources import Source, Sources
 from stream.core.telling import due, over
 from stream.core.traces import few, is_trace
 from stream.core.trails import Offsets, reached
@@ -75,7 +75,8 @@ class MonitorProcessor:
         self._fleet: Fleet = {}
         self._sources = Sources({})
         self._lines: dict[_Maker, Line] = {}
-        self._joined: list[Joined] = []  # to be folded
+        self._made = Made()  # to be folded, as the next is
+        self._joined: list[Joined] = []
         self._counters: Counter[str] = Counter()
 
     @property
@@ -174,12 +175,13 @@ class MonitorProcessor:
 
     def _predict(self, events: Events) -> None:
         makers = [(one.model, one.version, *one.shadow) for one in events.data]
-        places = places_of(makers)
-        lines = {maker: self._lines.get(maker) or self._line(maker) for maker in places}
-        shares = [_share(lines[maker], some, events.rows) for maker, some in places.items()]
-        codes = _codes(shares, len(events))
+        lines = [self._lines.get(maker) or self._line(maker) for maker in makers]
+        sources = [line.source for line in lines]
+        many = crowds(sources, FEW)
+        inputs = {s: s.inputs(chosen(events.rows, places)) for s, places in many.items()}
+        codes = _codes(sources, events.rows, inputs)
         made = Predictions(
-            [lines[maker].packer for maker in makers],
+            [line.packer for line in lines],
             events.ids,
             *self._times(events),
             events.records.offsets,
@@ -187,16 +189,22 @@ class MonitorProcessor:
             _with_shadows(events),
         )
         new = self._join.predict_all(made, self._state.clocks.watermark_ms)
-        counts = np.array(new)
-        for share in shares:
-            is_new = counts[share.places]
-            kept = share.places[is_new]
-            share.line.take(
-                chosen(events.times_ms, kept),
-                chosen(codes, kept),
-                of_events(share.inputs, np.flatnonzero(is_new)),
-                chosen(events.values, kept),
-            )
+        is_new = np.array(new)
+        for source, places in many.items():
+            kept = places[is_new[places]]
+            if len(kept):
+                some = block(
+                    source,
+                    chosen(events.times_ms, kept),
+                    chosen(codes, kept),
+                    of_events(inputs[source], np.flatnonzero(is_new[places])),
+                    chosen(events.values, kept),
+                )
+                self._made.blocks.append((source, some))
+        alone = others(many, len(events))
+        few = alone[is_new[alone]]
+        columns = sources, events.times_ms, codes, events.rows, events.values
+        self._made.add(*(chosen(column, few) for column in columns))
         self._trace(events, new)
 
     def _shadow(self, shadowed: Sequence[Shadowed]) -> list[Output]:
@@ -270,7 +278,7 @@ class MonitorProcessor:
     def _line(self, maker: _Maker) -> Line:
         model, version, *shadows = maker
         source = self._sources.of(model, version, tuple(shadows))
-        line = self._lines[maker] = Line(source, self._join.packer(source.kind), Made())
+        line = self._lines[maker] = Line(source, self._join.packer(source.kind))
         return line
 
     def _examples(self) -> list[Output]:
@@ -332,9 +340,8 @@ class MonitorProcessor:
 
     def _fold(self) -> None:
         """Count what has gathered; done for many events at once."""
-        fold_lines([(line.source, line.made) for line in self._lines.values()], self._deltas)
-        for line in self._lines.values():
-            line.made.clear()
+        fold_predictions(self._made, self._deltas)
+        self._made.clear()
         again = self._sources.again
         if self._joined:
             fold_labels(Labelled.gathered(self._joined, again), self._deltas)
@@ -350,30 +357,19 @@ class MonitorProcessor:
         self._join.counted.clear()
 
 
-class _Share(NamedTuple):
-    """Predictions of one source in a batch: where they lie, and what was put into it."""
-
-    line: Line
-    places: Ints
-    rows: Sequence[Row]
-    inputs: Inputs
-
-
-def _share(line: Line, places: Ints, rows: Sequence[Row]) -> _Share:
-    mine = chosen(rows, places)
-    return _Share(line, places, mine, line.source.inputs(mine) if len(mine) > FEW else mine)
-
-
-def _codes(shares: Iterable[_Share], count: int) -> Sequence[bytes]:
-    """The codes of so many predictions, of all of a source at once."""
-    codes = [b""] * count
-    for (source, *_), places, rows, inputs in shares:
-        if source.is_coded:
-            found = source.all_codes(rows, inputs)
-            if len(found) == count:
-                return found
-            for place, code in zip(places.tolist(), found, strict=True):
-                codes[place] = code
+def _codes(
+    sources: Sequence[Source], rows: Sequence[Row], inputs: Mapping[Source, Inputs]
+) -> Sequence[bytes]:
+    """The codes of predictions, of all of a source at once. `inputs`: of those of many."""
+    codes = [b""] * len(sources)
+    if not any(source.is_coded for source in sources):
+        return codes
+    for source, places in places_of(sources).items():
+        found = source.all_codes(chosen(rows, places), inputs.get(source))
+        if len(found) == len(codes):
+            return found
+        for place, code in zip(places.tolist(), found, strict=True):
+            codes[place] = code
     return codes
 
 

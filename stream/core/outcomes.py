@@ -7,14 +7,14 @@ they came is a fact about first labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Final
 
 import numpy as np
 
 from models.strata import MAX_STRATA
-from stream.core.deltas import Deltas, Place, add_named, add_outcomes
+from stream.core.deltas import Delta, Deltas, Place, add_named, add_outcomes
 from stream.core.grouping import Floats, Groups, Ints, distinct, micro, sums_by
 from stream.core.labelled import Labelled
 from stream.core.lateness import BINS, judged_on, lateness_bin
@@ -50,13 +50,18 @@ def name_of(stratum: int) -> str:
 
 
 def count_outcomes(
-    strata: Ints, signs: Floats, measures: Mapping[str, Floats], groups: Groups, deltas: Deltas
+    strata: Ints,
+    signs: Floats,
+    measures: Mapping[str, Floats],
+    groups: Groups,
+    deltas: Sequence[Delta],
 ) -> None:
     """Add measures to the places of the predictions, by stratum and in all.
 
     Args:
         signs: -1 where a correction takes away what an earlier label said, else 1; shape (n,).
         measures: of each event, shape (n,).
+        deltas: of the groups' places.
     """
     who = groups.who
     cells, of = distinct(groups.of * _PAIRS + strata[who])
@@ -64,23 +69,25 @@ def count_outcomes(
     def totals(values: Floats) -> list[int]:
         return sums_by(of, (signs * micro(values))[who], len(cells))
 
-    n = np.bincount(of, weights=signs[who], minlength=len(cells)).tolist()
-    sums = {name: totals(values) for name, values in measures.items()}
-    squares = {name: totals(values**2) for name, values in measures.items()}
-    for i, cell in enumerate(cells.tolist()):
+    n = np.bincount(of, weights=signs[who], minlength=len(cells)).astype(np.int64).tolist()
+    sums = zip(*[totals(values) for values in measures.values()], strict=True)
+    squares = zip(*[totals(values**2) for values in measures.values()], strict=True)
+    for cell, count, total, squared in zip(cells.tolist(), n, sums, squares, strict=True):
         place, stratum = divmod(cell, _PAIRS)
         more = Outcomes(
-            n=int(n[i]),
-            sums={name: column[i] for name, column in sums.items()},
-            squares={name: column[i] for name, column in squares.items()},
+            n=count,
+            sums=dict(zip(measures, total, strict=True)),
+            squares=dict(zip(measures, squared, strict=True)),
         )
-        delta = deltas.at(groups.places[place])
+        delta = deltas[place]
         add_outcomes(delta.outcomes, name_of(stratum), more)
         add_counts(delta.sums, more.sums)
         add_counts(delta.squares, more.squares)
 
 
-def count_arrivals(strata: Ints, labelled: Labelled, groups: Groups, deltas: Deltas) -> None:
+def count_arrivals(
+    strata: Ints, labelled: Labelled, groups: Groups, deltas: Sequence[Delta]
+) -> None:
     """Count first labels by stratum and delay in the places of their predictions."""
     delays = labelled.arrived_ms - labelled.predicted_ms
     columns = (groups.of * _PAIRS + strata[groups.who]) * BINS + lateness_bin(delays)[groups.who]
@@ -88,14 +95,13 @@ def count_arrivals(strata: Ints, labelled: Labelled, groups: Groups, deltas: Del
     for cell, count in zip(cells.tolist(), np.bincount(of).tolist(), strict=True):
         rest, late = divmod(cell, BINS)
         place, stratum = divmod(rest, _PAIRS)
-        delta = deltas.at(groups.places[place])
-        add_named(delta.arrivals.setdefault(name_of(stratum), {}), str(late), count)
+        add_named(deltas[place].arrivals.setdefault(name_of(stratum), {}), str(late), count)
     ticks = labelled.arrived_ms // labelled.each(_tick_ms)
     latest = np.full(len(groups.places), NEVER)
     np.maximum.at(latest, groups.of, ticks[groups.who])
-    for place, tick in zip(groups.places, latest.tolist(), strict=True):
+    for delta, tick in zip(deltas, latest.tolist(), strict=True):
         if tick > NEVER:
-            deltas.at(place).arrived_in(tick)
+            delta.arrived_in(tick)
 
 
 def count_judged(strata: Ints, bins: Ints, labelled: Labelled, deltas: Deltas) -> None:
