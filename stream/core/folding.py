@@ -93,10 +93,27 @@ class Made(Struct):
         self.rows += rows
         self.outputs += outputs
 
+    def add_many(
+        self,
+        source: Source,
+        times_ms: Sequence[int],
+        codes: Sequence[bytes],
+        inputs: Inputs,
+        outputs: Sequence[tuple[float, ...]],
+    ) -> None:
+        """Add those of one source, if any."""
+        if times_ms:
+            self.blocks.append((source, block(source, times_ms, codes, inputs, outputs)))
+
     def take(self, places: Ints) -> Made:
         """Those at these places in the columns."""
-        columns = self.sources, self.times_ms, self.codes, self.rows, self.outputs
-        return Made(*(list(chosen(column, places)) for column in columns))
+        return Made(
+            [*chosen(self.sources, places)],
+            [*chosen(self.times_ms, places)],
+            [*chosen(self.codes, places)],
+            [*chosen(self.rows, places)],
+            [*chosen(self.outputs, places)],
+        )
 
     def clear(self) -> None:
         for column in (self.sources, self.times_ms, self.codes, self.rows, self.outputs):

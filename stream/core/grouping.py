@@ -126,10 +126,9 @@ def crowds(things: Sequence[T], few: int) -> dict[T, Ints]:
     >>> crowds("abca", 1)
     {'a': array([0, 3])}
     """
-    counts = Counter(things)
-    if max(counts.values(), default=0) <= few:
+    if len(things) <= few or max(Counter(things).values()) <= few:
         return {}
-    return {thing: places for thing, places in places_of(things).items() if counts[thing] > few}
+    return {thing: places for thing, places in places_of(things).items() if len(places) > few}
 
 
 def others(places: Mapping[T, Ints], count: int) -> Ints:

@@ -40,7 +40,7 @@ class Labelled(Struct, frozen=True):
     def gathered(cls, joined: Sequence[Joined], source_of: Callable[[Kind], Source]) -> Labelled:
         """The columns of labels, one or more."""
         kinds = [one.kind for one in joined]
-        known = list(places_of(kinds))
+        known = list(dict.fromkeys(kinds))
         numbers = {kind: number for number, kind in enumerate(known)}
         return cls(
             sources=[source_of(kind) for kind in known],

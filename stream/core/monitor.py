@@ -24,7 +24,7 @@ from stream.core.clocks import Clocks
 from stream.core.deadletters import dead_letter
 from stream.core.decoding import Decoded, decode
 from stream.core.deltas import Deltas, add_named
-from stream.core.folding import FEW, Line, Made, block, fold_labels, fold_pairs, fold_predictions
+from stream.core.folding import FEW, Line, Made, fold_labels, fold_pairs, fold_predictions
 from stream.core.grouping import chosen, crowds, others, places_of
 from stream.core.joining import Counted, Joined
 from stream.core.journal import Journal
@@ -175,7 +175,7 @@ class MonitorProcessor:
 
     def _predict(self, events: Events) -> None:
         makers = [(one.model, one.version, *one.shadow) for one in events.data]
-        lines = [self._lines.get(maker) or self._line(maker) for maker in makers]
+        lines = self._lines_of(makers)
         sources = [line.source for line in lines]
         many = crowds(sources, FEW)
         inputs = {s: s.inputs(chosen(events.rows, places)) for s, places in many.items()}
@@ -192,19 +192,22 @@ class MonitorProcessor:
         is_new = np.array(new)
         for source, places in many.items():
             kept = places[is_new[places]]
-            if len(kept):
-                some = block(
-                    source,
-                    chosen(events.times_ms, kept),
-                    chosen(codes, kept),
-                    of_events(inputs[source], np.flatnonzero(is_new[places])),
-                    chosen(events.values, kept),
-                )
-                self._made.blocks.append((source, some))
+            self._made.add_many(
+                source,
+                chosen(events.times_ms, kept),
+                chosen(codes, kept),
+                of_events(inputs[source], np.flatnonzero(is_new[places])),
+                chosen(events.values, kept),
+            )
         alone = others(many, len(events))
-        few = alone[is_new[alone]]
-        columns = sources, events.times_ms, codes, events.rows, events.values
-        self._made.add(*(chosen(column, few) for column in columns))
+        kept = alone[is_new[alone]]
+        self._made.add(
+            chosen(sources, kept),
+            chosen(events.times_ms, kept),
+            chosen(codes, kept),
+            chosen(events.rows, kept),
+            chosen(events.values, kept),
+        )
         self._trace(events, new)
 
     def _shadow(self, shadowed: Sequence[Shadowed]) -> list[Output]:
@@ -274,6 +277,13 @@ class MonitorProcessor:
             if self._sources.is_late(model, int(times_ms[place]), int(stamps_ms[place]))
         )
         self._join.counted += [Counted(*what, count) for what, count in counts.items()]
+
+    def _lines_of(self, makers: Sequence[_Maker]) -> list[Line]:
+        """The line of each, one or more."""
+        first = makers[0]
+        if makers.count(first) == len(makers):
+            return [self._lines.get(first) or self._line(first)] * len(makers)
+        return [self._lines.get(maker) or self._line(maker) for maker in makers]
 
     def _line(self, maker: _Maker) -> Line:
         model, version, *shadows = maker
@@ -362,7 +372,7 @@ def _codes(
 ) -> Sequence[bytes]:
     """The codes of predictions, of all of a source at once. `inputs`: of those of many."""
     codes = [b""] * len(sources)
-    if not any(source.is_coded for source in sources):
+    if not any(source.is_coded for source in {*sources}):
         return codes
     for source, places in places_of(sources).items():
         found = source.all_codes(chosen(rows, places), inputs.get(source))

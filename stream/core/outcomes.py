@@ -8,6 +8,7 @@ they came is a fact about first labels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from operator import attrgetter
 from typing import Final
 
@@ -40,6 +41,7 @@ def strata_of(labelled: Labelled, outputs: Floats, labels: Floats) -> Ints:
     return np.array(found, dtype=np.int64)
 
 
+@cache
 def name_of(stratum: int) -> str:
     """
     >>> name_of(MAX_STRATA + 3)
