@@ -119,6 +119,26 @@ def test_columns_are_coded_and_counted_as_their_rows_one_by_one() -> None:
     assert sum(delta.predictions for delta in told) == len(rows)
 
 
+def test_many_predictions_of_one_version_beside_few_of_others_are_counted_as_apart() -> None:
+    """In columns or blocks, and among those of a version that has both."""
+    others = [Source(kind_of(SPEC, version, (), 4.0), SPEC, PROFILE) for version in (2, 3)]
+    rows: list[Row] = [(float(n % 40), "a" if n % 3 else None) for n in range(3 * FEW)]
+    of = [others[n // 8 % 2] if n % 8 == 0 else SOURCE for n in range(len(rows))]
+    together, apart, mixed = Deltas(), Deltas(), Made()
+    for n, (source, row) in enumerate(zip(of, rows, strict=True)):
+        code, output = source.codes(row), (n % 11 / 10,)
+        mixed.add([source], [n * 40], [code], [row], [output])
+        fold_predictions(columns([(n * 40, code, row, output)], source), apart)
+    many = [(n * 40, SOURCE.codes(row), row, (0.25,)) for n, row in enumerate(rows[: FEW + 1])]
+    times_ms, codes, inputs, outputs = zip(*many, strict=True)
+    mixed.add_many(SOURCE, times_ms, codes, SOURCE.inputs(inputs), outputs)
+    fold_predictions(columns(many), apart)
+    fold_predictions(mixed, together)
+    told = together.take(0)
+    assert told == apart.take(0)
+    assert {delta.version for delta in told} == {1, 2, 3}
+
+
 def test_labels_of_one_stratum_add_up_over_folds() -> None:
     labels = [
         Joined(str(i), SOURCE.kind, 0, 0, 0, 0, b"\x00", (0.5, 0.5, 0.5), 1.0, 1.0)
