@@ -344,7 +344,8 @@ def test_a_new_feature_in_the_spec_does_not_stop_versions_that_never_saw_it() ->
     assert whole(processor.advance(T0 + 10**5, True, fleet))[0].predictions == 1
 
 
-def test_a_batch_that_holds_nothing_new_counts_nothing() -> None:
+@pytest.mark.parametrize("count", [3, 2 * FEW])
+def test_a_batch_that_holds_nothing_new_counts_nothing(count: int) -> None:
     """However many come again, as when a file is sent twice: they need not have company."""
     spec = _spec(task="binary", classes=("no", "yes"), searched=())
     spec = msgspec.structs.replace(spec, features=(Feature(name="age"),))
@@ -352,16 +353,16 @@ def test_a_batch_that_holds_nothing_new_counts_nothing() -> None:
     outputs = np.linspace(0.0, 1.0, 200).reshape(-1, 1)
     known = build_profile(spec, rows, outputs, reference().validation)
     processor, fleet = monitor(), {"churn": Live(spec, known=known)}
-    for start in (0, 2 * FEW):
-        sent = [prediction(f"p{n}", n) for n in range(2 * FEW)]
+    for start in (0, count):
+        sent = [prediction(f"p{n}", n) for n in range(count)]
         for one in sent:
             del one.data["features"]["plan"]
         records = [one.record(start + n) for n, one in enumerate(sent)]
         processor.apply(Batch("predictions", 0, records), fleet)
         processor.changes(complete=False)  # which counts what there is
     (told,) = whole(processor.advance(T0 + 10**5, True, fleet))
-    assert told.predictions == 2 * FEW
-    assert told.counters["duplicates"] == 2 * FEW
+    assert told.predictions == count
+    assert told.counters["duplicates"] == count
 
 
 def test_misplaced_events_end_in_the_same_sums() -> None:
