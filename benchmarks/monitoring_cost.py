@@ -44,7 +44,7 @@ COLUMNS: Final = [
     "its",
     "does",
 ]
-WHOLE_STAGE_TO: Final = "nannyml_js", "nannyml_ks"  # with the join and all: 3 times, less than once
+WHOLE_STAGE_TO: Final = ("nannyml_js", "nannyml_ks")  # at most 3 times, and less than once
 LIMIT_SECONDS: Final = 600  # of one process: a tool that hangs is skipped
 ENVIRONMENT: Final = {
     **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")},
