@@ -7,7 +7,8 @@ that and the features' Jensen-Shannon distances. `drift` is all that is told wit
 Jensen-Shannon with their noise and intervals, of features and score. `figures` adds accuracy, log
 loss and the rest with intervals; `shipped` adds what no peer does on the way: tests under the alarm
 budget, expected performance, the worst slice. `stage` is all that, from JSON records to JSON
-records: decoding, the join, examples and summaries.
+records: decoding, the join, examples and summaries. What is made once of a reference is made
+beforehand, as peers fit theirs.
 """
 
 from __future__ import annotations
@@ -39,7 +40,16 @@ from stream.core.folding import Block, Made, fold_labels, fold_predictions
 from stream.core.joining import Joined
 from stream.core.labelled import Labelled
 from stream.core.monitor import MonitorProcessor
-from stream.core.processor import Batch, Context, CoreSettings, Fleet, Output, Record, Records
+from stream.core.processor import (
+    Batch,
+    Context,
+    CoreSettings,
+    Fleet,
+    LiveModel,
+    Output,
+    Record,
+    Records,
+)
 from stream.core.sources import Source, Sources
 from stream.core.watching import Kit
 from tests.monitoring import Live
@@ -141,9 +151,7 @@ class Binned:
     """Counts of each window's features and score by bin, and at most how far the features are."""
 
     def __init__(self, live: Live, *, far: bool) -> None:
-        profile = live.profile(1)
-        if profile is None:
-            raise ValueError("bins need a reference")
+        profile = _profile_of(live)
         self._binner, self._far = Binner(profile, live.lifecycle.spec), far
         known = {signal.name: signal.counts for signal in profile.signals}
         self._reference = np.array([known[name] for name in NAMES], dtype=np.float64)
@@ -165,12 +173,21 @@ def _codes(source: Source, inputs: Floats) -> list[bytes]:
     return source.all_codes(rows, inputs) if source.is_coded else [b""] * len(rows)
 
 
+def _profile_of(live: Live) -> ReferenceProfile:
+    profile = live.profile(1)
+    if profile is None:
+        raise ValueError("there is no reference")
+    return profile
+
+
+def _kit_of(live: Live) -> Kit:
+    return Kit(live.lifecycle.spec, _profile_of(live))
+
+
 def _core(size: int, *, labels: bool, lean: bool) -> Way:
     def prepare(reference: Rows) -> Callable[[Sequence[Dressed]], object]:
         live = live_of(reference, size, lean=lean)
-        profile = live.profile(1)
-        kit = None if lean or profile is None else Kit(live.lifecycle.spec, profile)
-        return Core(live, labels=labels, kit=kit).watch
+        return Core(live, labels=labels, kit=None if lean else _kit_of(live)).watch
 
     return Way(dress, prepare, version("driftline"))
 
@@ -182,14 +199,30 @@ def _binned(size: int, *, far: bool) -> Way:
     return Way(dress, prepare, version("driftline"))
 
 
-class Stages:
-    """Monitor and evaluate as they run on a partition each, without the broker between them."""
+class Fitted(EvaluateProcessor):
+    """With the champion's tables, which a worker makes once a version, made beforehand."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, context: Context, kit: Kit) -> None:
+        super().__init__(context)
+        self._fitted = kit
+
+    def _kit(self, name: str, live: LiveModel) -> Kit:
+        return self._fitted
+
+
+class Stages:
+    """Monitor and evaluate as they run on a partition each, without the broker between them.
+
+    Args:
+        kit: of the fleet's only model; without it each model's is made when its first tick closes.
+    """
+
+    def __init__(self, fleet: Fleet, kit: Kit | None = None) -> None:
         counts = dict.fromkeys(("predictions", "feedback", "examples", "summaries"), 1)
         context = Context(0, counts, CoreSettings())
         self._fleet, self._now_ms = fleet, START_MS
-        self._monitor, self._evaluate = MonitorProcessor(context), EvaluateProcessor(context)
+        self._monitor = MonitorProcessor(context)
+        self._evaluate = Fitted(context, kit) if kit else EvaluateProcessor(context)
         self._summaries = 0
 
     def watch(self, windows: Sequence[Sequence[Sequence[Batch]]]) -> list[Output]:
@@ -263,7 +296,8 @@ def _record(data: dict[str, Any], place: int) -> Record:
 def _stage(size: int) -> Way:
     def prepare(reference: Rows) -> Callable[[Sequence[Sequence[Sequence[Batch]]]], object]:
         live = live_of(reference, size, lean=False)
-        return lambda windows: Stages({live.lifecycle.model: live}).watch(windows)
+        kit = _kit_of(live)
+        return lambda windows: Stages({live.lifecycle.model: live}, kit).watch(windows)
 
     return Way(batches, prepare, version("driftline"))
 

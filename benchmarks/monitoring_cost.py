@@ -44,6 +44,7 @@ COLUMNS: Final = [
     "its",
     "does",
 ]
+WHOLE_STAGE_TO: Final = ("nannyml_js", "nannyml_ks")  # at most 3 times, and less than once
 LIMIT_SECONDS: Final = 600  # of one process: a tool that hangs is skipped
 ENVIRONMENT: Final = {
     **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")},
@@ -126,8 +127,16 @@ CONTENDERS: Final = (
         "counts",
         5,
         1,
-        "more: sketches of types, quantiles, distinct values; no distances",
+        "more: types, quantiles, distinct values; less: bins of a reference; 20 features, score",
         1 / 100,
+    ),
+    Contender(
+        "whylogs_distributions",
+        "whylogs",
+        "counts",
+        5,
+        1,
+        "the same without types and distinct values, by a schema of its own",
     ),
     Contender("river_adwin", "river", "drift", 2, 0, "other statistics: change of means, by event"),
     Contender("river_kswin", "river", "drift", 1, 0, "other statistics: a KS test an event"),
@@ -240,6 +249,9 @@ def figures(costs: Costs, versions: Mapping[str, str], rounds: int) -> dict[str,
                 found[one.micros(size)] = micros._asdict()
             if one.peer and (ratio := costs.ratio(one.way, one.like, size)):
                 found[one.ratio(size)] = ratio._asdict()
+    for peer in WHOLE_STAGE_TO:
+        if ratio := costs.ratio("stage", peer, SMALL):
+            found[f"stage to {peer}, windows of {SMALL}"] = ratio._asdict()
     return found
 
 

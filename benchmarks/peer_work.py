@@ -82,13 +82,24 @@ def _nannyml(size: int, *, method: str) -> Way:
     return Way(_frame, prepare, version("nannyml"))
 
 
-def _whylogs(_: int) -> Way:
+def _whylogs(_: int, *, distributions: bool) -> Way:
     import whylogs
+    from whylogs.core.datatypes import Fractional
+    from whylogs.core.metrics import StandardMetric
+    from whylogs.core.resolvers import MetricSpec, ResolverSpec
+    from whylogs.core.schema import DeclarativeSchema
+
+    wanted = [ResolverSpec(Fractional, metrics=[MetricSpec(StandardMetric.distribution.value)])]
+    schema = DeclarativeSchema(wanted) if distributions else None
+
+    def dress(number: int, window: Rows) -> Any:
+        """What `counts` gets and no more: it profiles every column."""
+        return _frame(number, window)[[*NAMES, "score"]]
 
     def prepare(_: Rows) -> Callable[[Sequence[Any]], object]:
-        return lambda windows: [whylogs.log(pandas=window).view() for window in windows]
+        return lambda windows: [whylogs.log(pandas=one, schema=schema).view() for one in windows]
 
-    return Way(_frame, prepare, version("whylogs"))
+    return Way(dress, prepare, version("whylogs"))
 
 
 def _events(_: int, window: Rows) -> list[tuple[dict[str, float], bool, bool]]:
@@ -127,7 +138,8 @@ WAYS: Final[dict[str, Callable[[int], Way]]] = {
     "evidently_no_figures": partial(_evidently, figures=False),
     "nannyml_js": partial(_nannyml, method="jensen_shannon"),
     "nannyml_ks": partial(_nannyml, method="kolmogorov_smirnov"),
-    "whylogs": _whylogs,
+    "whylogs": partial(_whylogs, distributions=False),
+    "whylogs_distributions": partial(_whylogs, distributions=True),
     "river_adwin": partial(_river, detector="ADWIN"),
     "river_kswin": partial(_river, detector="KSWIN"),
 }

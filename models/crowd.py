@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 
 from models.features import Row, numbers
 from models.joint import FINENESS
-from models.profiling import FEW_VALUES, Binner, on_bins
+from models.profiling import FEW_VALUES, Binner, Edges, on_bins
 from models.scorecard import Scorecard
 
-EDGES: Final = (
-    FEW_VALUES  # of a numeric signal but for the last, at most, as profiles are made today
-)
+EDGES: Final = FEW_VALUES + 1  # of a numeric signal at most, as profiles are made today
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -38,9 +36,7 @@ class Sheet:
         self.binner, self.scorecard = binner, scorecard
         self.features = len(binner.places)
         self.categories = {i: known for i, known in enumerate(binner.categories) if known}
-        self.inner = _padded([edges[:-1] for edges in binner.edges])
-        self.last = np.array([edges[-1] if len(edges) else np.nan for edges in binner.edges])
-        self.null = np.array([len(edges) + 1 for edges in binner.edges], dtype=np.int64)
+        self.edges = Edges(binner.edges, at_least=EDGES)
         self.starts = np.array(binner.starts[:-1], dtype=np.int64)
         self.scores, self.weights = np.empty(0), np.empty((0, 0))
         if binner.distance is not None:
@@ -49,13 +45,13 @@ class Sheet:
             self.scores = np.concatenate([row[:size] for row, size in rows])
             self.weights = binner.distance.weights
         self.layout = (
-            self.inner.shape,
+            self.edges.inner.shape,
             self.features,
             tuple(self.categories),
             self.weights.shape,
             None if scorecard is None else len(scorecard.stratum_points),
         )
-        self.weight = self.inner.size + self.weights.size
+        self.weight = self.edges.inner.size + self.weights.size
 
 
 class Crowd:
@@ -76,11 +72,11 @@ class Crowd:
     def codes(self, rows: Sequence[Row], outputs: Floats) -> Ints:
         """As `Binner.codes` of each event's version: shape (n, signals)."""
         sheets, of, features = self._sheets, self._of, self._first.features
-        inner = np.moveaxis(_stacked([sheet.inner for sheet in sheets])[of], 1, 0)
-        last = _stacked([sheet.last for sheet in sheets])[of]
-        null = _stacked([sheet.null for sheet in sheets])[of]
+        inner = np.moveaxis(_stacked([sheet.edges.inner for sheet in sheets])[of], 1, 0)
+        last = _stacked([sheet.edges.last for sheet in sheets])[of]
+        null = _stacked([sheet.edges.null for sheet in sheets])[of]
 
-        def numeric(some: slice, values: Floats) -> Ints:
+        def numeric(some: slice, values: Floats) -> NDArray[np.unsignedinteger]:
             """Each on edges of its own."""
             return on_bins(values, inner[:, :, some], last[:, some], null[:, some])
 
@@ -141,14 +137,6 @@ class Crowd:
         along = np.floor((scores[:, None, :] @ weights)[:, 0] / FINENESS)
         total: Floats = (along * along).sum(axis=1)
         return total
-
-
-def _padded(edges: Sequence[Floats]) -> Floats:
-    """Shape (most edges, signals), filled up with what no value reaches."""
-    table = np.full((max([EDGES, *map(len, edges)]), len(edges)), np.nan)
-    for column, some in zip(table.T, edges, strict=True):
-        column[: len(some)] = some
-    return table
 
 
 def _stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:

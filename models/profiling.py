@@ -24,7 +24,11 @@ BINS = 10
 LABELS = "labels"  # the signal of what turned out
 FEWEST_ROWS = 200  # of an optional feature that came while the rows did
 FEW_VALUES = 12  # a numeric signal with no more distinct values gets a bin for each
-AT_ONCE = 32_768  # values that are compared with all edges at once: what a core's cache holds
+AT_ONCE = 32_768  # values that are put on their bins at once: what a core's cache holds
+SHORTEST = 512  # events at once, however many signals: shorter rows cost more an event
+# Values in one of NumPy's buffers. Where something differs by row, it copies rows there before it
+# works on them, unless one fills more than half a buffer; that takes twice as long as the work.
+BUFFER = 128
 
 Bins = TypeVar("Bins", bound=np.integer)
 Floats = NDArray[np.float64]
@@ -152,8 +156,9 @@ class Binner:
         self.edges = [np.array(signal.edges) for signal in self._signals]
         # How the inputs go together is no value of a row: it follows from the others' bins.
         said = range(len(self.places) + spec.outputs)
-        self._numeric = [i for i in said if self._signals[i].kind == "numeric"]
-        self._rulers = Edges([self.edges[i] for i in self._numeric])
+        numeric = [i for i in said if self._signals[i].kind == "numeric"]
+        self._numeric = slice(len(said)) if len(numeric) == len(said) else numeric
+        self._rulers, self._far = Edges([self.edges[i] for i in numeric]), Edges(self.edges[-1:])
         self.names = names
         ends = np.cumsum([len(signal.counts) for signal in self._signals])
         self.starts = [0, *(int(end) for end in ends)]
@@ -170,30 +175,42 @@ class Binner:
         table = np.empty((len(self.names), len(outputs)), dtype=np.int64)
         if self._has_categories and not isinstance(inputs, np.ndarray):
             columns = [*zip(*inputs, strict=True)]
+            known = []
             for i, place in enumerate(self.places):
-                if self._signals[i].kind == "categorical":
+                if self.categories[i]:
                     table[i] = category_bins(self.categories[i], columns[place])
-            known = [columns[place] for i, place in enumerate(self.places) if i in self._numeric]
+                else:
+                    known.append(columns[place])
             values = numbers(known, len(inputs))
         else:
             values = columns_of(inputs, self._width)
             values = values if len(values) == len(self.places) else values[list(self.places)]
-        table[self._numeric] = self._rulers.bins(np.concatenate([values, outputs.T]))
+        values = np.concatenate([values, outputs.T])
+        step = max(SHORTEST, AT_ONCE // len(table))
+        with np.errstate():
+            np.setbufsize(BUFFER)
+            for cut in range(0, len(outputs), step):
+                self._fill(table[:, cut : cut + step], values[:, cut : cut + step])
+        return table.T
+
+    def _fill(self, table: Ints, values: Floats) -> None:
+        """Put numbers on their bins; categories are there already."""
+        table[self._numeric] = self._rulers.bins(values)
         if self.distance is not None:
             table[-1] = self.joint_bins(table[: len(self.places)].T)
         table += self._starts
-        return table.T
 
     def bins(self, inputs: Inputs, outputs: Floats) -> dict[str, Ints]:
         """By signal, the bin of each event's value; arguments as of `codes`."""
         codes = self.codes(inputs, outputs) - np.array(self.starts[:-1])
         return dict(zip(self.names, codes.T, strict=True))
 
-    def joint_bins(self, bins: Ints) -> Ints:
+    def joint_bins(self, bins: Ints) -> NDArray[np.unsignedinteger]:
         """Of the signal `joint.NAME`, by the bins of the features, shape (n, features)."""
         if self.distance is None:
             raise ValueError("the profile does not say how inputs go together")
-        return numeric_bins(self.edges[-1], self.distance.of(bins))
+        found: NDArray[np.unsignedinteger] = self._far.bins(self.distance.of(bins)[None])[0]
+        return found
 
     def count(self, codes: Ints) -> Ints:
         """Counts of all signals of a group of events, shape (size,)."""
@@ -215,29 +232,32 @@ class Edges:
     A value's bin is the number of edges that it has reached: to compare it with each costs less
     than to search among a dozen.
 
+    Args:
+        edges: of each signal; none of one that is not numeric, whose values then mean nothing.
+        at_least: edges that there is room for in each signal.
+
+    Attributes:
+        inner: all edges but the last, shape (edges, signals).
+        last, null: the last edge, and the bin of what is missing; shape (signals,).
+
     >>> edges = Edges([(1.0, 2.0, 3.0), (0.0, 0.0)])
     >>> edges.bins(np.array([[0.0, 1.0, 2.0, 3.0, 9.0, np.nan], [-1.0, 0.0, 1.0, 0.0, 0.0, 0.0]]))
     array([[0, 1, 2, 2, 3, 4],
            [0, 1, 2, 1, 1, 1]], dtype=uint8)
     """
 
-    def __init__(self, edges: Sequence[Sequence[float] | Floats]) -> None:
-        most = max(map(len, edges), default=1)
+    def __init__(self, edges: Sequence[Sequence[float] | Floats], at_least: int = 1) -> None:
+        most = max([at_least, *map(len, edges)])
         self.inner = np.full((most - 1, len(edges)), np.nan)  # no value reaches NaN
-        for i, some in enumerate(edges):
-            self.inner[: len(some) - 1, i] = some[:-1]
-        self.last = np.array([some[-1] for some in edges])
+        for column, some in zip(self.inner.T, edges, strict=True):
+            column[: max(0, len(some) - 1)] = some[:-1]
+        self.last = np.array([some[-1] if len(some) else np.nan for some in edges])
         self.null = np.array([len(some) + 1 for some in edges], np.min_scalar_type(most + 1))
+        self._columns = self.inner[..., None], self.last[:, None], self.null[:, None]
 
     def bins(self, values: Floats) -> NDArray[np.unsignedinteger]:
         """under 0, bins 1..k, over k+1, null (NaN) k+2; shape (signals, n) of such values."""
-        bins = np.empty(values.shape, self.null.dtype)
-        inner, last, null = (some[..., None] for some in (self.inner, self.last, self.null))
-        step = max(1, AT_ONCE // max(1, len(values)))
-        for first in range(0, values.shape[1], step):
-            some = slice(first, first + step)
-            bins[:, some] = on_bins(values[:, some], inner, last, null)
-        return bins
+        return on_bins(values, *self._columns)
 
 
 def on_bins(values: Floats, inner: Floats, last: Floats, null: NDArray[Bins]) -> NDArray[Bins]:
@@ -247,8 +267,9 @@ def on_bins(values: Floats, inner: Floats, last: Floats, null: NDArray[Bins]) ->
         inner: all edges but the last, shape (edges, ...); NaN where a signal has no more.
         last: the last edge of each; null: the bin of what is missing. All fit the values' shape.
     """
-    bins: NDArray[Bins] = np.sum(values >= inner, axis=0, dtype=null.dtype)
-    bins += values > last  # the last bin is closed
+    reached, over = values >= inner, values > last  # the last bin is closed
+    bins: NDArray[Bins] = np.add.reduce(reached.view(np.uint8), axis=0, dtype=null.dtype)
+    bins += over.view(np.uint8)
     missing = np.isnan(values)
     return np.where(missing, null, bins) if missing.any() else bins
 

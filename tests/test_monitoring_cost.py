@@ -11,7 +11,16 @@ import pytest
 
 from benchmarks import monitoring_cost, peers, throughput
 from benchmarks.core_work import LABELS, START_MS, WAYS, live_of
-from benchmarks.monitoring_cost import CONTENDERS, Answer, Failed, measure, run, table
+from benchmarks.monitoring_cost import (
+    CONTENDERS,
+    Answer,
+    Costs,
+    Failed,
+    figures,
+    measure,
+    run,
+    table,
+)
 from benchmarks.watched import NAMES, REFERENCE_ROWS, Floats, Rows, draw, load, save
 from models.profile import ReferenceProfile
 from stream.events import AccuracyMeasured, DriftMeasured
@@ -185,6 +194,16 @@ def test_the_page_shows_the_figures_that_were_kept() -> None:
     kept = json.loads((peers.ROOT / "benchmarks/results/monitoring_cost.json").read_text())
 
     assert table(kept).markdown() in (peers.ROOT / "docs/performance.md").read_text()
+
+
+def test_the_whole_stage_is_compared_with_what_peers_cost_in_the_same_round() -> None:
+    costs = Costs()
+    for way, micros in (("stage", 6.0), ("nannyml_js", 3.0), ("stage", 6.0), ("nannyml_js", 2.0)):
+        costs.add(way, WINDOW, micros)
+
+    found = figures(costs, {one.way: "" for one in CONTENDERS}, 2)
+
+    assert found["stage to nannyml_js, windows of 1000"] == {"median": 2.5, "low": 2.0, "high": 3.0}
 
 
 def test_labels_are_those_of_the_spec() -> None:

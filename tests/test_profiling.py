@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from models import profile as profiles
 from models.features import Row
 from models.joint import NAME as JOINT
-from models.profile import ReferenceProfile, Validation
-from models.profiling import AT_ONCE, Binner, Edges, build_profile, label_bins
+from models.profile import ReferenceProfile, SignalProfile, Validation
+from models.profiling import AT_ONCE, BUFFER, Binner, Edges, build_profile, label_bins
 from models.rhythms import deflation
 from models.spec import Feature, ModelSpec
 
@@ -43,6 +43,14 @@ def reference(n: int = 2_000, seed: int = 5) -> tuple[list[Row], np.ndarray]:
 
 def built() -> ReferenceProfile:
     return build_profile(SPEC, *reference(), VALIDATION)
+
+
+PROFILE = built()
+EDGES = (
+    st.lists(st.floats(-5, 5), min_size=1, max_size=12)
+    .map(lambda cuts: sorted(set(cuts)))
+    .map(lambda cuts: cuts if len(cuts) > 1 else cuts * 2)
+)
 
 
 def test_the_reference_binned_again_gives_its_own_counts() -> None:
@@ -148,27 +156,76 @@ def test_a_profile_survives_its_encoding() -> None:
     assert profiles.decode(profiles.encode(built())) == built()
 
 
-@given(
-    st.lists(st.lists(st.floats(-5, 5), min_size=2, max_size=12), min_size=1, max_size=4),
-    st.lists(st.floats(-9, 9) | st.just(math.nan), min_size=1, max_size=30),
-)
+@st.composite
+def rulers(draw: st.DrawFn) -> tuple[list[list[float]], np.ndarray]:
+    """Edges of a few signals, and values of each: many are edges, or next to one."""
+    edges = draw(st.lists(EDGES, min_size=1, max_size=4))
+    n = draw(st.sampled_from([1, BUFFER // 2, BUFFER // 2 + 1]) | st.integers(1, 9))
+    told = [value for some in edges for edge in some for value in _around(edge)]
+    values = st.sampled_from([*told, math.nan, math.inf, -math.inf, -0.0]) | st.floats(width=64)
+    found = draw(st.lists(values, min_size=1, max_size=12))
+    table = np.resize(found, (n, len(edges))).T  # every value meets more than one signal's edges
+    return edges, np.ascontiguousarray(table) if draw(st.booleans()) else table
+
+
+@given(rulers())
 def test_bins_follow_the_layout_that_profiles_promise(
-    cuts: list[list[float]], values: list[float]
+    example: tuple[list[list[float]], np.ndarray],
 ) -> None:
     """The look-up for all signals at once agrees with the words of `models.profile`."""
-    edges = [sorted(set(some)) for some in cuts]
-    edges = [some if len(some) > 1 else [some[0], some[0]] for some in edges]
+    edges, values = example
 
-    bins = Edges(edges).bins(np.array([values] * len(edges)))
+    bins = Edges(edges).bins(values)
 
-    assert bins.tolist() == [[_by_words(some, value) for value in values] for some in edges]
+    assert bins.tolist() == [
+        [_by_words(some, value) for value in column]
+        for some, column in zip(edges, values.tolist(), strict=True)
+    ]
 
 
-def test_bins_do_not_depend_on_how_many_values_are_compared_at_once() -> None:
-    values = np.random.default_rng(1).normal(size=(3, AT_ONCE))
-    edges = Edges([(-1.0, 0.0, 1.0), (0.0, 0.5), (-2.0, 2.0)])
-    some = slice(AT_ONCE // 2 - 9, AT_ONCE // 2 + 9)
-    assert np.array_equal(edges.bins(values)[:, some], edges.bins(values[:, some]))
+def _around(edge: float) -> list[float]:
+    return [math.nextafter(edge, -math.inf), edge, math.nextafter(edge, math.inf)]
+
+
+NUMBERS = st.none() | st.floats(-4, 9) | st.sampled_from([0.0, 7.0, 1e300, -1e300])
+PLANS = st.sampled_from(["gold", "free", "new", None])
+
+
+@given(
+    st.lists(st.tuples(NUMBERS, NUMBERS, PLANS, st.floats(0, 1)), min_size=1, max_size=9),
+    st.sampled_from([1, BUFFER]),
+)
+def test_codes_are_what_each_value_says_by_itself(
+    events: list[tuple[float | None, float | None, str | None, float]], times: int
+) -> None:
+    """However many events come at once, of numbers and categories side by side."""
+    events = events * times
+    signals = {signal.name: signal for signal in PROFILE.signals}
+    binner = Binner(PROFILE, SPEC)
+
+    bins = binner.bins([event[:3] for event in events], np.array([[event[3]] for event in events]))
+
+    for place, name in enumerate(("x", "hour", "plan", "prediction")):
+        wanted = [_bin_of(signals[name], event[place]) for event in events]
+        assert bins[name].tolist() == wanted
+    features = np.column_stack([bins[name] for name in ("x", "hour", "plan")])
+    assert bins[JOINT].tolist() == binner.joint_bins(features).tolist()
+
+
+def _bin_of(signal: SignalProfile, value: object) -> int:
+    if signal.kind == "numeric":
+        assert not isinstance(value, str)
+        return _by_words([*signal.edges], math.nan if value is None else float(value))  # type: ignore[arg-type]
+    known: list[object] = [*signal.categories]
+    return len(known) + 1 if value is None else [*known, value].index(value)
+
+
+def test_codes_do_not_depend_on_how_many_events_are_put_on_bins_at_once() -> None:
+    rows, outputs = reference(2 * AT_ONCE // len(Binner(PROFILE, SPEC).names) + 9)
+    binner = Binner(PROFILE, SPEC)
+    cuts = range(0, len(rows), 7_000)
+    parts = [binner.codes(rows[cut : cut + 7_000], outputs[cut : cut + 7_000]) for cut in cuts]
+    assert np.array_equal(binner.codes(rows, outputs), np.concatenate(parts))
 
 
 def _by_words(edges: list[float], value: float) -> int:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from msgspec import UNSET
+
 from stream.core.processor import CoreSettings, Headers, Records
-from stream.core.shapes import BROKEN, Shape, is_event, is_plain
+from stream.core.shapes import BROKEN, Shape, is_event
 from stream.envelope import ms_of
 
 
@@ -40,7 +42,8 @@ def read_columns(shape: Shape, records: Records, settings: CoreSettings) -> Colu
             columns = _structured(list(map(shape.structured.decode, values)), stamps)
         else:
             data = list(map(shape.data.decode, values))
-            if not is_plain(b"".join(values)):
+            no_event = all(one.specversion is UNSET for one in data)
+            if not (no_event and all(map(bytes.isascii, values))):  # others may not be UTF-8
                 return None
             columns = Columns(stamps, data, [None] * len(data))
     except BROKEN:

@@ -213,7 +213,8 @@ def micro(values: Floats) -> Floats:
 def sums_by(of: Ints, values: Floats, count: int) -> list[int]:
     """Exact sums of whole numbers by index."""
     if np.abs(values).sum() < _EXACT:
-        return [int(total) for total in np.bincount(of, weights=values, minlength=count).tolist()]
+        sums: list[int] = np.bincount(of, values, count).astype(np.int64).tolist()
+        return sums
     exact = [0] * count
     for index, value in zip(of.tolist(), values.tolist(), strict=True):
         exact[index] += int(value)

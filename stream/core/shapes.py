@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct, defstruct
+from msgspec import UNSET, Meta, Struct, defstruct
 
 from models.features import MAX_TEXT, Row, Value, category_text
 from models.losses import MAX_VALUE
@@ -165,7 +165,7 @@ def _decoders(
     kind = DEFAULT_TYPES[entity]
     data = defstruct(
         "Data",
-        fields,
+        [*fields, ("specversion", Any, UNSET)],  # what has one is no data but a CloudEvent
         bases=(EVENT_TYPES[kind][0],),
         frozen=True,
         kw_only=True,
