@@ -102,6 +102,7 @@ LINES: Final = (
         1,
         more=True,
     ),
+    Line("throughput", "monitor, a prediction and its label, to the byte copy", "monitor_to_copy"),
     Line("throughput", "the whole loop to the byte copy", "loop_to_copy", 0.25, more=True),
     Line(
         "latency",

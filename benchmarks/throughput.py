@@ -101,6 +101,29 @@ def score_with_shadows(bench: Bench, prefix: str) -> Run:
     return _score(bench, prefix, versions=3)
 
 
+def monitor(bench: Bench, prefix: str) -> Run:
+    """The monitor stage as shipped: predictions that others made, then a label for each."""
+    settings = bench.settings(prefix)
+    workload.go_live(settings, bench.versions[:1])
+    names = settings.names
+    predictions = list(workload.predictions(len(bench.requests)))
+    inputs = {names.topic("predictions"): predictions, names.topic("feedback"): bench.feedback}
+
+    def through(first: int, end: int) -> None:
+        for topic, records in inputs.items():
+            release(bench.bootstrap, topic, records[first:end])
+            progress.wait_for_end(workers, topic)
+
+    with bench.workers(prefix, (*WORKER, "monitor")) as workers:
+        progress = Progress(bench.bootstrap, names.group("monitor"))
+        through(0, bench.warm)
+        started = time.monotonic(), workers.cpu_seconds()
+        through(bench.warm, len(bench.requests))
+        run = _run(bench, started, workers)
+    _check(bench, names.topic("examples"))
+    return run
+
+
 def loop(bench: Bench, prefix: str) -> Run:
     """score, monitor and evaluate; the labels come when all predictions have been made."""
     settings = bench.settings(prefix)
@@ -152,6 +175,7 @@ CONTENDERS: Final[dict[str, Callable[[Bench, str], Run]]] = {
     "quix": quix_copy,
     "score": score,
     "score_shadows": score_with_shadows,
+    "monitor": monitor,
     "loop": loop,
     "bytewax": partial(peer, name="bytewax", model=False),
     "bytewax_model": partial(peer, name="bytewax", model=True),
@@ -164,6 +188,7 @@ TITLES: Final = {
     "quix": "quixstreams copy",
     "score": "score",
     "score_shadows": "score, two shadow versions",
+    "monitor": "monitor, a prediction and its label",
     "loop": "score + monitor + evaluate",
     "bytewax": "Bytewax, no model, at least once",
     "bytewax_model": "Bytewax, at least once",
@@ -176,7 +201,8 @@ BASES: Final = {"copy": "to byte copy", "quix": "to quix", "bytewax": "to Bytewa
 PEERS: Final = {"bytewax": "bytewax", "bytewax_model": "bytewax", "pathway": "pathway"}
 SLOW: Final = {"faust": 5}  # gets that part of the events
 UNCOMMITTED: Final = ("faust",)  # read what lies in open transactions
-QUICK: Final = ("copy", "quix", "score", "score_shadows", "loop")  # what a minute is enough for
+#: What a minute is enough for.
+QUICK: Final = ("copy", "quix", "score", "score_shadows", "monitor", "loop")
 
 
 def _score(bench: Bench, prefix: str, *, versions: int) -> Run:

@@ -61,6 +61,13 @@ def requests(count: int, *, prefix: str = "r") -> Iterator[Sent]:
         yield Sent(key.encode(), encode_json(body))
 
 
+def predictions(count: int) -> Iterator[Sent]:
+    """Of the same requests, as a serving system writes them that scores by itself."""
+    outputs = np.random.default_rng(SEED + 2).random(count).round(6).tolist()
+    for request, output in zip(requests(count), outputs, strict=True):
+        yield Sent(request.key, b'%b,"version":1,"output":%r}' % (request.value[:-1], output))
+
+
 def feedback(count: int, *, prefix: str = "r") -> Iterator[Sent]:
     """A label for each of the requests of the same prefix."""
     labels = np.random.default_rng(SEED + 1).random(count) < 0.5
