@@ -64,8 +64,9 @@ def requests(count: int, *, prefix: str = "r") -> Iterator[Sent]:
 def predictions(count: int) -> Iterator[Sent]:
     """Of the same requests, as a serving system writes them that scores by itself."""
     outputs = np.random.default_rng(SEED + 2).random(count).round(6).tolist()
-    for request, output in zip(requests(count), outputs, strict=True):
-        yield Sent(request.key, b'%b,"version":1,"output":%r}' % (request.value[:-1], output))
+    for (key, request), output in zip(requests(count), outputs, strict=True):
+        assert request is not None
+        yield Sent(key, b'%b,"version":1,"output":%r}' % (request[:-1], output))
 
 
 def feedback(count: int, *, prefix: str = "r") -> Iterator[Sent]:
