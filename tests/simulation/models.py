@@ -58,7 +58,7 @@ _SHARED: Final[dict[str, Any]] = {
 
 #: `churn` is there from the start; `later` goes live on the way; nobody ever hears of `ghost`.
 SPECS: Final = {
-    "churn": check(ModelSpec(name="churn", **_SHARED, windows=(Window(seconds=3),))),
+    "churn": check(ModelSpec(name="churn", **_SHARED, windows=(Window(seconds=2),))),
     "later": check(
         ModelSpec(name="later", **_SHARED, segments=("plan",), windows=(Window(labels=6),))
     ),

@@ -12,7 +12,7 @@ from tests.simulation.worker import Worker
 from tests.simulation.world import Simulation
 
 STEPS: Final = 300
-PRODUCED: Final = 1 / 2  # of the steps, in which producers send
+PRODUCED: Final = 2 / 5  # of the steps, in which producers send
 MOVES_MS: Final = (0, 0, 0, 5, 20, 60, 150)
 
 
@@ -22,8 +22,8 @@ Act = tuple[Callable[[], str], float]  # an action and its weight
 class Schedule:
     """The actions of a run, each with its weight.
 
-    Producers fall silent half-way. What comes late in a run is worked off in the drain, where
-    nothing goes wrong any more; what comes early is joined, judged and commanded among faults.
+    Producers fall silent before half of a run is over. What they send late is worked off in the
+    drain, where nothing goes wrong any more; what they send early is judged among faults.
     """
 
     def __init__(self, sim: Simulation) -> None:
@@ -36,7 +36,7 @@ class Schedule:
             "crash": (self._kill, 1.0),
         }
         actions: list[Act] = [
-            (self._produce, 40),
+            (self._produce, 44),
             (self._work, 80),
             (self._flush, 34),
             (self._resume, 16),
