@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
@@ -173,7 +173,9 @@ class Lifecycle:
         known = (newest.get(model), self._failed.get(model), held.lifecycle if held else None)
         return max((state.generation for state in known if state), default=0)
 
-    def _adopt(self, states: Iterable[LifecycleChanged]) -> None:
+    def _adopt(self, states: Sequence[LifecycleChanged]) -> None:
+        if not states:
+            return  # whoever meets another mapping begins afresh
         fleet = dict(self._held)
         for state in states:
             before = fleet.get(state.model)

@@ -210,6 +210,17 @@ def test_the_mapping_is_replaced_not_changed() -> None:
     assert follower.live.lifecycle.generation == 2
 
 
+def test_nothing_new_leaves_the_mapping_as_it_is() -> None:
+    """Lifecycle is asked several times a second; partitions begin afresh with another mapping."""
+    follower = Follower()
+    follower.take(follower.state(1, 1))
+    before = follower.lifecycle.fleet
+    follower.take()
+    follower.take(follower.state(1, 1))
+
+    assert follower.lifecycle.fleet is before
+
+
 def test_a_bad_artefact_leaves_the_old_version_live_and_raises_one_alert() -> None:
     """Tried again and again, it is one problem, with one id; loaded at last, it is resolved."""
     follower = Follower()

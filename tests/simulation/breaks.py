@@ -105,10 +105,10 @@ BREAKS: Mapping[str, tuple[Callable[[], Patches], int]] = {
     "part-deltas": (lambda: _without("deltas"), 5),
     "part-early": (lambda: _without("early."), 10),
     "part-parked": (lambda: _without("parked."), 20),
-    "dedup": (_no_dedup, 5),
+    "dedup": (_no_dedup, 10),
     "going-on-after-failure": (_goes_on, 40),
     "generation-monotony": (_any_generation, 20),
     "waiting-for-lifecycle": (lambda: [_NEVER_WAITS], 20),
     "generations-in-checkpoint": (_forgets_generations, 20),
-    "command-once": (lambda: [(Registry, "once", False)], 20),
+    "command-once": (lambda: [(Registry, "once", False)], 40),
 }

@@ -42,6 +42,7 @@ class Oracle:
         self.sim = sim
         self._states: dict[tuple[Stage, int], State] = {}
         self._upto: dict[tuple[Stage, int], int] = {}
+        self._fleets: dict[frozenset[tuple[str, int]], Fleet] = {}  # by generations
 
     def look(self) -> None:
         """Take down what the checkpoints hold now, and how much had been applied by then."""
@@ -135,10 +136,12 @@ class Oracle:
         yield from processor.advance(report.clock_ms, report.caught_up, fleet)
 
     def _fleet(self, generations: dict[str, int]) -> Fleet:
-        states = self.sim.registry.states
-        return MappingProxyType(
-            {model: self.sim.live(states[model, g]) for model, g in generations.items()}
-        )
+        """The same object while nothing changes, as workers have it."""
+        key, states = frozenset(generations.items()), self.sim.registry.states
+        if key not in self._fleets:
+            lives = {model: self.sim.live(states[model, g]) for model, g in generations.items()}
+            self._fleets[key] = MappingProxyType(lives)
+        return self._fleets[key]
 
     # What is compared:
 

@@ -12,6 +12,7 @@ from tests.simulation.worker import Worker
 from tests.simulation.world import Simulation
 
 STEPS: Final = 300
+PRODUCED: Final = 2 / 5  # of the steps, in which producers send
 MOVES_MS: Final = (0, 0, 0, 5, 20, 60, 150)
 
 
@@ -19,7 +20,11 @@ Act = tuple[Callable[[], str], float]  # an action and its weight
 
 
 class Schedule:
-    """The actions of a run, each with its weight."""
+    """The actions of a run, each with its weight.
+
+    Producers fall silent before half of a run is over. What they send late is worked off in the
+    drain, where nothing goes wrong any more; what they send early is judged among faults.
+    """
 
     def __init__(self, sim: Simulation) -> None:
         self.sim = sim
@@ -31,7 +36,7 @@ class Schedule:
             "crash": (self._kill, 1.0),
         }
         actions: list[Act] = [
-            (self._produce, 26),
+            (self._produce, 44),
             (self._work, 80),
             (self._flush, 34),
             (self._resume, 16),
@@ -54,9 +59,11 @@ class Schedule:
 
     def run(self, steps: int = STEPS) -> None:
         rng, sim = self.sim.rng, self.sim
+        silent = [weight - self._weights[0] for weight in self._weights]  # no `_produce`, the first
         for sim.step in range(1, steps + 1):
             sim.pass_time(rng.choice(MOVES_MS))
-            (action,) = rng.choices(self._actions, cum_weights=self._weights)
+            weights = self._weights if sim.step <= PRODUCED * steps else silent
+            (action,) = rng.choices(self._actions, cum_weights=weights)
             told = action()
             if told:
                 sim.say(f"{action.__name__.strip('_')}: {told}")

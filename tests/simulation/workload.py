@@ -135,7 +135,9 @@ class Producers:
             known = rng.choice(self._known[-8:])
             form = "structured" if form == "plain" else form
             return known._replace(age=rng.choice((age, known.age)), form=form)
-        model = GHOST if self.hostile and rng.random() < 0.02 else rng.choice(self._names())
+        names = self._names()
+        names = [*names, names[-1]]  # the newest comes late, and has its share all the same
+        model = GHOST if self.hostile and rng.random() < 0.02 else rng.choice(names)
         time_ms = self._now_ms() if form == "plain" else self._time()
         self._known.append(_Known(f"id-{self._number}", model, age, time_ms, form))
         return self._known[-1]
