@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -48,25 +48,27 @@ def versions(count: int) -> list[Version]:
 
 def requests(count: int, *, prefix: str = "r") -> Iterator[Sent]:
     """Plain JSON without headers, about 170 bytes, as any producer would write it."""
-    features = np.random.default_rng(SEED).normal(size=(count, 8)).round(4).tolist()
-    names = SPEC.feature_names
-    encode_json = msgspec.json.encode
-    for number, row in enumerate(features):
-        key = f"{prefix}-{number:08d}"
-        body = {
-            "prediction_id": key,
-            "model": SPEC.name,
-            "features": dict(zip(names, row, strict=True)),
-        }
-        yield Sent(key.encode(), encode_json(body))
+    for body in _bodies(count, prefix):
+        yield Sent(body["prediction_id"].encode(), msgspec.json.encode(body))
 
 
 def predictions(count: int) -> Iterator[Sent]:
     """Of the same requests, as a serving system writes them that scores by itself."""
     outputs = np.random.default_rng(SEED + 2).random(count).round(6).tolist()
-    for (key, request), output in zip(requests(count), outputs, strict=True):
-        assert request is not None
-        yield Sent(key, b'%b,"version":1,"output":%r}' % (request[:-1], output))
+    for body, output in zip(_bodies(count, "r"), outputs, strict=True):
+        said = body | {"version": 1, "output": output}
+        yield Sent(body["prediction_id"].encode(), msgspec.json.encode(said))
+
+
+def _bodies(count: int, prefix: str) -> Iterator[dict[str, Any]]:
+    features = np.random.default_rng(SEED).normal(size=(count, 8)).round(4).tolist()
+    names = SPEC.feature_names
+    for number, row in enumerate(features):
+        yield {
+            "prediction_id": f"{prefix}-{number:08d}",
+            "model": SPEC.name,
+            "features": dict(zip(names, row, strict=True)),
+        }
 
 
 def feedback(count: int, *, prefix: str = "r") -> Iterator[Sent]:
