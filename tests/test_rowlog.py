@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from stream.core import rowlog
+from stream.core import keytable, rowlog
 from stream.core.processor import Parts
 from stream.core.rowlog import RowLog
 
@@ -41,10 +41,19 @@ def restored(stored: Mapping[str, bytes]) -> RowLog:
 
 
 @settings(max_examples=300, deadline=None)
-@given(STEPS)
+@given(STEPS, st.sampled_from([0, 3, rowlog.FRESH]), st.booleans())
 def test_rows_equal_a_plain_dict_and_a_restored_log_goes_on_byte_for_byte(
-    steps: list[tuple[str, str, int]],
+    steps: list[tuple[str, str, int]], fresh: int, alike: bool
 ) -> None:
+    """However many of the rows are packed, and where the hashes of all keys are alike."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rowlog, "FRESH", fresh)
+        if alike:
+            patch.setattr(keytable, "hash", lambda _: 7 << 40, raising=False)
+        go_through(steps)
+
+
+def go_through(steps: list[tuple[str, str, int]]) -> None:
     log, rows, stored = RowLog("join"), dict[str, tuple[int, bytes]](), dict[str, bytes]()
     twin = RowLog("join")
     for number, (step, key, value) in enumerate(steps):
@@ -66,6 +75,9 @@ def test_rows_equal_a_plain_dict_and_a_restored_log_goes_on_byte_for_byte(
             twin = restored(stored)
         assert {key: log.get(key) for key in rows} == rows
         assert len(log) == len(twin) == len(rows)
+        keys = [f"id-{n}" for n in range(12)]
+        assert log.are_new(keys).tolist() == [key not in rows for key in keys]
+        assert [row[16:] for row in log.get_all(keys)] == [rows.get(k, (0, b""))[1] for k in keys]
 
 
 def test_equal_rows_make_equal_bytes_when_written_whole() -> None:
@@ -140,17 +152,24 @@ def test_rows_that_come_and_go_between_two_writes_leave_no_trace() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.lists(st.integers(0, 30), unique=True), max_size=8), st.integers(1, 6))
-def test_many_put_at_once_are_put_as_each_in_turn(batches: list[list[int]], rows: int) -> None:
-    """Also where parts fill up in between."""
+@given(
+    st.lists(st.lists(st.integers(0, 30), unique=True), max_size=8),
+    st.integers(1, 6),
+    st.sampled_from([0, 5, rowlog.FRESH]),
+)
+def test_many_put_at_once_are_put_as_each_in_turn(
+    batches: list[list[int]], rows: int, fresh: int
+) -> None:
+    """Also where parts fill up in between, and are packed."""
     one, other = RowLog("join"), RowLog("join")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rowlog, "MAX_BYTES", rows * 30)
+        patch.setattr(rowlog, "FRESH", fresh)
         for number, batch in enumerate(batches):
             keys = [f"id-{key}" for key in batch]
             dues_ms = np.array([key * number for key in batch], dtype=np.int64)
             bodies = np.full((len(batch), 2), number, dtype=np.uint8)
-            one.put_all(keys, dues_ms, bodies)
+            one.put_all(keys, dues_ms, bodies, one.get_all(keys))
             for place, key in enumerate(keys):
                 other.put(key, int(dues_ms[place]), bodies[place].tobytes())
             assert one.get_all(keys) == other.get_all(keys)
@@ -173,3 +192,54 @@ def test_parts_that_go_are_named_in_order() -> None:
     gone = [name for name, data in log.changes(complete=False).items() if data is None]
     assert len(gone) > 5
     assert gone == sorted(gone)
+
+
+@settings(max_examples=50, deadline=None)
+@given(STEPS)
+def test_a_checkpoint_does_not_tell_which_rows_were_packed(
+    steps: list[tuple[str, str, int]],
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        written = []
+        for fresh in (0, 100):
+            patch.setattr(rowlog, "FRESH", fresh)
+            log, parts = RowLog("join"), list[Parts]()
+            for number, (step, key, value) in enumerate(steps):
+                if step == "put":
+                    log.put(key, value, b"%d" % number)
+                elif step == "pop":
+                    log.pop(key)
+                elif step == "due":
+                    log.take_due(value)
+                else:
+                    parts.append(log.changes(complete=value == 0))
+            written.append(parts)
+        assert written[0] == written[1]
+
+
+def test_packed_rows_that_go_before_they_were_written_are_let_go_of() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rowlog, "FRESH", 0)
+        patch.setattr(rowlog, "MAX_BYTES", 100)
+        log = RowLog("join")
+        for number in range(20):
+            log.put(f"id-{number}", 5, b"x")
+        assert log._settled.live > 10
+        log.take_due(6)
+        assert log.changes(complete=False) == {}
+    assert not log._settled._parts
+
+
+def test_many_rows_cost_no_object_each() -> None:
+    """Of 100,000 rows that wait, far fewer than those lie in the dict; all are found."""
+    log = RowLog("join")
+    keys = [f"prediction-{n}" for n in range(100_000)]
+    for start in range(0, len(keys), 1_000):
+        some = keys[start : start + 1_000]
+        log.put_all(some, np.arange(start, start + 1_000), np.zeros((1_000, 20), np.uint8), ())
+    assert len(log._rows) < 3 * rowlog.FRESH
+    assert len(log) == len(keys)
+    assert not log.are_new(keys).any()
+    assert log.get("prediction-7") == (7, bytes(20))
+    assert [row.key for row in log.take_due(3)] == ["prediction-0", "prediction-1", "prediction-2"]
+    assert len(log) == len(keys) - 3

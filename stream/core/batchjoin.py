@@ -148,7 +148,7 @@ class BatchJoin(Join):
             late_ms[places],
         )
         dues_ms = made.times_ms[places] + _of_each(packers, _horizon_ms)
-        self._rows.put_all(chosen(keys, places), dues_ms, rows)
+        self._rows.put_all(chosen(keys, places), dues_ms, rows, old=())
 
     def _first_all(
         self,
@@ -178,6 +178,7 @@ class BatchJoin(Join):
             chosen(keys, places),
             arrived_ms + _of_each(packers, _correction_ms),
             first.all_finished(_of_each(packers, _number), table, made_ms, said, weights),
+            chosen(rows, places),
         )
         joined = map(
             Joined,
@@ -196,11 +197,7 @@ class BatchJoin(Join):
 
     def _are_new(self, keys: list[str]) -> Mask:
         """Whether nothing is known of a key, and it comes once."""
-        once = _once(keys)
-        for log in (self._rows, self._early):
-            if not log.has_none(keys):
-                once &= np.fromiter((key not in log for key in keys), np.bool_, len(keys))
-        return once
+        return _once(keys) & self._rows.are_new(keys) & self._early.are_new(keys)
 
 
 def _of_each(packers: Sequence[Packer], field: Callable[[Packer], int]) -> Ints:

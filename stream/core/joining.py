@@ -144,7 +144,7 @@ class Join:
             # So old that its like may have come and been forgotten: it could be counted twice.
             self._count(kind, "too_late", made.floor_ms)
             return False
-        self._rows.put(key, made.time_ms + kind.horizon_ms, packer.pending(made))
+        self._rows.put(key, made.time_ms + kind.horizon_ms, packer.pending(made), new=True)
         if len(self._early):
             for label in unpack_labels(made.id, self._early.pop(key) or b""):
                 floor_ms = max(label.floor_ms, made.floor_ms)

@@ -10,15 +10,20 @@ proportion to what is live, whatever has passed through (a log-structured merge 
 
 So each row is written a few times at most, and there are a few parts for every power of eight.
 
-Memory for each row: its bytes (33 + 16 + the body), its place in the dict (24 to 64 bytes) and a
-pointer in its part (8, for each row that is live and at most one that is gone). Keys come on top.
+Rows that are fresh lie in a dict. While there are more than `FRESH`, the oldest parts are packed:
+what waits for long costs no object, and lies where the work on each batch does not come by.
+
+Memory for each row: fresh, its bytes (33 + 16 + the body), those of its key (49 + its length), its
+place in the dict (24 to 64 bytes) and a pointer in its part (8); packed, 16 + the body, the key, 9
+bytes for where these lie and 13 to 27 to find it. For each live row at most one that has gone.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from itertools import chain, repeat
 from operator import add
 from struct import Struct as Layout
 from typing import Final, NamedTuple
@@ -29,12 +34,16 @@ from numpy.typing import NDArray
 
 from stream.core.processor import Parts
 from stream.core.rowparts import HEAD, NEVER, OVERHEAD, SERIAL, Part, fitting, pieces, read_part
+from stream.core.settled import Settled
 
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
 
 FAN: Final = 8
 MAX_BYTES: Final = 917_504  # at which a part is closed, so that it fits a broker's default of 1 MiB
+FRESH: Final = 16_384  # rows; more are packed, a part at a time
+_CHUNK: Final = 16_384  # rows that are put in order at once
 
 _pack = HEAD.pack
 _serial = SERIAL.unpack_from
@@ -65,7 +74,8 @@ class RowLog:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self._rows: dict[str, bytes] = {}
+        self._rows: dict[str, bytes] = {}  # fresh ones
+        self._settled = Settled()
         self._parts: list[Part] = []  # by `first`; the last ones may not be written yet
         self._firsts: list[int] = []
         self._tail: Part | None = None  # the last part, while it takes rows
@@ -74,49 +84,58 @@ class RowLog:
         self._erased: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._rows) + self._settled.live
 
     def get(self, key: str) -> tuple[int, bytes] | None:
         """When a row is due, and its body."""
-        row = self._rows.get(key)
+        row = self._row(key)
         return None if row is None else (_due(row, 8)[0], row[16:])
 
-    def get_all(self, keys: Iterable[str]) -> list[bytes]:
+    def get_all(self, keys: Sequence[str]) -> list[bytes]:
         """Rows as they are packed: `rowparts.HEAD`, then the body; empty where there is none."""
-        return list(map(self._rows.get, keys, repeat(b"")))
+        rows = list(map(self._rows.get, keys, repeat(b"")))
+        if self._settled.live:
+            others = [place for place, row in enumerate(rows) if not row]
+            for which, row in self._settled.find_all([keys[place] for place in others]):
+                rows[others[which]] = row
+        return rows
 
-    def has_none(self, keys: Iterable[str]) -> bool:
-        """Whether there is no row of any of the keys."""
-        return self._rows.keys().isdisjoint(keys)
+    def are_new(self, keys: Sequence[str]) -> Mask:
+        """Whether there is no row of a key."""
+        new = np.ones(len(keys), dtype=np.bool_)
+        if not self._rows.keys().isdisjoint(keys):
+            new = np.fromiter((key not in self._rows for key in keys), np.bool_, len(keys))
+        new[[place for place, _ in self._settled.find_all(keys)]] = False
+        return new
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._rows
-
-    def put(self, key: str, due_ms: int, body: bytes) -> None:
-        """Add or replace a row."""
-        rows = self._rows
-        old = rows.get(key)
+    def put(self, key: str, due_ms: int, body: bytes, *, new: bool = False) -> None:
+        """Add or replace a row. `new`: there is none of the key."""
+        old = None if new else self._row(key)
         if old is not None:
             self._drop(old)
         part = self._tail or self._open()
         slots = part.slots
-        rows[key] = _pack(part.first + len(slots), due_ms) + body
+        self._rows[key] = _pack(part.first + len(slots), due_ms) + body
         slots.append(key)
         if due_ms < part.due_ms:
             part.due_ms = due_ms
         part.size += len(key) + len(body) + OVERHEAD
         if part.size > MAX_BYTES:
             self._close()
+            self._settle(self._parts)
 
-    def put_all(self, keys: Sequence[str], dues_ms: Ints, bodies: Bytes) -> None:
+    def put_all(
+        self, keys: Sequence[str], dues_ms: Ints, bodies: Bytes, old: Iterable[bytes]
+    ) -> None:
         """As `put` of each, in turn.
 
         Args:
             keys: all different.
             dues_ms: shape (n,).
             bodies: shape (n, bytes), all of one length.
+            old: what `get_all` says of them; nothing, if none of them is there.
         """
-        self._drop_all(list(filter(None, map(self._rows.get, keys))))
+        self._drop_all(list(filter(None, old)))
         rows = np.empty((len(keys), HEAD.size + bodies.shape[1]), dtype=np.uint8)
         rows[:, : SERIAL.size] = self._serials(len(keys))
         rows[:, SERIAL.size : HEAD.size] = dues_ms.astype("<i8").view(np.uint8).reshape(-1, 8)
@@ -127,20 +146,25 @@ class RowLog:
 
     def pop(self, key: str) -> bytes | None:
         """Take a row out and return its body."""
-        row = self._rows.pop(key, None)
+        row = self._row(key)
         if row is None:
             return None
         self._drop(row)
+        self._rows.pop(key, None)
         return row[16:]
 
     def take_due(self, before_ms: int) -> list[Row]:
         """Take out the rows that are due before a time, in order of that time and the key."""
-        due: list[Row] = []
+        keys, rows = list[str](), list[bytes]()
         for part in self._parts:
             if part.due_ms < before_ms:
-                due += self._due_of(part, before_ms)
-        for row in due:
-            self.pop(row.key)
+                for key, row in self._due_of(part, before_ms):
+                    keys.append(key)
+                    rows.append(row)
+        self._drop_all(rows)
+        for key in keys:
+            self._rows.pop(key, None)
+        due = [Row(key, _due(row, 8)[0], row[16:]) for key, row in zip(keys, rows, strict=True)]
         return sorted(due, key=lambda row: (row.due_ms, row.key))
 
     def changes(self, *, complete: bool) -> Parts:
@@ -162,6 +186,7 @@ class RowLog:
             elif part.stale:
                 written[f"{part.name}.gone"] = bytes(part.gone)
                 part.stale = False
+        self._settle(self._parts)
         if written or complete:
             written[f"{self._prefix}.head"] = msgspec.msgpack.encode([self._sequence, self._serial])
         return written
@@ -173,12 +198,17 @@ class RowLog:
             return
         self._sequence, self._serial = msgspec.msgpack.decode(parts[f"{ours}head"])
         names = [name for name in parts if name.startswith(ours) and name[len(ours) :].isdecimal()]
-        loaded = []
+        loaded: list[Part] = []
         for name in names:
             part, live = read_part(name, parts[name], parts.get(f"{name}.gone"))
             self._rows.update(live)
             loaded.append(part)
+            self._settle(loaded)
         self._hold(sorted(loaded, key=lambda part: part.first))
+
+    def _row(self, key: str) -> bytes | None:
+        row = self._rows.get(key)
+        return self._settled.get(key) if row is None else row
 
     def _hold(self, parts: list[Part]) -> None:
         self._parts = parts
@@ -195,33 +225,57 @@ class RowLog:
             self._serial = self._tail.end
             self._tail = None
 
+    def _settle(self, parts: Iterable[Part]) -> None:
+        """Pack the first of the parts that are closed, until few enough rows are fresh."""
+        if len(self._rows) <= FRESH:
+            return
+        for part in parts:
+            if part.packed or part is self._tail or not self._settled.takes(part.count):
+                continue
+            keys = part.keys
+            self._settled.add(part.pack(self._rows), keys)
+            if len(self._rows) <= FRESH:
+                return
+
     def _drop(self, row: bytes) -> None:
         serial: int = _serial(row)[0]
         part = self._parts[-1]
         if serial < part.first:
             part = self._parts[bisect_right(self._firsts, serial) - 1]
         part.drop(serial)
+        if part.packed:
+            self._settled.live -= 1
 
-    def _drop_all(self, rows: list[bytes]) -> None:
+    def _drop_all(self, rows: Sequence[bytes]) -> None:
         serials = np.frombuffer(b"".join([row[:8] for row in rows]), dtype="<u8")
         places = np.searchsorted(self._firsts, serials, side="right") - 1
         for place in np.unique(places).tolist():
-            self._parts[place].drop_all(serials[places == place])
+            part, mine = self._parts[place], serials[places == place]
+            part.drop_all(mine)
+            if part.packed:
+                self._settled.live -= len(mine)
 
-    def _due_of(self, part: Part, before_ms: int) -> list[Row]:
-        due, part.due_ms = [], NEVER
+    def _due_of(self, part: Part, before_ms: int) -> Iterator[tuple[str, bytes]]:
+        """Rows that are due, by key; what is left is due later."""
+        if part.packed:
+            slots = part.packed.slots
+            dues_ms = part.packed.dues_ms(slots)
+            part.due_ms = int(dues_ms.min(initial=NEVER, where=dues_ms >= before_ms))
+            for slot in slots[dues_ms < before_ms].tolist():
+                yield part.packed.key(slot), part.packed.row(slot)
+            return
+        part.due_ms = NEVER
         for key in part.keys:
             row = self._rows[key]
             due_ms: int = _due(row, 8)[0]
             if due_ms < before_ms:
-                due.append(Row(key, due_ms, row[16:]))
+                yield key, row
             elif due_ms < part.due_ms:
                 part.due_ms = due_ms
-        return due
 
     def _merge(self) -> None:
         """Move survivors of poor parts, and of parts whose size is common, to the end."""
-        self._carry([part for part in self._parts if part.name and 2 * part.live < len(part.slots)])
+        self._carry([part for part in self._parts if part.name and 2 * part.live < part.count])
         levels: dict[int, list[Part]] = {}
         for part in self._parts:
             levels.setdefault(part.level, []).append(part)
@@ -236,13 +290,19 @@ class RowLog:
         self._hold([part for part in self._parts if id(part) not in gone])
         for part in parts:
             self._erase(part)
-            self._move(part.keys, part.due_ms)
+            keys, rows = part.keys, part.rows(self._rows)
+            self._release(part)
+            self._move(keys, rows, part.due_ms)
 
-    def _move(self, keys: list[str], due_ms: int) -> None:
+    def _release(self, part: Part) -> None:
+        """A part is not held any more."""
+        if part.packed:
+            self._settled.release(part.packed)
+
+    def _move(self, keys: Sequence[str], rows: Sequence[bytes], due_ms: int) -> None:
         """Put rows, none of them due before, to the end; their parts are not held any more."""
-        rows, serials = self._rows, self._serials(len(keys)).tobytes()
-        moved = map(add, pieces(serials, SERIAL.size, len(keys)), [rows[key][8:] for key in keys])
-        self._append(keys, list(moved), due_ms)
+        serials = pieces(self._serials(len(keys)).tobytes(), SERIAL.size, len(keys))
+        self._append(keys, list(map(add, serials, [row[8:] for row in rows])), due_ms)
 
     def _serials(self, count: int) -> Bytes:
         """Of the next rows, packed: shape (n, 8)."""
@@ -265,21 +325,30 @@ class RowLog:
             part.size += int(sizes[end - 1]) - before
             if part.size > MAX_BYTES:
                 self._close()
+                self._settle(self._parts)
             start, before = end, int(sizes[end - 1])
 
     def _tidy(self) -> None:
         """Forget unwritten parts whose rows have all gone again, as if they had never come."""
         if self._tail and not self._tail.live:
             self._tail = None
+        for part in self._parts:
+            if not (part.name or part.live):
+                self._release(part)
         self._hold([part for part in self._parts if part.name or part.live])
 
     def _rebuild(self) -> None:
         due_ms = min((part.due_ms for part in self._parts), default=NEVER)
         for part in self._parts:
             self._erase(part)
+        before = copy(self)
+        self._rows, self._settled = {}, Settled()
         self._hold([])
         self._tail, self._serial, self._sequence = None, 0, 0
-        self._move(sorted(self._rows), due_ms)
+        keys = sorted(chain(before._rows, before._settled.keys))  # noqa: SLF001
+        for start in range(0, len(keys), _CHUNK):
+            some = keys[start : start + _CHUNK]
+            self._move(some, before.get_all(some), due_ms)
 
     def _erase(self, part: Part) -> None:
         if part.name:
@@ -287,6 +356,6 @@ class RowLog:
 
     def _write(self, part: Part) -> Parts:
         part.name = f"{self._prefix}.{self._sequence}"
-        part.gone = bytearray((len(part.slots) + 7) // 8)
+        part.gone = bytearray((part.count + 7) // 8)
         self._sequence += 1
         return {part.name: part.encode(self._rows)}

@@ -10,6 +10,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.core.settled import Packed
+
 Serials = NDArray[np.uint64]
 NEVER: Final = 2**63 - 1
 SERIAL: Final = Layout("<Q")
@@ -23,7 +25,8 @@ class Part:
     """Rows with serial numbers from `first` on, one slot each.
 
     Attributes:
-        slots: keys of live rows; None where the row has gone.
+        slots: keys of live rows; None where the row has gone. Empty once it is packed.
+        packed: its rows, once it is.
         size: bytes of all rows, gone ones included.
         due_ms: no row is due before.
         name: empty until it is written.
@@ -31,11 +34,12 @@ class Part:
         stale: the bitmap differs from the written one.
     """
 
-    __slots__ = ("dead", "due_ms", "first", "gone", "name", "size", "slots", "stale")
+    __slots__ = ("dead", "due_ms", "first", "gone", "name", "packed", "size", "slots", "stale")
 
     def __init__(self, first: int) -> None:
         self.first = first
         self.slots: list[str | None] = []
+        self.packed: Packed | None = None
         self.dead = 0
         self.size = 0
         self.due_ms = NEVER
@@ -45,7 +49,7 @@ class Part:
 
     def drop(self, serial: int) -> None:
         slot = serial - self.first
-        self.slots[slot] = None
+        (self.packed or self.slots)[slot] = None
         self.dead += 1
         if self.name:
             self.gone[slot >> 3] |= 1 << (slot & 7)
@@ -54,8 +58,9 @@ class Part:
     def drop_all(self, serials: Serials) -> None:
         """Shape (n,)."""
         slots = (serials - np.uint64(self.first)).astype(np.int64)
+        held = self.packed or self.slots
         for slot in slots.tolist():
-            self.slots[slot] = None
+            held[slot] = None
         self.dead += len(slots)
         if self.name:
             gone = np.frombuffer(self.gone, dtype=np.uint8)
@@ -65,15 +70,20 @@ class Part:
     @property
     def keys(self) -> list[str]:
         """Of the live rows."""
-        return [key for key in self.slots if key is not None]
+        return [key for key in self.packed or self.slots if key is not None]
+
+    @property
+    def count(self) -> int:
+        """Of slots."""
+        return len(self.packed or self.slots)
 
     @property
     def live(self) -> int:
-        return len(self.slots) - self.dead
+        return self.count - self.dead
 
     @property
     def end(self) -> int:
-        return self.first + len(self.slots)
+        return self.first + self.count
 
     @property
     def level(self) -> int:
@@ -83,13 +93,24 @@ class Part:
     @property
     def live_size(self) -> int:
         """Bytes of the live rows, estimated."""
-        return self.size * self.live // max(1, len(self.slots))
+        return self.size * self.live // max(1, self.count)
 
-    def encode(self, rows: Mapping[str, bytes]) -> bytes:
-        """The part as it is written for good. `rows`: its own among others, by key."""
-        keys = self.keys
-        live = [rows[key] for key in keys]
-        return msgspec.msgpack.encode([self.first, len(self.slots), keys, live])
+    def rows(self, among: Mapping[str, bytes]) -> list[bytes]:
+        """The live rows. `among`: rows by key; those of the part, if it is not packed."""
+        if self.packed:
+            return list(map(self.packed.row, self.packed.slots.tolist()))
+        return [among[key] for key in self.keys]
+
+    def encode(self, among: Mapping[str, bytes]) -> bytes:
+        """The part as it is written for good. `among`: as of `rows`."""
+        return msgspec.msgpack.encode([self.first, self.count, self.keys, self.rows(among)])
+
+    def pack(self, rows: dict[str, bytes]) -> Packed:
+        """Lay its rows side by side, and take them out of `rows`."""
+        row_of = rows.pop
+        mine = [b"" if key is None else row_of(key) for key in self.slots]
+        self.packed, self.slots = Packed(self.slots, mine), []
+        return self.packed
 
 
 def read_part(name: str, data: bytes, gone: bytes | None) -> tuple[Part, list[tuple[str, bytes]]]:
