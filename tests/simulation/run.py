@@ -7,14 +7,17 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from stream.core import rowlog
 from tests.simulation.breaks import BREAKS
 from tests.simulation.draining import EXPIRED_MS, Drain
 from tests.simulation.laws import LAWS, replaced
 from tests.simulation.oracle import Oracle
 from tests.simulation.schedule import STEPS, Schedule
 from tests.simulation.world import Simulation, Violation
+
+FEW_FRESH: Final = 3  # rows of the join
 
 
 class Run(NamedTuple):
@@ -29,14 +32,15 @@ class Run(NamedTuple):
 def run_one(
     seed: int, *, trace: bool = False, harsh: bool = False, without: str = "", steps: int = STEPS
 ) -> Run:
-    """Simulate, and judge.
+    """Simulate, and judge. In odd seeds all but the newest rows are packed, as where many wait.
 
     Args:
         harsh: every kind of fault, and more of them.
         without: a protection to take away, one of `tests.simulation.breaks.BREAKS`.
     """
     broken = BREAKS[without][0]() if without else []
-    with replaced([*LAWS, *broken]), _calm():
+    fresh = (rowlog.FRESH, FEW_FRESH)[seed % 2]
+    with replaced([*LAWS, *broken, (rowlog, "FRESH", fresh)]), _calm():
         sim = Simulation(seed, trace=trace, harsh=harsh)
         error = ""
         try:
