@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks import workload
 from benchmarks.reporting import parser, report, say, spread
-from benchmarks.workers import Progress, Workers, kafka, release
+from benchmarks.workers import Progress, Workers, committed, kafka, release
 from tests.topics import Sent, delete_topics, quiet_client, read_all
 
 MIB: Final = 2**20
@@ -55,8 +55,7 @@ class Watch:
         while not self._stopped.wait(SAMPLE_SECONDS):
             self.most_mib = max(self.most_mib, process.memory_info().rss / MIB)
             if not self.fairness:
-                committed = self._reader.committed(self._places, timeout=30)
-                done = [max(0, place.offset) for place in committed]
+                done = [max(0, place.offset) for place in committed(self._reader, self._places)]
                 if sum(done) >= self._half:
                     self.fairness = min(done) / max(done)
 

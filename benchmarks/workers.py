@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 import psutil
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from benchmarks.reporting import say
 from tests.broker import Broker
@@ -21,6 +21,12 @@ from tests.topics import Sent, quiet_client
 
 PATIENCE_SECONDS = 180.0
 POLL_SECONDS = 0.05
+ATTEMPTS = 20
+UNKNOWN_COORDINATOR = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
 
 
 @contextmanager
@@ -116,10 +122,24 @@ class Progress:
 
     def _lag(self, places: list[TopicPartition]) -> int:
         """Offsets to the end. The last one of each partition is a commit marker: not counted."""
-        committed = self._reader.committed(places, timeout=30)
+        reached = committed(self._reader, places)
         ends = [self._reader.get_watermark_offsets(place, timeout=30)[1] for place in places]
-        pairs = zip(committed, ends, strict=True)
+        pairs = zip(reached, ends, strict=True)
         return sum(max(0, end - max(0, place.offset) - 1) for place, end in pairs)
+
+
+def committed(reader: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
+    """Offsets of the reader's group; asked again while its coordinator is not found."""
+    for _ in range(ATTEMPTS):
+        try:
+            found: list[TopicPartition] = reader.committed(places, timeout=30)
+        except KafkaException as error:
+            if error.args[0].code() not in UNKNOWN_COORDINATOR:
+                raise
+            time.sleep(POLL_SECONDS)
+        else:
+            return found
+    raise TimeoutError("the group has no coordinator")
 
 
 class Written:
