@@ -99,9 +99,16 @@ class Keeper(threading.Thread):
         """Its phase (see `stream.watchdog`), since when, and what it waits for."""
         phase, _, _ = at = self._at
         since = self._runtime.committer.since
-        if since is None or phase not in ("wait", "paused") or not (self.delta or self._mail):
+        if since is None or phase not in ("wait", "paused") or not self._has_work:
             return at
         return ("flush" if phase == "wait" else "revoke", since, None)
+
+    @property
+    def _has_work(self) -> bool:
+        """Something of it is in a transaction, or waits for the next one. What it has applied is
+        work, too: else a transaction that hangs is nobody's once its keepers have been retired."""
+        is_dirty = self.partition is not None and self.partition.dirty
+        return bool(self.delta or self._mail or is_dirty)
 
     @property
     def phase_seconds(self) -> float:

@@ -369,6 +369,24 @@ def test_a_refusal_that_comes_late_harms_no_partition_of_a_newer_generation(stag
     assert not stage.failures
 
 
+def test_a_transaction_that_hangs_is_told_though_those_it_is_for_have_gone(stage: Stage) -> None:
+    """By who has applied something since, though nothing more comes and nobody lags behind."""
+    stage.assign(US, 0)
+    stage.broker.open.clear()
+    stage.broker.fails.append(Expelled("generation 7 is over"))
+    stage.send(0)
+    until(lambda: stage.runtime.committer.since)
+    since = stage.runtime.committer.since
+    assert not stage.revoke(0.1)
+    stage.assign(Membership(8, "us"), 0)
+    until(lambda: stage.keeper(0).at[0] == "wait")
+    stage.sent[0] = 0  # what was not committed is fetched again
+    stage.apply(0)
+
+    until(lambda: stage.keeper(0).at[:2] == ("flush", since))
+    stage.broker.open.set()
+
+
 @pytest.mark.parametrize(
     "error", [Fenced("ended"), KafkaException(KafkaError(KafkaError._TIMED_OUT))]
 )
