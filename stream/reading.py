@@ -13,6 +13,7 @@ from typing import Any
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    OFFSET_END,
     Consumer,
     KafkaError,
     KafkaException,
@@ -56,12 +57,21 @@ class LogReader:
         return _watermarks(self._lookups, topic, partition)
 
     def ends(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        """The ends of many partitions, open transactions included.
+        """The ends of many partitions, open transactions included; one request for all of them.
 
-        One after the other: an admin client asks for all at once, but one that a cut connection met
-        may wait for its answer for minutes (`tests/faults`, tcp-cut), and all partitions with it.
+        By a consumer, as all else here, whose calls keep their time limits whatever is cut.
         """
-        return {place: self.bounds(*place)[1] for place in places}
+        asked = [TopicPartition(*place, OFFSET_END) for place in places]
+        found = _retried(lambda: self._found(asked)) if asked else []
+        return {(place.topic, place.partition): place.offset for place in found}
+
+    def _found(self, asked: list[TopicPartition]) -> list[TopicPartition]:
+        """To a broker the end is what lies at a time, too."""
+        found: list[TopicPartition] = self._lookups.offsets_for_times(asked, TIMEOUT_SECONDS)
+        for place in found:
+            if place.error:
+                raise KafkaException(place.error)
+        return found
 
     def committed(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """The group's committed offsets; places without one are left out.
