@@ -81,7 +81,8 @@ ROWS = (
         kept_by=f"{TRANSACTION}; the watchdog",
         seen="before there was a watchdog: keepers that a cut met in send_offsets_to_transaction "
         "hung for ever (librdkafka does not keep the time limit there), and their partitions "
-        "stood still until the row gave up",
+        "stood still until the row gave up; so did workers in four runs of five while the watchdog "
+        "saw no work in what had been applied since",
     ),
     Row(
         id="tcp-delay",
