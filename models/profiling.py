@@ -187,7 +187,7 @@ class Binner:
             values = values if len(values) == len(self.places) else values[list(self.places)]
         values = np.concatenate([values, outputs.T])
         step = max(SHORTEST, AT_ONCE // len(table))
-        with np.errstate():
+        with np.errstate():  # it puts the size of before back
             np.setbufsize(BUFFER)
             for cut in range(0, len(outputs), step):
                 self._fill(table[:, cut : cut + step], values[:, cut : cut + step])

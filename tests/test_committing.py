@@ -353,8 +353,8 @@ def test_who_was_expelled_drops_all_and_gets_it_anew(stage: Stage) -> None:
     assert not stage.failures
 
 
-def test_a_refusal_that_comes_late_harms_no_partition_of_a_newer_generation(stage: Stage) -> None:
-    """The transaction of before was still under way when the group had decided."""
+def overtake(stage: Stage) -> None:
+    """Have a transaction under way that will be refused, and its partition assigned anew."""
     stage.assign(US, 0)
     stage.broker.open.clear()
     stage.broker.fails.append(Expelled("generation 7 is over"))
@@ -362,6 +362,11 @@ def test_a_refusal_that_comes_late_harms_no_partition_of_a_newer_generation(stag
     until(lambda: stage.runtime.committer.since)
     assert not stage.revoke(0.1)
     stage.assign(Membership(8, "us"), 0)
+
+
+def test_a_refusal_that_comes_late_harms_no_partition_of_a_newer_generation(stage: Stage) -> None:
+    """The transaction of before was still under way when the group had decided."""
+    overtake(stage)
     stage.broker.open.set()
     until(lambda: stage.runtime.committer.since is None)
 
@@ -371,14 +376,8 @@ def test_a_refusal_that_comes_late_harms_no_partition_of_a_newer_generation(stag
 
 def test_a_transaction_that_hangs_is_told_though_those_it_is_for_have_gone(stage: Stage) -> None:
     """By who has applied something since, though nothing more comes and nobody lags behind."""
-    stage.assign(US, 0)
-    stage.broker.open.clear()
-    stage.broker.fails.append(Expelled("generation 7 is over"))
-    stage.send(0)
-    until(lambda: stage.runtime.committer.since)
+    overtake(stage)
     since = stage.runtime.committer.since
-    assert not stage.revoke(0.1)
-    stage.assign(Membership(8, "us"), 0)
     until(lambda: stage.keeper(0).at[0] == "wait")
     stage.sent[0] = 0  # what was not committed is fetched again
     stage.apply(0)
