@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from consumers.labelled import examples_in
 from consumers.places import Delivered, Span
 from models.erasures import erasure_of
 from models.features import Row, check_row
@@ -26,7 +27,7 @@ from stream.errors import Refused
 from stream.events import ExampleLabelled, Label, PredictionMade
 from stream.settings import Settings
 
-FIRST_CHUNK = 20_000  # records of each partition; the next chunk is twice as large
+FIRST_CHUNK = 32  # records of each partition, a thousand examples each at most; the next: twice
 
 
 class Reader(Protocol):
@@ -85,7 +86,7 @@ def load(
     Raises:
         BrokerError, ConfigurationError: the topics cannot be read.
     """
-    examples, read_spans = _newest(reader, spec, bounds, settings.max_event_bytes)
+    examples, read_spans = _newest(reader, spec, bounds, settings.max_record_bytes)
     kept = [e for e in examples if erasure_of(spec.name, e.prediction_id) not in erased]
     wanted = {(example.partition, example.offset): example for example in kept}
     around = _around(wanted)
@@ -182,7 +183,7 @@ def _examples(reader: Reader, spans: Sequence[Span], max_bytes: int) -> Iterator
     for _, record in reader.read("examples", spans):
         # Only monitor writes here; what anyone else wrote is no example.
         with contextlib.suppress(Refused):
-            yield read(open_record("examples", record, max_bytes=max_bytes), ExampleLabelled)
+            yield from examples_in(record, max_bytes)
 
 
 def _keep(latest: dict[str, ExampleLabelled], example: ExampleLabelled) -> None:
@@ -194,8 +195,8 @@ def _keep(latest: dict[str, ExampleLabelled], example: ExampleLabelled) -> None:
 
 def _backwards(bounds: Sequence[Span]) -> Iterator[list[Span]]:
     """
-    >>> [[s.start for s in chunk] for chunk in _backwards([Span(0, 5, 70_005)])]
-    [[50005], [10005], [5]]
+    >>> [[s.start for s in chunk] for chunk in _backwards([Span(0, 5, 205)])]
+    [[173], [109], [5]]
     """
     left, size = [span for span in bounds if span.length], FIRST_CHUNK
     while left:

@@ -8,7 +8,8 @@ so that they merge to the same bits in any order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -97,7 +98,10 @@ class ClockAdvanced(Struct, frozen=True, kw_only=True):
 
 
 class ExampleLabelled(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A prediction has its label. Features stay in `predictions`, at this partition and offset."""
+    """A prediction has its label. Features stay in `predictions`, at this partition and offset.
+
+    Written until 0.1, still read: now those of a version come together, as `ExamplesLabelled`.
+    """
 
     prediction_id: PredictionId
     model: Model
@@ -109,6 +113,59 @@ class ExampleLabelled(Struct, frozen=True, kw_only=True, omit_defaults=True):
     label: Label
     weight: float = 1.0
     revision: int = 0  # 0 for the first label, counts corrections
+
+
+class ExamplesLabelled(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Predictions of a version have their labels: columns, a place in each for a prediction.
+
+    Which ones come together means nothing: model, prediction id and revision name an example.
+
+    Attributes:
+        weights: of the labels; none if all are 1.
+        revisions: 0 for a first label, counts corrections; none if all are 0.
+    """
+
+    model: Model
+    version: Version
+    partition: int  # of `predictions`, as `offsets`
+    prediction_ids: list[PredictionId]
+    offsets: list[int]
+    predicted_ms: list[int]
+    labelled_ms: list[int]
+    labels: list[Label]
+    weights: list[float] = []
+    revisions: list[int] = []
+
+    def __post_init__(self) -> None:
+        columns = (self.offsets, self.predicted_ms, self.labelled_ms, self.labels)
+        count = len(self.prediction_ids)
+        if not count or any(len(column) != count for column in columns):
+            raise ValueError(f"{count} prediction ids, and columns of other lengths")
+        if any(len(column) not in (0, count) for column in (self.weights, self.revisions)):
+            raise ValueError(f"{count} prediction ids, but not as many weights or revisions")
+
+    def each(self) -> Iterator[ExampleLabelled]:
+        """The examples one by one."""
+        columns = (
+            *(self.prediction_ids, self.offsets, self.predicted_ms, self.labelled_ms, self.labels),
+            self.weights or repeat(1.0),
+            self.revisions or repeat(0),
+        )
+        for id_, offset, predicted_ms, labelled_ms, label, weight, revision in zip(
+            *columns, strict=False
+        ):
+            yield ExampleLabelled(
+                prediction_id=id_,
+                model=self.model,
+                version=self.version,
+                partition=self.partition,
+                offset=offset,
+                predicted_ms=predicted_ms,
+                labelled_ms=labelled_ms,
+                label=label,
+                weight=weight,
+                revision=revision,
+            )
 
 
 class Pairs(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -470,6 +527,7 @@ EVENT_TYPES: Final[dict[str, tuple[type[Struct], str]]] = {
     "driftline.feedback.received.v1": (FeedbackReceived, "feedback"),
     "driftline.clock.advanced.v1": (ClockAdvanced, "*"),
     "driftline.example.labelled.v1": (ExampleLabelled, "examples"),
+    "driftline.example.labelled.v2": (ExamplesLabelled, "examples"),
     "driftline.summary.computed.v1": (SummaryComputed, "summaries"),
     "driftline.progress.reported.v1": (ProgressReported, "summaries"),
     "driftline.alert.handled.v1": (AlertHandled, "summaries"),

@@ -37,7 +37,7 @@ TOPICS: Final = (
     Topic("requests", key="prediction_id", open=True),
     Topic("predictions", key="prediction_id", open=True, joined=True),
     Topic("feedback", key="prediction_id", open=True, joined=True),
-    Topic("examples", key="prediction_id", joined=True),
+    Topic("examples", key="model", joined=True),
     Topic("summaries", key="model"),
     Topic("accuracy", key="model"),
     Topic("drift", key="model"),

@@ -14,7 +14,7 @@ import math
 import random
 import sqlite3
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +33,7 @@ from stream.core.processor import Batch, Context, CoreSettings, Fleet, Output, P
 from stream.core.scoring import ScoreProcessor
 from stream.envelope import write
 from stream.errors import CheckpointError
-from stream.events import EVENT_TYPES
+from stream.events import EVENT_TYPES, ExamplesLabelled
 from stream.topics import Stage
 from tests import monitoring, registries, streams, summaries
 from tests.fleets import CHURN, GOOD_FEATURES, FakeLive
@@ -99,7 +99,7 @@ def missing(outputs: list[tuple[str, str]], kept: Kept) -> list[tuple[str, str]]
 
     How sure a test is, and so when it alarms, a newer version may improve.
     """
-    left = iter(outputs)
+    left = (one for output in outputs for one in _apart(*output))
     return [
         (entity, value)
         for entity, value in kept.outputs
@@ -112,11 +112,20 @@ def missing(outputs: list[tuple[str, str]], kept: Kept) -> list[tuple[str, str]]
 
 
 def _measured(entity: str, value: str) -> Any:
-    """An event without how near its signal was to an alarm."""
+    """An event without how near its signal was to an alarm; of an example what it says."""
     event = msgspec.json.decode(value)
     if entity == "drift":
         del event["data"]["evidence"]
-    return event
+    return {"data": event["data"]} if entity == "examples" else event
+
+
+def _apart(entity: str, value: str) -> Iterator[tuple[str, str]]:
+    """Examples one by one, as 0.1 wrote them; all else as it is."""
+    if entity != "examples":
+        yield entity, value
+        return
+    for example in msgspec.convert(msgspec.json.decode(value)["data"], ExamplesLabelled).each():
+        yield entity, msgspec.json.encode({"data": example}).decode()
 
 
 def says(now: Any, then: Any) -> bool:

@@ -19,7 +19,13 @@ from models.spec import Feature, Labels, ModelSpec, Ticks, check
 from stream.core.monitor import MonitorProcessor
 from stream.core.partitioning import partition_of
 from stream.core.processor import Batch, Context, CoreSettings, Fleet, Output, Parts, Record
-from stream.events import LifecycleChanged, ProgressReported, SummaryComputed
+from stream.events import (
+    ExampleLabelled,
+    ExamplesLabelled,
+    LifecycleChanged,
+    ProgressReported,
+    SummaryComputed,
+)
 
 T0 = 1_000_000_000
 TICK_MS = 1_000
@@ -161,6 +167,15 @@ def data_of(outputs: Iterable[Output], entity: str) -> list[dict[str, Any]]:
         msgspec.json.decode(output.value)["data"]
         for output in outputs
         if output.entity == entity and output.value
+    ]
+
+
+def examples_in(outputs: Iterable[Output]) -> list[ExampleLabelled]:
+    """The examples of all records, one by one; which of them come together may differ."""
+    return [
+        example
+        for data in data_of(outputs, "examples")
+        for example in msgspec.convert(data, ExamplesLabelled).each()
     ]
 
 

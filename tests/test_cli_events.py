@@ -37,6 +37,7 @@ from stream.events import (
 )
 from stream.settings import Settings
 from tests.commands import SPEC, registry_here, run, settle_in
+from tests.labelled import example, together
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +118,18 @@ def test_tail_prints_what_lies_there_as_lines_or_json(kafka: Settings) -> None:
     assert run("tail", "alerts", "--no-follow", "--model", "other").stdout == ""
     followed = run("tail", "alerts", "--beginning", "--seconds", "3", "--json")
     assert json.loads(followed.stdout)["data"]["alert_id"] == "a1"
+
+
+def test_tail_prints_each_of_the_examples_that_share_a_record(kafka: Settings) -> None:
+    told = together(example("a"), example("b", label="no"))
+    say(kafka, "examples", "driftline.example.labelled.v2", told)
+
+    text = run("tail", "examples", "--no-follow").stdout.splitlines()
+    assert [line.split("  ")[-1].strip() for line in text] == [
+        *("churn version=1 a label=yes", "churn version=1 b label=no"),
+    ]
+    whole = run("tail", "examples", "--no-follow", "--json").stdout
+    assert json.loads(whole)["data"]["prediction_ids"] == ["a", "b"]
 
 
 def send_alert(settings: Settings, state: str, revision: int = 0) -> None:

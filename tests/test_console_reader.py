@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
+from msgspec.structs import replace
 
 from consumers.console import reader as module
 from consumers.console.access import Visitor
@@ -25,6 +26,7 @@ from consumers.demo.embedded import EmbeddedBroker
 from consumers.keymaking import make
 from consumers.loop import BrokerError, RangeReader
 from consumers.places import Delivered
+from stream.core.partitioning import partition_of
 from stream.envelope import open_record, read, write
 from stream.events import AlertHandled, GenerationAdopted, ProgressReported, SummaryComputed
 from stream.settings import Settings
@@ -42,6 +44,7 @@ from tests.consoles import (
     settings_in,
     wait_until,
 )
+from tests.labelled import example, together
 
 ADOPTED = GenerationAdopted(model="another", generation=2, partition=0, offset=0, closed_ms=START)
 
@@ -170,7 +173,6 @@ def test_a_topic_that_was_made_anew_is_read_from_its_beginning(settings: Setting
 def test_an_event_is_found_by_its_id_with_its_place(settings: Settings) -> None:
     """Wherever along its way it lies; what lies beside it is not told."""
     from consumers.publishing import SOURCE
-    from stream.core.partitioning import partition_of
     from stream.events import FeedbackReceived, PredictionMade
 
     producer = Producer(settings.client())
@@ -200,6 +202,26 @@ def test_an_event_is_found_by_its_id_with_its_place(settings: Settings) -> None:
     assert found.found[0].headers == [("traceparent", "00-ab")]
     assert {f.key for f in newest} == {"a1", "a2"}
     assert nothing.found == []
+
+
+def test_an_example_is_found_among_those_that_share_its_record(settings: Settings) -> None:
+    """Without the others; what 0.1 wrote has the id as its key."""
+    producer, topic = Producer(settings.client()), settings.names.topic("examples")
+    at = partition_of(b"a1", 4, settings.partitioner)
+    mine = example("a1", partition=at, label="leaves")
+    many = together(example("a0", partition=at), mine, example("a2", partition=at))
+    one = replace(mine, revision=1)
+    for version, key, data in (("v2", b"churn", many), ("v1", b"a1", one)):
+        value = write(f"driftline.example.labelled.{version}", data, id="e", source="t", time_ms=1)
+        producer.produce(topic, value, key, at)
+    producer.flush(10)
+
+    with console(settings) as parts:
+        found = parts.inspector.search("a1").found
+        nothing = parts.inspector.search("a").found
+    assert [f.value["data"].get("revision", 0) for f in found] == [0, 1]
+    assert [f.value["data"]["label"] for f in found] == ["leaves", "leaves"]
+    assert nothing == []
 
 
 def test_what_a_person_says_of_an_alert_reaches_evaluate(settings: Settings) -> None:

@@ -16,6 +16,7 @@ from stream.core.processor import Record
 from stream.envelope import write
 from stream.events import ExampleLabelled, FeatureValue, PredictionMade
 from stream.settings import Settings
+from tests.labelled import example, together
 from tests.topics import Sent, make_topics, produce
 
 SPEC = ModelSpec(
@@ -72,18 +73,18 @@ def prediction(number: int, model: str = "churn", **features: FeatureValue) -> b
 
 
 def labelled(number: int, offset: int, at_seconds: float, **more: object) -> bytes:
-    example = ExampleLabelled(
-        prediction_id=f"p{number}",
-        model="churn",
-        version=1,
-        partition=0,
-        offset=offset,
-        predicted_ms=round(at_seconds * SECOND),
-        labelled_ms=round(at_seconds * SECOND) + SECOND,
-        label="yes",
-    )
-    example = replace(example, **more)
-    return write("driftline.example.labelled.v1", example, id="x", source="test", time_ms=0)
+    return told(made_at(number, offset, at_seconds, **more))
+
+
+def made_at(number: int, offset: int, at_seconds: float, **more: object) -> ExampleLabelled:
+    at_ms = round(at_seconds * SECOND)
+    times = {"predicted_ms": at_ms, "labelled_ms": at_ms + SECOND}
+    return example(f"p{number}", offset=offset, **times, **more)
+
+
+def told(*examples: ExampleLabelled) -> bytes:
+    kind = "driftline.example.labelled.v2"
+    return write(kind, together(*examples), id="x", source="test", time_ms=0)
 
 
 def test_rows_come_in_event_time_with_their_labels_and_features() -> None:
@@ -113,11 +114,32 @@ def test_the_newest_correction_of_a_label_counts_whatever_the_order() -> None:
     assert log.load().labels == ["no"]
 
 
+def test_examples_that_share_a_record_are_read_one_by_one() -> None:
+    log = FakeLog()
+    offsets = [log.predict(number, age=float(number), plan="a") for number in range(3)]
+    first, second, third = (made_at(n, offset, 10 + n) for n, offset in enumerate(offsets))
+    log.add("examples", told(first, replace(second, label="no", weight=2.0), third))
+    found = log.load()
+    assert found.rows == [(0.0, "a"), (1.0, "a"), (2.0, "a")]
+    assert (found.labels, found.weights) == (["yes", "no", "yes"], [1.0, 2.0, 1.0])
+
+
+def test_examples_that_0_1_wrote_are_read_beside_those_of_today() -> None:
+    log = FakeLog()
+    former = made_at(1, log.predict(1, age=1.0, plan="a"), 10)
+    kind = "driftline.example.labelled.v1"
+    log.add("examples", write(kind, former, id="x", source="test", time_ms=0))
+    log.label(2, 11)
+    assert log.load().rows == [(1.0, "a"), (2.0, "a")]
+
+
 def test_other_models_and_strange_records_are_left_out() -> None:
     log = FakeLog()
     log.label(1, 10)
     log.label(2, 11, model="other")
     log.add("examples", b"no json")
+    uneven = labelled(3, log.predict(3, age=3.0, plan="a"), 12).replace(b'["yes"]', b"[]")
+    log.add("examples", uneven)
     assert log.load().rows == [(1.0, "a")]
 
 
@@ -178,13 +200,13 @@ def test_the_real_log_is_read_to_the_recorded_end_and_no_further(kafka_settings:
     topic, boot = kafka_settings.names.topic, kafka_settings.bootstrap_servers
     made = [Sent(b"k", prediction(n, age=float(n), plan="a"), n % 2) for n in range(200)]
     produce(boot, topic("predictions"), made)
-    told = [
+    sent = [
         Sent(b"k", labelled(n, n // 2, 10 + n / 100, partition=n % 2), n % 4) for n in range(200)
     ]
-    produce(boot, topic("examples"), told[:150])
+    produce(boot, topic("examples"), sent[:150])
     with RangeReader(kafka_settings) as reader:
         bounds = reader.bounds("examples")
-        produce(boot, topic("examples"), told[150:])
+        produce(boot, topic("examples"), sent[150:])
         found = load(reader, SPEC, bounds, kafka_settings)
     assert [row[0] for row in found.rows] == [float(n) for n in range(150)]
     assert found.gone == 0

@@ -31,6 +31,7 @@ from tests.monitoring import (
     TICK_MS,
     Live,
     data_of,
+    examples_in,
     feed,
     feedback,
     keep,
@@ -60,17 +61,17 @@ def test_a_label_makes_an_example_that_says_where_the_features_lie() -> None:
     outputs = feed(monitor(), prediction("x", 0), prediction("p", 100), feedback("p", 350, "no"))
     assert data_of(outputs, "examples") == [
         {
-            "prediction_id": "p",
             "model": "churn",
             "version": 1,
             "partition": 0,
-            "offset": 1,
-            "predicted_ms": T0 + 100,
-            "labelled_ms": T0 + 350,
-            "label": "no",
+            "prediction_ids": ["p"],
+            "offsets": [1],
+            "predicted_ms": [T0 + 100],
+            "labelled_ms": [T0 + 350],
+            "labels": ["no"],
         }
     ]
-    assert outputs[0].key == b"p"
+    assert outputs[0].key == b"churn"
     assert outputs[0].partition == 0
 
 
@@ -80,7 +81,7 @@ def test_an_example_has_its_label_in_one_spelling() -> None:
         *(prediction(id_, 0) for id_ in "abc"),
         *(feedback(id_, 1, label) for id_, label in zip("abc", (True, 1, "yes"), strict=True)),  # type: ignore[arg-type]
     )
-    assert [one["label"] for one in data_of(outputs, "examples")] == ["yes", "yes", "yes"]
+    assert [one.label for one in examples_in(outputs)] == ["yes", "yes", "yes"]
 
 
 def test_sums_lie_in_the_tick_of_the_prediction_and_bets_in_the_tick_of_the_arrival() -> None:
@@ -101,8 +102,8 @@ def test_a_correction_restates_sums_and_makes_no_bet() -> None:
     feed(processor, prediction("p", 100, output=0.9), feedback("p", 200))
     report(processor, 1_500, caught_up=True)
     outputs = feed(processor, feedback("p", 3_000, "no"))
-    (example,) = data_of(outputs, "examples")
-    assert (example["label"], example["revision"]) == ("no", 1)
+    (example,) = examples_in(outputs)
+    assert (example.label, example.revision) == ("no", 1)
     restated, counted = whole(report(processor))
     assert (restated.tick, restated.labelled, restated.bets) == (TICK, 0, [])
     assert restated.sums["correct"] == -1_000_000
@@ -325,7 +326,7 @@ def test_multiclass_predictions_have_a_signal_for_each_class_and_join() -> None:
         feedback("p", 1, "c"),
         fleet=fleet,
     )
-    assert data_of(outputs, "examples")[0]["label"] == "c"
+    assert examples_in(outputs)[0].label == "c"
     (one,) = whole(processor.advance(T0 + 10**5, True, fleet))
     assert one.sums["correct"] == 0
     assert one.sums["log_loss"] == 1_203_973
@@ -380,7 +381,7 @@ def test_misplaced_events_end_in_the_same_sums() -> None:
     ):
         record = Record(100 + offset, T0 + 30, output.key, output.value, output.headers)
         outputs += two[1].apply(Batch(output.entity, 1, [record]), FLEET)
-    assert sum(o.entity == "examples" for o in outputs) == 20
+    assert len(examples_in(outputs)) == 20
     found = [o for processor in two for o in report(processor)]
     assert merged(summaries_of(found)) == merged(summaries_of(report(one)))
 

@@ -33,7 +33,7 @@ from tests.monitoring import (
     Live,
     Logs,
     Sent,
-    data_of,
+    examples_in,
     feedback,
     keep,
     logs_of,
@@ -126,18 +126,13 @@ def run_all(rng: random.Random, sent: list[Sent], partitions: int) -> list[Outpu
 
 def examples_of(outputs: list[Output]) -> list[tuple[Any, ...]]:
     """Examples without the place of the prediction, which the number of partitions decides."""
-    names = (
-        "prediction_id",
-        "revision",
-        "version",
-        "label",
-        "weight",
-        "predicted_ms",
-        "labelled_ms",
+    return sorted(
+        (
+            *(one.prediction_id, one.revision, one.version, one.label, one.weight),
+            *(one.predicted_ms, one.labelled_ms),
+        )
+        for one in examples_in(outputs)
     )
-    defaults = {"revision": 0, "weight": 1.0}
-    found = [defaults | one for one in data_of(outputs, "examples")]
-    return sorted(tuple(one[name] for name in names) for one in found)
 
 
 class Fold:
@@ -282,7 +277,7 @@ def test_late_events_change_nothing_of_what_is_counted_by_arrival_but_its_tick(s
     rng = random.Random(seed)
     outputs = run_all(rng, some_log(rng, late=True), 1)
     bets = sum(sum(one.bets) for one in summaries_of(outputs) if not one.segment)
-    assert bets == sum(one.get("revision", 0) == 0 for one in data_of(outputs, "examples"))
+    assert bets == sum(one.revision == 0 for one in examples_in(outputs))
 
 
 class World:
@@ -339,7 +334,8 @@ def test_r1_replaying_the_journal_gives_the_same_bytes(seed: int) -> None:
     world = World(random.Random(seed))
     outputs, processor = world.first_run()
     again, twin = world.replay(progress_of(outputs))
-    for entity in ("examples", "summaries", "predictions.dlq", "feedback.dlq"):
+    assert Counter(examples_in(again)) == Counter(examples_in(outputs))
+    for entity in ("summaries", "predictions.dlq", "feedback.dlq"):
         assert [o for o in again if o.entity == entity] == [
             o for o in outputs if o.entity == entity
         ]

@@ -8,14 +8,17 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
+from consumers.labelled import examples_in
 from consumers.loop import RangeReader
 from consumers.places import Delivered, Span
 from stream.core.partitioning import partition_of
-from stream.errors import DriftlineError
+from stream.errors import DriftlineError, Refused
 from stream.settings import Settings
 
-#: Where a prediction id is a record's key, in the order in which it travels.
+#: What is said of a prediction, in the order in which it travels; its id is the key of all but the
+#: examples.
 TRAIL: Final = (
     *("requests", "requests.dlq", "predictions", "predictions.dlq", "feedback", "feedback.dlq"),
     "examples",
@@ -68,7 +71,7 @@ class Inspector:
         self._turn = threading.Lock()
 
     def search(self, prediction_id: str) -> Search:
-        """Everything keyed by an id, in the order of its trail.
+        """Everything that is said of an id, in the order of its trail.
 
         Raises:
             Busy: another search runs.
@@ -86,12 +89,30 @@ class Inspector:
                 complete &= newest == mine
                 for came in reader.read(entity, newest):
                     looked += 1
-                    if came.record.key == key and len(found) < MAX_FOUND:
-                        found.append(self._found(entity, came))
+                    if len(found) < MAX_FOUND:
+                        found += self._of(prediction_id, entity, came)
                     if time.monotonic() > deadline:
                         complete = False
                         break
         return Search(prediction_id=prediction_id, found=found, looked=looked, complete=complete)
+
+    def _of(self, prediction_id: str, entity: str, came: Delivered) -> list[Found]:
+        """What a record says of a prediction. Examples share a record, whose key is the model."""
+        if came.record.key == prediction_id.encode():
+            return [self._found(entity, came)]
+        value = came.record.value or b""
+        if entity != "examples" or msgspec.json.encode(prediction_id) not in value:
+            return []
+        try:
+            examples = examples_in(came.record, self._settings.max_record_bytes)
+        except Refused:
+            return []
+        whole, event = self._found(entity, came), msgspec.json.decode(value)
+        return [
+            replace(whole, value={**event, "data": msgspec.to_builtins(example)})
+            for example in examples
+            if example.prediction_id == prediction_id
+        ]
 
     def newest(self, entity: str, model: str | None, limit: int) -> list[Found]:
         """The newest records of a topic, newest first.

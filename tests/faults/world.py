@@ -195,7 +195,7 @@ class World:
             data["prediction_id"] for data in logs.data("predictions") if "clock_ms" not in data
         )
         labelled = Counter(
-            data["prediction_id"] for data in logs.data("examples") if not data.get("revision")
+            example.prediction_id for example in logs.examples() if not example.revision
         )
         expected = Counter(traffic.labelled)
         return Outcome(

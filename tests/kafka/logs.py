@@ -13,7 +13,13 @@ import msgspec
 from models import artefacts
 from stream.core.partitioning import partition_of
 from stream.core.processor import Context, Fleet, LiveModel, Record
-from stream.events import LifecycleChanged, ProgressReported, SummaryComputed
+from stream.events import (
+    ExampleLabelled,
+    ExamplesLabelled,
+    LifecycleChanged,
+    ProgressReported,
+    SummaryComputed,
+)
 from stream.loading import Loader
 from stream.settings import Settings
 from stream.topics import BY_ENTITY
@@ -54,6 +60,10 @@ class Logs:
 
     def data(self, entity: str) -> Iterator[dict[str, Any]]:
         return (json.loads(record.value or b"")["data"] for record in self.good(entity))
+
+    def examples(self) -> Iterator[ExampleLabelled]:
+        for data in self.data("examples"):
+            yield from msgspec.convert(data, ExamplesLabelled).each()
 
     def right_partition(self, key: bytes) -> int:
         """Where a producer with the configured partitioner puts a prediction or its label."""

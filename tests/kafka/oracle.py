@@ -30,7 +30,7 @@ from tests.kafka.logs import Logs
 from tests.kafka.loop import Offsets
 from tests.kafka.naive import Naive
 from tests.kafka.traffic import SPEC
-from tests.monitoring import merged
+from tests.monitoring import examples_in, merged
 from tests.topics import Seen
 
 EFFECTS = ("accuracy", "drift", "alerts", "commands")
@@ -105,15 +105,17 @@ def _check_covered(records: list[Record], runs: list[tuple[int, int]]) -> None:
 
 
 def check_replay(logs: Logs) -> None:
-    """The journal, replayed by the core, gives the very bytes that lie in the topics."""
+    """The journal, replayed by the core, gives the very bytes that lie in the topics, and the same
+    examples, though others of them may come together."""
     for partition in logs.partitions:
         outputs = _replayed(logs, partition)
-        for entity, home in (("summaries", logs.home), ("examples", partition)):
-            told = [v for v in logs.values(entity, home) if _source(v) in (None, partition)]
-            again = [o.value for o in outputs if (o.entity, o.partition) == (entity, home)]
-            other = [pair for pair in zip(told, again, strict=False) if pair[0] != pair[1]]
-            assert not other, f"{entity} of {partition}: {len(other)} differ, first {other[0]}"
-            assert len(told) == len(again), f"{entity} of {partition}"
+        told = [v for v in logs.values("summaries", logs.home) if _source(v) == partition]
+        again = [o.value for o in outputs if (o.entity, o.partition) == ("summaries", logs.home)]
+        other = [pair for pair in zip(told, again, strict=False) if pair[0] != pair[1]]
+        assert not other, f"summaries of {partition}: {len(other)} differ, first {other[0]}"
+        assert len(told) == len(again), f"summaries of {partition}"
+        lie = Counter(one for one in logs.examples() if one.partition == partition)
+        assert_same(lie, Counter(examples_in(outputs)), f"examples of {partition}")
         _check_rerouted(logs, partition, outputs)
 
 
@@ -133,11 +135,9 @@ def _replayed(logs: Logs, partition: int) -> list[Output]:
 
 
 def _source(value: bytes) -> int | None:
-    """The partition of monitor that a summary or report is of; -1 if it is none of monitor's."""
+    """The partition of monitor that a summary or report is of; None if it is none of monitor's."""
     event = json.loads(value)
-    if event["source"] != "driftline/monitor":
-        return -1
-    return None if "prediction_id" in event["data"] else event["data"]["partition"]
+    return event["data"]["partition"] if event["source"] == "driftline/monitor" else None
 
 
 def _check_rerouted(logs: Logs, partition: int, outputs: list[Output]) -> None:
@@ -163,8 +163,7 @@ def check_naive(logs: Logs, *, lateless: bool) -> Naive:
     _check_bets(totals, naive, lateless=lateless)
     _check_counters(totals, naive)
     examples = Counter(
-        (data["prediction_id"], data.get("revision", 0), data["label"])
-        for data in logs.data("examples")
+        (example.prediction_id, example.revision, example.label) for example in logs.examples()
     )
     assert_same(examples, Counter(naive.examples), "examples")
     return naive
@@ -257,6 +256,8 @@ def check_unique(logs: Logs) -> None:
     for entity in (*EFFECTS, "predictions", "examples"):
         ids = [json.loads(record.value or b"")["id"] for record in logs.good(entity)]
         assert len(ids) == len(set(ids)), entity
+    examples = [(one.model, one.prediction_id, one.revision) for one in logs.examples()]
+    assert len(examples) == len(set(examples))
     commands = [msgspec.convert(data, Command) for data in logs.data("commands")]
     assert len({command.command_id for command in commands}) == len(commands)
     decided = Counter((command.kind, command.generation) for command in commands)

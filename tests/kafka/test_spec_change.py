@@ -98,7 +98,7 @@ def _asked(ids: list[str], with_income: set[str], dice: random.Random) -> list[E
 
 
 def _examples(settings: Settings) -> int:
-    return len(Logs(settings).of("examples"))
+    return sum(1 for _ in Logs(settings).examples())
 
 
 def _retrained(registry: Registry, settings: Settings) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from stream.core.processor import Record
+from stream.events import ExamplesLabelled
 from stream.topics import INPUTS
 from tests.simulation.log import source
 from tests.simulation.models import said
@@ -30,6 +31,7 @@ class _Event(msgspec.Struct):
 
 _EVENT = msgspec.json.Decoder(_Event)
 _ANY = msgspec.json.Decoder()
+_EXAMPLES = msgspec.json.Decoder(ExamplesLabelled)
 
 
 def data_of(record: Record) -> bytes:
@@ -123,8 +125,12 @@ class Counts:
 
     def _check_examples(self) -> None:
         """One for each prediction and revision, as many as were bet on and corrected."""
-        examples = [_ANY.decode(data_of(record)) for record in self._visible("examples")]
-        ids = Counter((e["model"], e["prediction_id"], e.get("revision", 0)) for e in examples)
+        examples = [
+            example
+            for record in self._visible("examples")
+            for example in _EXAMPLES.decode(data_of(record)).each()
+        ]
+        ids = Counter((e.model, e.prediction_id, e.revision) for e in examples)
         twice = [place for place, count in ids.items() if count > 1]
         demand(not twice, f"examples twice: {twice[:3]}")
         summed: Counter[str] = sum(self._summed.values(), Counter())
