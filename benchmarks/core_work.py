@@ -31,7 +31,7 @@ from models.joint import NAME as JOINT
 from models.profile import ReferenceProfile
 from models.profiling import Binner
 from models.spec import Feature, Labels, ModelSpec, Ticks, Training, Window
-from models.training import fit
+from models.training import Trained, fit
 from stream.core.deltas import Deltas
 from stream.core.distances import jensen_shannon
 from stream.core.evaluate import EvaluateProcessor
@@ -90,12 +90,16 @@ def spec_of(size: int, *, lean: bool) -> ModelSpec:
 def live_of(reference: Rows, size: int, *, lean: bool) -> Live:
     """The model with its reference; lean: without what no peer looks at."""
     spec = spec_of(size, lean=lean)
+    profile = fitted(spec, reference).profile
+    return Live(spec, known=_without_extras(profile) if lean else profile)
+
+
+def fitted(spec: ModelSpec, reference: Rows) -> Trained:
+    """Version 1, on the reference."""
     count = len(reference.labels)
     known = list(map(tuple, reference.features.tolist()))
     times_ms = START_MS + np.arange(count, dtype=np.int64) * ROW_MS
-    examples = Examples(known, reference.labels, times_ms, np.ones(count))
-    profile = fit(spec, examples, 1).profile
-    return Live(spec, known=_without_extras(profile) if lean else profile)
+    return fit(spec, Examples(known, reference.labels, times_ms, np.ones(count)), 1)
 
 
 def _without_extras(profile: ReferenceProfile) -> ReferenceProfile:

@@ -5,7 +5,8 @@
 Twenty numeric features, a score and a label; windows of 1,000 and of 10,000 rows against a
 reference of 5,000. CPU seconds of the work alone: a process each, imports, loading, fitting a
 reference and one window of warm-up left out. Every tool gets the same rows (their digest is
-compared), one after the other, round by round; a ratio is of two tools in one round. No broker.
+compared), one after the other, round by round; a ratio is of two tools in one round. `monitor`
+alone has a broker: it is the worker that ships, with all it does.
 The first run installs 4 GB of peers into .cache/peers; one that cannot be installed is skipped
 aloud.
 """
@@ -94,6 +95,10 @@ CONTENDERS: Final = (
     ),
     Contender("stage", "", "stage", 20, 2, "and JSON in and out, the label join, examples"),
     Contender(
+        *("monitor", "", "monitor", 20, 0),
+        "the stage's half of it as a worker: fetched, joined, counted, written, exactly once",
+    ),
+    Contender(
         "evidently",
         "evidently",
         "figures",
@@ -162,11 +167,11 @@ def measure(one: Contender, rows: Path, *, small: int, large: int) -> Answer:
         Failed: its process failed, took too long, or said something else.
     """
     python = peers.python(one.peer) if one.peer else Path(sys.executable)
-    module = "benchmarks.peer_work" if one.peer else "benchmarks.core_work"
+    module = "peer_work" if one.peer else "broker_work" if one.way == "monitor" else "core_work"
     cuts = [f"{size}x{count}" for size, count in ((SMALL, small), (LARGE, large)) if count]
     try:
         done = subprocess.run(
-            [str(python), "-m", module, one.way, str(rows), *cuts],
+            [str(python), "-m", f"benchmarks.{module}", one.way, str(rows), *cuts],
             cwd=peers.ROOT,
             env={**os.environ, **ENVIRONMENT},
             capture_output=True,
@@ -249,9 +254,10 @@ def figures(costs: Costs, versions: Mapping[str, str], rounds: int) -> dict[str,
                 found[one.micros(size)] = micros._asdict()
             if one.peer and (ratio := costs.ratio(one.way, one.like, size)):
                 found[one.ratio(size)] = ratio._asdict()
-    for peer in WHOLE_STAGE_TO:
-        if ratio := costs.ratio("stage", peer, SMALL):
-            found[f"stage to {peer}, windows of {SMALL}"] = ratio._asdict()
+    for whole in ("stage", "monitor"):
+        for peer in WHOLE_STAGE_TO:
+            if ratio := costs.ratio(whole, peer, SMALL):
+                found[f"{whole} to {peer}, windows of {SMALL}"] = ratio._asdict()
     return found
 
 

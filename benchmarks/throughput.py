@@ -27,6 +27,8 @@ from typing import Final, Literal, NamedTuple
 from benchmarks import peers, quix, workload
 from benchmarks.reporting import Spread, parser, report, say, spread
 from benchmarks.workers import Progress, Workers, Written, kafka, release
+from consumers.labelled import examples_in
+from stream.core.processor import Record
 from stream.settings import Settings
 from stream.topics import STAGES, Stage
 from tests.topics import Sent, create, delete_topics, read_all
@@ -120,7 +122,7 @@ def monitor(bench: Bench, prefix: str) -> Run:
         started = time.monotonic(), workers.cpu_seconds()
         through(bench.warm, len(bench.requests))
         run = _run(bench, started, workers)
-    _check(bench, names.topic("examples"))
+    _check_examples(bench, settings)
     return run
 
 
@@ -147,7 +149,7 @@ def loop(bench: Bench, prefix: str) -> Run:
         started = time.monotonic(), workers.cpu_seconds()
         through(workers, bench.warm, len(bench.requests))
         run = _run(bench, started, workers)
-    _check(bench, names.topic("examples"))
+    _check_examples(bench, settings)
     return run
 
 
@@ -259,9 +261,27 @@ def _run(bench: Bench, started: tuple[float, float], workers: Workers) -> Run:
 
 def _check(bench: Bench, topic: str) -> None:
     """A throughput counts only if it lost and doubled nothing."""
-    keys = [record.key for record in read_all(bench.bootstrap, topic)]
+    _check_each(bench, topic, [record.key for record in read_all(bench.bootstrap, topic)])
+
+
+def _check_examples(bench: Bench, settings: Settings) -> None:
+    """The same of labels that were joined."""
+    topic = settings.names.topic("examples")
+    records = (
+        Record(seen.offset, seen.timestamp_ms, seen.key, seen.value, seen.headers)
+        for seen in read_all(bench.bootstrap, topic)
+    )
+    ids = [
+        one.prediction_id
+        for record in records
+        for one in examples_in(record, settings.max_record_bytes)
+    ]
+    _check_each(bench, topic, ids)
+
+
+def _check_each(bench: Bench, topic: str, ids: Sequence[object]) -> None:
     expected = len(bench.requests)
-    assert len(keys) == len(set(keys)) == expected, f"{len(keys)} of {expected} in {topic}"
+    assert len(ids) == len(set(ids)) == expected, f"{len(ids)} of {expected} in {topic}"
 
 
 def _rounds(bench: Bench, count: int, names: Sequence[str]) -> list[dict[str, Run]]:

@@ -179,7 +179,7 @@ def release(
     producer.init_transactions(30)
     producer.begin_transaction()
     for record in records:
-        producer.produce(topic, record.value, record.key)
+        producer.produce(topic, record.value, record.key, timestamp=record.timestamp_ms)
     producer.flush(60)
     before_commit()
     producer.commit_transaction(60)

@@ -83,10 +83,10 @@ def feedback_for(prediction_id: str, label: bool) -> Sent:
     return Sent(prediction_id.encode(), msgspec.json.encode(body))
 
 
-def go_live(settings: Settings, fitted: Sequence[Version]) -> None:
+def go_live(settings: Settings, fitted: Sequence[Version], spec: ModelSpec = SPEC) -> None:
     """Make the topics and say that the first version is champion and the others score in shadow."""
     make_topics(settings)
-    announce(settings, fitted, challengers=range(2, len(fitted) + 1))
+    announce(settings, fitted, challengers=range(2, len(fitted) + 1), spec=spec)
 
 
 def announce(
@@ -95,6 +95,7 @@ def announce(
     *,
     champion: int = 1,
     challengers: Sequence[int] = (),
+    spec: ModelSpec = SPEC,
 ) -> None:
     """Say on `lifecycle` what is live; the champion's number is the generation, too."""
     store = artefacts.open_store(settings.artefact_url)
@@ -102,9 +103,9 @@ def announce(
     cards = [card(store, number, fitted[number - 1]) for number in named]
     now_ms = time.time_ns() // 1_000_000
     changed = LifecycleChanged(
-        model=SPEC.name,
+        model=spec.name,
         generation=champion,
-        spec=SPEC,
+        spec=spec,
         spec_revision=1,
         champion=champion,
         challengers=list(challengers),
@@ -120,7 +121,7 @@ def announce(
         time_ms=now_ms,
     )
     topic = settings.names.topic("lifecycle")
-    produce(settings.bootstrap_servers, topic, [Sent(SPEC.name.encode(), value)])
+    produce(settings.bootstrap_servers, topic, [Sent(spec.name.encode(), value)])
 
 
 def benchmark_settings(bootstrap: str, prefix: str, folder: Path) -> Settings:

@@ -8,9 +8,9 @@ of different ids do not touch each other, so the outcome is that of each in turn
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import add, attrgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from stream.core.joining import Join, Joined
 from stream.core.packing import Ints, Label, Packer, Prediction, is_finished, is_late, number_of
 from stream.core.rowparts import HEAD, pieces
 
+T = TypeVar("T")
 Mask = NDArray[np.bool_]
 Places = NDArray[np.intp]
 
@@ -87,7 +88,7 @@ class BatchJoin(Join):
                 for place, packer in enumerate(made.packers)
             ]
         tags = {packer: self._tag(packer.kind.model) for packer in dict.fromkeys(made.packers)}
-        keys = list(map(add, made.ids, map(tags.__getitem__, made.packers)))
+        keys = _keys(made.ids, made.packers, tags)
         late_ms = np.maximum(made.floors_ms - made.times_ms, 0)
         plain = self._are_new(keys)
         plain &= made.times_ms >= watermark_ms - _of_each(made.packers, _forgotten_ms)
@@ -108,7 +109,7 @@ class BatchJoin(Join):
                 self.label(model, labels.at(place))
             return
         tags = {model: self._tag(model) for model in dict.fromkeys(labels.models)}
-        keys = list(map(add, labels.ids, map(tags.__getitem__, labels.models)))
+        keys = _keys(labels.ids, labels.models, tags)
         joined: list[Joined | None] = [None] * len(keys)
         rows = self._rows.get_all(keys)
         numbers = [row[HEAD.size : HEAD.size + 4] for row in rows]
@@ -200,11 +201,19 @@ class BatchJoin(Join):
         return _once(keys) & self._rows.are_new(keys) & self._early.are_new(keys)
 
 
+def _keys(ids: Sequence[str], things: Sequence[T], tags: Mapping[T, str]) -> list[str]:
+    """Each id with the tag of its thing."""
+    if len(tags) == 1:
+        (tag,) = tags.values()
+        return [id_ + tag for id_ in ids]
+    return list(map(add, ids, map(tags.__getitem__, things)))
+
+
 def _of_each(packers: Sequence[Packer], field: Callable[[Packer], int]) -> Ints:
     """A number of each packer, shape (n,); few of them differ."""
+    if packers.count(packers[0]) == len(packers):
+        return np.full(len(packers), field(packers[0]), dtype=np.int64)
     known = {packer: field(packer) for packer in dict.fromkeys(packers)}
-    if len(known) == 1:
-        return np.full(len(packers), next(iter(known.values())), dtype=np.int64)
     return np.fromiter(map(known.__getitem__, packers), np.int64, len(packers))
 
 

@@ -78,15 +78,31 @@ _RUN = 64  # records that are read as columns: one that is not right makes the o
 _FEW = 16  # records that are sooner read one by one than sifted
 
 
-def decode(entity: str, records: Sequence[Record], fleet: Fleet, settings: CoreSettings) -> Decoded:
+def all_right(
+    entity: str, records: Records, fleet: Fleet, settings: CoreSettings
+) -> Decoded | None:
+    """As `decode`, if one pass tells that all records are right."""
+    events = _Reader(entity, fleet, settings).together(records)
+    return None if events is None else Decoded(events, [], [], [])
+
+
+def decode(
+    entity: str,
+    records: Sequence[Record],
+    fleet: Fleet,
+    settings: CoreSettings,
+    *,
+    tried: bool = False,
+) -> Decoded:
     """Tell events from refused records. Raises nothing for what a record holds.
 
     Args:
         entity: "requests", "predictions" or "feedback".
+        tried: `all_right` said that they are not all right.
     """
     records = Records.of(records)
     reader = _Reader(entity, fleet, settings)
-    events = reader.together(records)
+    events = None if tried else reader.together(records)
     if events is not None:
         return Decoded(events, [], [], [])
     places = range(len(records))

@@ -126,7 +126,9 @@ def crowds(things: Sequence[T], few: int) -> dict[T, Ints]:
     >>> crowds("abca", 1)
     {'a': array([0, 3])}
     """
-    if len(things) <= few or max(Counter(things).values()) <= few:
+    if len(things) <= few:
+        return {}
+    if things.count(things[0]) < len(things) and max(Counter(things).values()) <= few:
         return {}
     return {thing: places for thing, places in places_of(things).items() if len(places) > few}
 

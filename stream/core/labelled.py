@@ -39,12 +39,11 @@ class Labelled(Struct, frozen=True):
     @classmethod
     def gathered(cls, joined: Sequence[Joined], source_of: Callable[[Kind], Source]) -> Labelled:
         """The columns of labels, one or more."""
-        kinds = [one.kind for one in joined]
-        known = list(dict.fromkeys(kinds))
-        numbers = {kind: number for number, kind in enumerate(known)}
+        known, of = _numbered([one.kind for one in joined])
+        before = [one.before for one in joined]
         return cls(
             sources=[source_of(kind) for kind in known],
-            of=np.fromiter(map(numbers.__getitem__, kinds), np.int64, len(kinds)),
+            of=of,
             ids=[one.id for one in joined],
             predicted_ms=np.array([one.predicted_ms for one in joined], dtype=np.int64),
             labelled_ms=np.array([one.labelled_ms for one in joined], dtype=np.int64),
@@ -52,7 +51,9 @@ class Labelled(Struct, frozen=True):
             codes=[one.codes for one in joined],
             values=[one.values for one in joined],
             labels=np.array([one.label for one in joined]),
-            before=np.array([one.before for one in joined], dtype=np.float64),  # None is NaN
+            before=np.full(len(before), np.nan)  # as of None below, but sooner
+            if before.count(None) == len(before)
+            else np.array(before, dtype=np.float64),
         )
 
     def __len__(self) -> int:
@@ -95,3 +96,12 @@ class Labelled(Struct, frozen=True):
     def grouped(self, times_ms: Ints) -> Groups:
         """By the ticks of these times, shape (n,)."""
         return group(self.sources, self.of, times_ms, self.codes)
+
+
+def _numbered(kinds: Sequence[Kind]) -> tuple[Sequence[Kind], Ints]:
+    """The different ones in the order in which they come, and the number of each."""
+    if kinds.count(kinds[0]) == len(kinds):
+        return kinds[:1], np.zeros(len(kinds), dtype=np.int64)
+    known = list(dict.fromkeys(kinds))
+    numbers = {kind: number for number, kind in enumerate(known)}
+    return known, np.fromiter(map(numbers.__getitem__, kinds), np.int64, len(kinds))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, compress, repeat
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -22,7 +23,7 @@ from stream.core.accepted import Events
 from stream.core.batchjoin import BatchJoin, Labels, Predictions
 from stream.core.clocks import Clocks
 from stream.core.deadletters import dead_letter
-from stream.core.decoding import Decoded, decode
+from stream.core.decoding import Decoded, all_right, decode
 from stream.core.deltas import Deltas, add_named
 from stream.core.folding import FEW, Line, Made, fold_labels, fold_pairs, fold_predictions
 from stream.core.grouping import chosen, crowds, others, places_of
@@ -41,7 +42,7 @@ from stream.core.telling import due, over
 from stream.core.traces import few, is_trace
 from stream.core.trails import Offsets, reached
 from stream.errors import Refused
-from stream.events import ProgressReported, SummaryComputed
+from stream.events import PredictionMade, ProgressReported, SummaryComputed
 from stream.topics import INPUTS
 
 STATE: Final = "state"
@@ -57,6 +58,8 @@ class _State(Struct):
     reach: Offsets = {}  # ranges of all that was reported as applied
 
 
+_model_and_version = attrgetter("model", "version")
+_shadow = attrgetter("shadow")
 _STATE: Final = msgspec.msgpack.Decoder(_State)
 
 
@@ -108,9 +111,11 @@ class MonitorProcessor:
         clock = self._state.clocks.topics[batch.entity]
         clock.observe(records.stamps_ms)
         shadowed: list[Shadowed] = []
-        if batch.entity == "predictions":
-            records, shadowed = told_apart(records, self._settings.max_event_bytes)
-        decoded = decode(batch.entity, records, fleet, self._settings)
+        decoded = all_right(batch.entity, records, fleet, self._settings)
+        if decoded is None:
+            if batch.entity == "predictions":
+                records, shadowed = told_apart(records, self._settings.max_event_bytes)
+            decoded = decode(batch.entity, records, fleet, self._settings, tried=not shadowed)
         for time_ms in decoded.clocks:
             clock.reach(time_ms)
         outputs += self._take(batch.entity, decoded)
@@ -174,8 +179,7 @@ class MonitorProcessor:
         return outputs + self._examples()
 
     def _predict(self, events: Events) -> None:
-        makers = [(one.model, one.version, *one.shadow) for one in events.data]
-        lines = self._lines_of(makers)
+        lines = self._lines_of(_makers(events.data))
         sources = [line.source for line in lines]
         many = crowds(sources, FEW)
         inputs = {s: s.inputs(chosen(events.rows, places)) for s, places in many.items()}
@@ -365,6 +369,13 @@ class MonitorProcessor:
                 place = self._sources.place(counted.model, counted.version, counted.time_ms)
                 add_named(self._deltas.at(place).counters, counted.name, counted.n)
         self._join.counted.clear()
+
+
+def _makers(data: Sequence[PredictionMade]) -> list[_Maker]:
+    """What made each prediction."""
+    if any(map(_shadow, data)):
+        return [(one.model, one.version, *one.shadow) for one in data]
+    return list(map(_model_and_version, data))
 
 
 def _codes(
