@@ -164,14 +164,14 @@ def _newest(
     latest: dict[str, ExampleLabelled] = {}
     newest_ms, starts = 0, {span.partition: span.end for span in bounds}
     for chunk in _backwards(bounds):
-        chunk_ms = 0  # the newest label in the chunk, of any model
+        chunk_ms = 0  # the newest label in the chunk, of any model; of what aborted there is none
         for example in _examples(reader, chunk, max_bytes):
             chunk_ms = max(chunk_ms, example.labelled_ms)
             if example.model == spec.name:
                 newest_ms = max(newest_ms, example.labelled_ms)
                 _keep(latest, example)
         starts |= {span.partition: span.start for span in chunk}
-        past = newest_ms and chunk_ms < newest_ms - window_ms
+        past = newest_ms and 0 < chunk_ms < newest_ms - window_ms
         if past or len(latest) >= limits.maximum_rows:
             break
     kept = [e for e in latest.values() if e.predicted_ms > newest_ms - window_ms]

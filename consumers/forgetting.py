@@ -1,8 +1,9 @@
 """Beginning a stage anew: its checkpoints and offsets go, its inputs are read from the start.
 
 For when the topic of checkpoints is lost, or an input was made anew. What a stage writes on its
-second way through its inputs carries the ids of the first, so readers can drop the doubles; counts
-that are added up (summaries) cannot be told apart, so they go with whoever adds them up.
+second way through its inputs carries the ids of the first (examples: model, prediction id and
+revision), so readers can drop the doubles; counts that are added up (summaries) cannot be told
+apart, so they go with whoever adds them up.
 """
 
 from __future__ import annotations

@@ -209,7 +209,7 @@ def test_an_example_is_found_among_those_that_share_its_record(settings: Setting
     producer, topic = Producer(settings.client()), settings.names.topic("examples")
     at = partition_of(b"a1", 4, settings.partitioner)
     mine = example("a1", partition=at, label="leaves")
-    many = together(example("a0", partition=at), mine, example("a2", partition=at))
+    many = together(example("a0", partition=at), mine, example("churn", partition=at))
     one = replace(mine, revision=1)
     for version, key, data in (("v2", b"churn", many), ("v1", b"a1", one)):
         value = write(f"driftline.example.labelled.{version}", data, id="e", source="t", time_ms=1)
@@ -219,9 +219,11 @@ def test_an_example_is_found_among_those_that_share_its_record(settings: Setting
     with console(settings) as parts:
         found = parts.inspector.search("a1").found
         nothing = parts.inspector.search("a").found
+        named = parts.inspector.search("churn").found  # as its model is
     assert [f.value["data"].get("revision", 0) for f in found] == [0, 1]
     assert [f.value["data"]["label"] for f in found] == ["leaves", "leaves"]
     assert nothing == []
+    assert all(f.value["data"]["prediction_id"] == "churn" for f in named)
 
 
 def test_what_a_person_says_of_an_alert_reaches_evaluate(settings: Settings) -> None:

@@ -162,6 +162,19 @@ def test_no_more_than_maximum_rows_and_these_the_newest() -> None:
     assert found.rows == [(7.0, "a"), (8.0, "a"), (9.0, "a")]
 
 
+def test_what_aborted_between_examples_does_not_end_the_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though it fills a chunk; times are those of a clock, so that zero is long ago."""
+    monkeypatch.setattr(dataset, "FIRST_CHUNK", 10)
+    log = FakeLog()
+    log.label(1, 1_700_000_000)
+    for _ in range(35):
+        log.add("examples", b"aborted")
+    log.label(2, 1_700_000_001)
+    assert log.load().rows == [(1.0, "a"), (2.0, "a")]
+
+
 def test_a_short_window_does_not_read_the_whole_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset, "FIRST_CHUNK", 10)
     log = FakeLog()

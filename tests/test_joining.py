@@ -209,8 +209,23 @@ def test_a_restored_join_goes_on_where_it_was() -> None:
     assert again.join.joined[1].before == 1.0
 
 
+def test_a_batch_of_labels_none_of_which_is_taken_waits_whole() -> None:
+    """One comes after the horizon of its prediction, the predictions of the others never came."""
+    join, kind = BatchJoin(), kind_of(SPEC, 1, (), 4.0)
+    count, times_ms = 40, np.zeros(40, dtype=np.int64)
+    ids, codes, values = [f"p{n}" for n in range(count)], [b"\0"] * count, [(0.5,)] * count
+    packers = [join.packer(kind)] * count
+    made = Predictions(packers, ids, times_ms, times_ms, list(range(count)), codes, values)
+    assert join.predict_all(made, 0) == [True] * count
+    late_ms = np.full(count, HORIZON_MS + 1)
+    some = [ids[0], *(f"q{n}" for n in range(1, count))]
+    columns = ["churn"] * count, some, late_ms, late_ms, late_ms + EARLY_MS
+    join.label_all(Labels(*columns, [1.0] * count, [1.0] * count))
+    assert (join.joined, join.held, join.early) == ([], count, count)
+
+
 IDS = st.sampled_from([f"id-{n}" for n in range(6)])
-EVENT = st.tuples(IDS, st.integers(0, 9_000), st.integers(0, 3), st.sampled_from([0.0, 1.0]))
+EVENT = st.tuples(IDS, st.integers(0, 12_000), st.integers(0, 3), st.sampled_from([0.0, 1.0]))
 BATCHES = st.lists(st.tuples(st.booleans(), st.lists(EVENT, min_size=1, max_size=8)), max_size=8)
 
 

@@ -67,7 +67,8 @@ def forget(
 ) -> None:
     """Begin a stage anew, from the beginning of its inputs, as after lost checkpoints.
 
-    Stop its workers first. What was written before stays; what is written again has the same ids.
+    Stop its workers first. What was written before stays; what is written again has the same ids
+    (examples: the same model, prediction id and revision).
     docs/OPERATIONS.md says when this is right, and what it costs.
 
     Example: driftline topics forget monitor --yes

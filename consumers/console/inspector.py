@@ -98,10 +98,11 @@ class Inspector:
 
     def _of(self, prediction_id: str, entity: str, came: Delivered) -> list[Found]:
         """What a record says of a prediction. Examples share a record, whose key is the model."""
-        if came.record.key == prediction_id.encode():
-            return [self._found(entity, came)]
+        if entity != "examples":
+            mine = came.record.key == prediction_id.encode()
+            return [self._found(entity, came)] if mine else []
         value = came.record.value or b""
-        if entity != "examples" or msgspec.json.encode(prediction_id) not in value:
+        if msgspec.json.encode(prediction_id) not in value:
             return []
         try:
             examples = examples_in(came.record, self._settings.max_record_bytes)

@@ -211,7 +211,7 @@ def _keys(ids: Sequence[str], things: Sequence[T], tags: Mapping[T, str]) -> lis
 
 def _of_each(packers: Sequence[Packer], field: Callable[[Packer], int]) -> Ints:
     """A number of each packer, shape (n,); few of them differ."""
-    if packers.count(packers[0]) == len(packers):
+    if packers and packers.count(packers[0]) == len(packers):
         return np.full(len(packers), field(packers[0]), dtype=np.int64)
     known = {packer: field(packer) for packer in dict.fromkeys(packers)}
     return np.fromiter(map(known.__getitem__, packers), np.int64, len(packers))

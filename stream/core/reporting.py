@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import Final
 
+from stream.core.framing import SLOT, framed, texts, time_texts
 from stream.core.joining import Joined
 from stream.core.packing import Kind
 from stream.core.partitioning import partition_of
 from stream.core.processor import Output
-from stream.envelope import derived_id, write
+from stream.envelope import SPEC_VERSION, derived_id, hashed, write
 from stream.events import ExamplesLabelled, Label, ProgressReported, SummaryComputed
 
 SOURCE: Final = "driftline/monitor"
-EXAMPLES: Final = 1_000  # of one record, at most: with the longest ids it takes 0.6 MB
+EXAMPLES: Final = "driftline.example.labelled.v2"
+MOST: Final = 1_000  # examples of one record: with the longest ids it takes 0.6 MB
+FEW: Final = 4  # examples of a kind that are sooner written one by one, among those of others
 
 
 def examples(
@@ -29,41 +33,88 @@ def examples(
     alike: dict[Kind, list[Joined]] = {}
     for one in joined:
         alike.setdefault(one.kind, []).append(one)
+    alone: list[Joined] = []
+    for kind, some in list(alike.items()):
+        if len(some) <= FEW and all(one.weight == 1.0 and not one.revision for one in some):
+            alone += alike.pop(kind)
     return [
-        _example(kind, some[at : at + EXAMPLES], classes[kind.model], partition)
+        _together(kind, some[at : at + MOST], classes[kind.model], partition)
         for kind, some in alike.items()
-        for at in range(0, len(some), EXAMPLES)
-    ]
+        for at in range(0, len(some), MOST)
+    ] + _alone(alone, classes, partition)
 
 
-def _example(kind: Kind, some: Sequence[Joined], names: Sequence[str], partition: int) -> Output:
-    first, last = some[0], some[-1]
+def _together(kind: Kind, some: Sequence[Joined], names: Sequence[str], partition: int) -> Output:
+    ids, said = [one.id for one in some], [one.label for one in some]
+    weights, revisions = [one.weight for one in some], [one.revision for one in some]
     labelled_ms = [one.labelled_ms for one in some]
-    weights = [one.weight for one in some]
-    revisions = [one.revision for one in some]
-    said: list[Label] = [one.label for one in some]
-    value = write(
-        "driftline.example.labelled.v2",
-        ExamplesLabelled(
-            model=kind.model,
-            version=kind.version,
-            partition=partition,
-            prediction_ids=[one.id for one in some],
-            offsets=[one.offset for one in some],
-            predicted_ms=[one.predicted_ms for one in some],
-            labelled_ms=labelled_ms,
-            labels=[names[int(label)] for label in said] if names else said,
-            weights=weights if weights.count(1.0) < len(some) else [],
-            revisions=revisions if any(revisions) else [],
-        ),
-        id=derived_id(
-            *("examples", kind.model, len(some)),
-            *(first.id, first.revision, last.id, last.revision),
-        ),
-        source=SOURCE,
-        time_ms=max(labelled_ms),
+    told = ExamplesLabelled(
+        model=kind.model,
+        version=kind.version,
+        partition=partition,
+        prediction_ids=ids,
+        offsets=[one.offset for one in some],
+        predicted_ms=[one.predicted_ms for one in some],
+        labelled_ms=labelled_ms,
+        labels=[names[int(label)] for label in said] if names else [*said],
+        weights=weights if weights.count(1.0) < len(some) else [],
+        revisions=revisions if any(revisions) else [],
     )
+    id_, time_ms = _id(kind.model, ids, told.revisions), max(labelled_ms)
+    value = write(EXAMPLES, told, id=id_, source=SOURCE, time_ms=time_ms)
     return Output("examples", kind.model.encode(), value, partition)
+
+
+def _alone(
+    joined: Sequence[Joined], classes: Mapping[str, Sequence[str]], partition: int
+) -> list[Output]:
+    """First labels of weight 1, of any models: as each by itself `_together`, for a quarter."""
+    if not joined:
+        return []
+    frame = {
+        "specversion": SPEC_VERSION,
+        "id": SLOT,
+        "source": SOURCE,
+        "type": EXAMPLES,
+        "time": SLOT,
+        "datacontenttype": "application/json",
+        "data": {
+            "model": SLOT,
+            "version": SLOT,
+            "partition": partition,
+            "prediction_ids": [SLOT],
+            "offsets": [SLOT],
+            "predicted_ms": [SLOT],
+            "labelled_ms": [SLOT],
+            "labels": [SLOT],
+        },
+    }
+    models = [one.kind.model for one in joined]
+    labelled_ms = [one.labelled_ms for one in joined]
+    labels: list[Label] = [
+        names[int(one.label)] if names else one.label
+        for one, names in zip(joined, map(classes.__getitem__, models), strict=True)
+    ]
+    values = framed(
+        frame,
+        [
+            texts([_id(one.kind.model, [one.id], []) for one in joined]),
+            time_texts(labelled_ms),
+            texts(models),
+            texts([one.kind.version for one in joined]),
+            texts([one.id for one in joined]),
+            texts([one.offset for one in joined]),
+            texts([one.predicted_ms for one in joined]),
+            texts(labelled_ms),
+            texts(labels),
+        ],
+    )
+    keys = [model.encode() for model in models]
+    return list(map(Output, repeat("examples"), keys, values, repeat(partition)))
+
+
+def _id(model: str, ids: Sequence[str], revisions: Sequence[int]) -> str:
+    return hashed("\x1f".join(["examples", model, str(len(ids)), *ids, *map(str, revisions)]))
 
 
 def summaries(

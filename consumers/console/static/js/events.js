@@ -34,7 +34,7 @@ function Found({ id }) {
   return html`<${Panel} id="found" wide title=${`Prediction ${id.slice(0, 120)}`} note=${data ? html`${count(data.found.length)} records; ${count(data.looked)} were looked through.${limits}` : "Looking through the topics …"}
     data=${data} error=${error} loading=${loading} empty=${data && !data.found.length && html`<p>Nothing lies under this id.${limits} Ids are exact, and records are kept as long as the topics’ retention says.</p>`}
     tools=${html`<button type="button" class="quiet" onClick=${() => choose({ id: null })}>Newest events</button>`}>
-    <ol class="trail">${data?.found.map((record) => html`<${Record} key=${`${record.topic}/${record.partition}/${record.offset}`} record=${record} />`)}</ol>
+    <ol class="trail">${data?.found.map((record, place) => html`<${Record} key=${`${place}/${record.topic}/${record.partition}/${record.offset}`} record=${record} />`)}</ol>
   <//>`;
 }
 
