@@ -38,7 +38,7 @@ POISON = (
 HUGE = b"x" * 300_000  # more than `max_event_bytes`
 POISONED_ENTITIES = ("requests", *INPUTS["monitor"])
 BACKLOG, RECORD_BYTES = 1_000_000, 500
-GROWTH_MIB = 250  # the most that a worker may take for a backlog of any length
+GROWTH_MIB = 300  # the most that a worker may take for a backlog of any length
 
 
 class Poisoner(threading.Thread):

@@ -17,7 +17,7 @@ import msgspec
 from confluent_kafka import KafkaException, Producer, TopicPartition
 
 from stream import checkpoints, committing, reading, transactions
-from stream.errors import Fenced
+from stream.errors import Expelled, Fenced
 from stream.partitions import Partition, World
 from stream.settings import Settings
 from stream.transactions import Delta, Membership, Transactor, group_metadata
@@ -66,7 +66,7 @@ class Deaf(Transactor):
     ) -> None:
         try:
             super().commit(deltas, topics, group_metadata)
-        except (Fenced, KafkaException):
+        except (Expelled, Fenced, KafkaException):
             self._again()
             self.init()
 
@@ -235,7 +235,7 @@ def fetch_everything() -> None:
 SABOTAGES: dict[str, tuple[Callable[[], None], str]] = {
     "plain": (use(Plain), "outputs are written outside the transaction"),
     "unfenced": (forget_the_generation, "offsets are sent without a generation, nobody is fenced"),
-    "deaf": (use(Deaf), "a fence or a failed commit is ignored"),
+    "deaf": (use(Deaf), "a fence, an expulsion or a failed commit is ignored"),
     "uncommitted": (read_uncommitted, "stages read uncommitted"),
     "forgiving": (forgive_parts, "missing and corrupt parts are left out"),
     "trusting": (trust_the_group, "the group's offsets decide, not the checkpoint"),
