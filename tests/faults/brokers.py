@@ -27,14 +27,16 @@ def broker_killed(world: World) -> Outcome:
 
 
 def broker_paused(world: World) -> Outcome:
-    """It stands still past the session and transaction timeouts, and goes on."""
+    """It stands still past the session and transaction timeouts, and goes on, three times: what is
+    under way when it stops decides which of them strikes."""
     world.set(transaction_timeout_ms=6_000)
-    world.begin(12_000, 50, score=2, monitor=2, evaluate=1)
-    world.at(0.3)
-    world.broker.pause()
-    time.sleep(12)
-    world.broker.resume()
-    return world.finish(1)
+    world.begin(16_000, 65, score=2, monitor=2, evaluate=1)
+    for fraction in (0.2, 0.5, 0.8):
+        world.at(fraction)
+        world.broker.pause()
+        time.sleep(12)
+        world.broker.resume()
+    return world.finish(3)
 
 
 def broker_killed_in_the_demo(world: World) -> Outcome:
@@ -81,7 +83,7 @@ ROWS = (
     Row(
         id="broker-pause",
         run=broker_paused,
-        done="the broker stands still (SIGSTOP) for 12 s, past session and transaction timeouts",
+        done="the broker stands still (SIGSTOP) three times for 12 s, past session and transaction timeouts",
         invariant=EXACT,
         kept_by="a failed commit ends the process; the transaction decides what happened",
         sabotage="deaf",
