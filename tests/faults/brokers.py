@@ -83,7 +83,8 @@ ROWS = (
     Row(
         id="broker-pause",
         run=broker_paused,
-        done="the broker stands still (SIGSTOP) three times for 12 s, past session and transaction timeouts",
+        done="the broker stands still (SIGSTOP) three times for 12 s, past session and transaction "
+        "timeouts",
         invariant=EXACT,
         kept_by="a failed commit ends the process; the transaction decides what happened",
         sabotage="deaf",
