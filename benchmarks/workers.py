@@ -22,6 +22,7 @@ from tests.topics import Sent, quiet_client
 PATIENCE_SECONDS = 180.0
 POLL_SECONDS = 0.05
 ATTEMPTS = 20
+Ends = list[TopicPartition]  # the offsets behind the last records, by partition
 UNKNOWN_COORDINATOR = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -112,20 +113,36 @@ class Progress:
     def wait_for_end(self, workers: Workers, topic: str) -> None:
         """Until the group has committed all of a topic that is written in transactions only."""
         partitions = self._reader.list_topics(topic, timeout=30).topics[topic].partitions
+        self._wait(workers, topic, lambda: self._ends(topic, partitions))
+
+    def ends(self, topic: str) -> Ends:
+        """Where a topic ends now, to be waited for while more is written."""
+        partitions = self._reader.list_topics(topic, timeout=30).topics[topic].partitions
+        return self._ends(topic, partitions)
+
+    def wait_for(self, workers: Workers, ends: Ends) -> None:
+        """Until the group has committed all that lies before these ends."""
+        self._wait(workers, ends[0].topic, lambda: ends)
+
+    def _ends(self, topic: str, partitions: Iterable[int]) -> Ends:
         places = [TopicPartition(topic, number) for number in partitions]
+        for place in places:
+            place.offset = self._reader.get_watermark_offsets(place, timeout=30)[1]
+        return places
+
+    def _wait(self, workers: Workers, topic: str, ends: Callable[[], Ends]) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while self._lag(places) > 0:
+        while self._lag(ends()) > 0:
             workers.check()
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the end of {topic} was not reached")
             time.sleep(POLL_SECONDS)
 
-    def _lag(self, places: list[TopicPartition]) -> int:
-        """Offsets to the end. The last one of each partition is a commit marker: not counted."""
-        reached = committed(self._reader, places)
-        ends = [self._reader.get_watermark_offsets(place, timeout=30)[1] for place in places]
+    def _lag(self, ends: Ends) -> int:
+        """Offsets to the ends. The last one of each partition is a commit marker: not counted."""
+        reached = committed(self._reader, [TopicPartition(e.topic, e.partition) for e in ends])
         pairs = zip(reached, ends, strict=True)
-        return sum(max(0, end - max(0, place.offset) - 1) for place, end in pairs)
+        return sum(max(0, end.offset - max(0, place.offset) - 1) for place, end in pairs)
 
 
 def committed(reader: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:

@@ -47,21 +47,21 @@ def examples(
 def _together(kind: Kind, some: Sequence[Joined], names: Sequence[str], partition: int) -> Output:
     ids, said = [one.id for one in some], [one.label for one in some]
     weights, revisions = [one.weight for one in some], [one.revision for one in some]
-    labelled_ms = [one.labelled_ms for one in some]
+    offsets, labelled_ms = [one.offset for one in some], [one.labelled_ms for one in some]
     told = ExamplesLabelled(
         model=kind.model,
         version=kind.version,
         partition=partition,
         prediction_ids=ids,
-        offsets=[one.offset for one in some],
+        offsets=offsets,
         predicted_ms=[one.predicted_ms for one in some],
         labelled_ms=labelled_ms,
         labels=[names[int(label)] for label in said] if names else [*said],
         weights=weights if weights.count(1.0) < len(some) else [],
         revisions=revisions if any(revisions) else [],
     )
-    id_, time_ms = _id(kind.model, ids, told.revisions), max(labelled_ms)
-    value = write(EXAMPLES, told, id=id_, source=SOURCE, time_ms=time_ms)
+    id_ = _id(kind.model, len(some), ids[0], ids[-1], sum(offsets), sum(revisions))
+    value = write(EXAMPLES, told, id=id_, source=SOURCE, time_ms=max(labelled_ms))
     return Output("examples", kind.model.encode(), value, partition)
 
 
@@ -98,7 +98,7 @@ def _alone(
     values = framed(
         frame,
         [
-            texts([_id(one.kind.model, [one.id], []) for one in joined]),
+            texts([_id(one.kind.model, 1, one.id, one.id, one.offset, 0) for one in joined]),
             time_texts(labelled_ms),
             texts(models),
             texts([one.kind.version for one in joined]),
@@ -113,8 +113,11 @@ def _alone(
     return list(map(Output, repeat("examples"), keys, values, repeat(partition)))
 
 
-def _id(model: str, ids: Sequence[str], revisions: Sequence[int]) -> str:
-    return hashed("\x1f".join(["examples", model, str(len(ids)), *ids, *map(str, revisions)]))
+def _id(model: str, count: int, first: str, last: str, offsets: int, revisions: int) -> str:
+    """Of the examples from one prediction id to another, told by their sums from others between."""
+    return hashed(
+        f"examples\x1f{model}\x1f{count}\x1f{first}\x1f{last}\x1f{offsets}\x1f{revisions}"
+    )
 
 
 def summaries(
