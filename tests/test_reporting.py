@@ -48,7 +48,7 @@ def told(one: Joined) -> ExampleLabelled:
 
 def loose(rows: list[Joined]) -> list[Output]:
     """A record for each, made as those are that hold many."""
-    return [reporting._together(row.kind, [row], SPEC.classes, 3) for row in rows]
+    return [reporting._together([row], CLASSES, 3) for row in rows]
 
 
 def ids(outputs: list[Output]) -> list[str]:
@@ -98,10 +98,12 @@ def test_few_of_a_version_come_one_by_one_in_the_bytes_that_one_alone_would_have
 
 def test_weights_and_revisions_are_written_where_they_say_something() -> None:
     """Also of few of a version."""
-    rows = [joined(1), joined(2, weight=0.5), joined(3, SECOND), joined(4, SECOND, revision=1)]
-    weighted, corrected = data_of(examples(rows, CLASSES, 3), "examples")
-    assert (weighted["weights"], "revisions" in weighted) == ([1.0, 0.5], False)
-    assert ("weights" in corrected, corrected["revisions"]) == (False, [0, 1])
+    many = [*map(joined, range(4)), joined(4, weight=0.5)]
+    weighted, corrected = data_of(
+        examples([*many, joined(5, SECOND, revision=1)], CLASSES, 3), "examples"
+    )
+    assert (weighted["weights"], "revisions" in weighted) == ([1.0] * 4 + [0.5], False)
+    assert ("weights" in corrected, corrected["revisions"]) == (False, [1])
 
 
 def test_a_record_has_at_most_a_thousand_examples_and_fits_with_the_longest_ids() -> None:

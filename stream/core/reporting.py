@@ -33,18 +33,25 @@ def examples(
     alike: dict[Kind, list[Joined]] = {}
     for one in joined:
         alike.setdefault(one.kind, []).append(one)
-    alone: list[Joined] = []
-    for kind, some in list(alike.items()):
-        if len(some) <= FEW and all(one.weight == 1.0 and not one.revision for one in some):
-            alone += alike.pop(kind)
-    return [
-        _together(kind, some[at : at + MOST], classes[kind.model], partition)
-        for kind, some in alike.items()
+    few = [one for some in alike.values() if len(some) <= FEW for one in some]
+    special = [one for one in few if one.weight != 1.0 or one.revision]
+    plain = [one for one in few if one.weight == 1.0 and not one.revision] if special else few
+    pieces = [
+        some[at : at + MOST]
+        for some in alike.values()
+        if len(some) > FEW
         for at in range(0, len(some), MOST)
-    ] + _alone(alone, classes, partition)
+    ]
+    pieces += [[one] for one in special]
+    outputs = [_together(some, classes, partition) for some in pieces]
+    return outputs + _alone(plain, classes, partition)
 
 
-def _together(kind: Kind, some: Sequence[Joined], names: Sequence[str], partition: int) -> Output:
+def _together(
+    some: Sequence[Joined], classes: Mapping[str, Sequence[str]], partition: int
+) -> Output:
+    """Some of one kind, in one record."""
+    kind, names = some[0].kind, classes[some[0].kind.model]
     ids, said = [one.id for one in some], [one.label for one in some]
     weights, revisions = [one.weight for one in some], [one.revision for one in some]
     offsets, labelled_ms = [one.offset for one in some], [one.labelled_ms for one in some]
