@@ -25,7 +25,7 @@ from benchmarks.workers import Progress, Workers, committed, kafka, release
 from tests.topics import Sent, delete_topics, quiet_client, read_all
 
 MIB: Final = 2**20
-SAMPLE_SECONDS: Final = 0.25
+SAMPLE_SECONDS: Final = 0.05
 
 
 class Found(NamedTuple):
@@ -91,6 +91,7 @@ def measure(
         seconds = time.monotonic() - started[-1]
         watch.stop()
         thread.join(30)
+    assert watch.fairness, "it was never seen when half of all was done"
     seen = read_all(bootstrap, settings.names.topic("predictions"))
     assert len({one.key for one in seen}) == len(seen) == len(requests), f"{len(seen)} predictions"
     alone = sum(b'"shadow"' not in (one.value or b"") for one in seen)
