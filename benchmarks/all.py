@@ -72,7 +72,7 @@ JOBS: Final = (
     Job("latency", ("--seconds", "30"), 4.5),
     Job("partitions", ("--seconds", "10"), 5),
     Job("transactions", ("--seconds", "8", "--rounds", "1"), 2),
-    Job("overload", ("--events", "200000", "--rounds", "1"), 1.5),
+    Job("overload", ("--events", "1000000", "--rounds", "1"), 1.5),
     Job("isolation", (), 1),
     Job("recovery", (), 4),
     Job("bad_input", ("--events", "500000"), 3),
