@@ -95,7 +95,7 @@ CONTENDERS: Final = (
     ),
     Contender("stage", "", "stage", 20, 2, "and JSON in and out, the label join, examples"),
     Contender(
-        *("monitor", "", "monitor", 20, 0),
+        *("monitor", "", "stage", 20, 0),
         "the stage's half of it as a worker: fetched, joined, counted, written, exactly once",
     ),
     Contender(

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from stream.core.processor import Record
-from stream.events import ExamplesLabelled
+from stream.events import ExampleLabelled, ExamplesLabelled
 from stream.topics import INPUTS
 from tests.simulation.log import source
 from tests.simulation.models import said
@@ -31,12 +31,23 @@ class _Event(msgspec.Struct):
 
 _EVENT = msgspec.json.Decoder(_Event)
 _ANY = msgspec.json.Decoder()
-_EXAMPLES = msgspec.json.Decoder(ExamplesLabelled)
+
+
+class _Examples(msgspec.Struct):
+    data: ExamplesLabelled
+
+
+_EXAMPLES = msgspec.json.Decoder(_Examples)
 
 
 def data_of(record: Record) -> bytes:
     """The data of an event that a stage wrote, as JSON."""
     return bytes(_EVENT.decode(record.value or b"").data)
+
+
+def examples_in(value: bytes) -> Iterator[ExampleLabelled]:
+    """The examples of a record, one by one."""
+    return _EXAMPLES.decode(value).data.each()
 
 
 class Counts:
@@ -128,7 +139,7 @@ class Counts:
         examples = [
             example
             for record in self._visible("examples")
-            for example in _EXAMPLES.decode(data_of(record)).each()
+            for example in examples_in(record.value or b"")
         ]
         ids = Counter((e.model, e.prediction_id, e.revision) for e in examples)
         twice = [place for place, count in ids.items() if count > 1]
