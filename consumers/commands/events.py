@@ -160,20 +160,20 @@ def _print(stream: str, came: Delivered, model: str | None, *, json: bool) -> No
         print_json(event)
         return
     place = f"{came.place.partition}/{came.place.offset}"
-    for one in _each(stream, data) if isinstance(data, dict) else [data]:
+    for one in _each(stream, data):
         text = line(stream, one) if isinstance(one, dict) else str(one)
         if stream in MIXED:
             text = f"{_kind(event)} {text}"
         typer.echo(f"{show_time(came.record.timestamp_ms)}  {place:>10}  {text}")
 
 
-def _each(stream: str, data: dict[str, Any]) -> list[dict[str, Any]]:
+def _each(stream: str, data: Any) -> list[Any]:
     """Many examples come in an event; all else comes alone."""
     import msgspec
 
     from stream.events import ExamplesLabelled
 
-    if stream == "examples" and "prediction_ids" in data:
+    if stream == "examples" and isinstance(data, dict):
         with contextlib.suppress(msgspec.ValidationError):
             return list(map(msgspec.to_builtins, msgspec.convert(data, ExamplesLabelled).each()))
     return [data]

@@ -89,18 +89,18 @@ class Inspector:
                 complete &= newest == mine
                 for came in reader.read(entity, newest):
                     looked += 1
-                    if len(found) < MAX_FOUND:
-                        found += self._of(prediction_id, entity, came)
+                    room = len(found) < MAX_FOUND
+                    if room and entity == "examples":
+                        found += self._examples(prediction_id, came)
+                    elif room and came.record.key == key:
+                        found.append(self._found(entity, came))
                     if time.monotonic() > deadline:
                         complete = False
                         break
         return Search(prediction_id=prediction_id, found=found, looked=looked, complete=complete)
 
-    def _of(self, prediction_id: str, entity: str, came: Delivered) -> list[Found]:
-        """What a record says of a prediction. Examples share a record, whose key is the model."""
-        if entity != "examples":
-            mine = came.record.key == prediction_id.encode()
-            return [self._found(entity, came)] if mine else []
+    def _examples(self, prediction_id: str, came: Delivered) -> list[Found]:
+        """Those of a prediction, which share their record with others; its key is the model."""
         value = came.record.value or b""
         if msgspec.json.encode(prediction_id) not in value:
             return []
@@ -108,7 +108,7 @@ class Inspector:
             examples = examples_in(came.record, self._settings.max_record_bytes)
         except Refused:
             return []
-        whole, event = self._found(entity, came), msgspec.json.decode(value)
+        whole, event = self._found("examples", came), msgspec.json.decode(value)
         return [
             replace(whole, value={**event, "data": msgspec.to_builtins(example)})
             for example in examples
