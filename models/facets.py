@@ -192,8 +192,14 @@ def cells_of(grids: Sequence[Grid | None], of: Ints, groups: Groups) -> Ints:
     """
     one = next(grid for grid in grids if grid)
     known = [grid or one for grid in grids]
-    starts = np.array([grid.starts[:-1] for grid in known])[of]
-    widths = np.array([grid.widths[one.right] for grid in known])[of]
-    padded = np.column_stack([groups.astype(np.int64), np.zeros(len(groups), dtype=np.int64)])
-    cells: Ints = starts + padded[:, one.left] * widths + padded[:, one.right]
-    return cells
+    starts = np.array([grid.starts[:-1] for grid in known]).T
+    widths = np.array([grid.widths[one.right] for grid in known]).T
+    if len(known) > 1:
+        starts, widths = starts[:, of], widths[:, of]
+    padded = np.zeros((groups.shape[1] + 1, len(groups)), dtype=np.int64)  # a facet side by side
+    padded[:-1] = groups.T
+    cells: Ints = padded[one.left]
+    cells *= widths
+    cells += starts
+    cells += padded[one.right]
+    return cells.T

@@ -8,7 +8,8 @@ together, so that many models with few events cost about as much as one with man
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from functools import cache
+from itertools import chain, pairwise
 from operator import attrgetter
 from typing import Final, NamedTuple
 
@@ -355,24 +356,49 @@ def _slice(first: Labelled, bounded: Floats, groups: Groups, here: Sequence[Delt
     for facets in {len(source.grid.facets) for source in first.sources if source.grid}:
         grids = [s.grid if s.grid and len(s.grid.facets) == facets else None for s in first.sources]
         who = np.flatnonzero(np.array([grid is not None for grid in grids])[first.of])
-        codes = b"".join([code[-facets:] for code in chosen(first.codes, who)])
-        coded = np.frombuffer(codes, dtype=np.uint8).reshape(-1, facets)
+        codes = chosen(first.codes, who)
+        if max(source.kind.codes for source in first.sources) > facets:
+            codes = [code[-facets:] for code in codes]
+        coded = np.frombuffer(b"".join(codes), dtype=np.uint8).reshape(-1, facets)
         cells = cells_of(grids, first.of[who], coded)
         size = max(grid.size for grid in grids if grid)
-        keys = (groups.whole[who][:, None] * size + cells).ravel()
-        found, of = np.arange(len(groups.places) * size), keys
-        if len(found) > len(keys):  # many models with few labels each
-            found, of = np.unique(keys, return_inverse=True)
-        columns = [
-            sums_by(of, np.repeat(column, cells.shape[1]), len(found))
-            for column in (np.ones(len(who)), micro(bounded[who]), micro(bounded[who] ** 2))
-        ]
-        by_place: dict[int, dict[str, tuple[int, int, int]]] = {}
-        for key, n, lost, squares in zip(found.tolist(), *columns, strict=True):
-            if n:
-                by_place.setdefault(key // size, {})[str(key % size)] = (n, lost, squares)
-        for place, counts in by_place.items():
+        for place, counts in _by_cell(groups.whole[who], cells, size, bounded[who]):
             add_cells(here[place].slices, counts)
+
+
+def _by_cell(
+    places: Ints, cells: Ints, size: int, bounded: Floats
+) -> Iterable[tuple[int, dict[str, tuple[int, int, int]]]]:
+    """By index of a place, counts, losses and their squares by cell.
+
+    Args:
+        places: of each event, shape (n,).
+        cells: of each event, each below `size`, shape (n, lines).
+        bounded: losses, shape (n,). In millionths they stay far from where floats are not exact.
+    """
+    lines = cells.shape[1]
+    keys = (cells.T + places * size).ravel()
+    count = (int(places.max()) + 1) * size
+    found, of = np.arange(count), keys
+    if count > len(keys):  # many models with few labels each
+        found, of = np.unique(keys, return_inverse=True)
+    n = np.bincount(of, minlength=len(found))
+    there = np.flatnonzero(n)
+    sums = [
+        np.bincount(of, np.tile(micro(column), lines), len(found))[there].astype(np.int64).tolist()
+        for column in (bounded, bounded**2)
+    ]
+    at, cell = np.divmod(found[there], size)
+    names = list(map(_cell_names(size).__getitem__, cell.tolist()))
+    counts = list(zip(n[there].tolist(), *sums, strict=True))
+    cuts = [*np.flatnonzero(np.diff(at, prepend=-1)).tolist(), len(names)]
+    for start, end in pairwise(cuts):
+        yield int(at[start]), dict(zip(names[start:end], counts[start:end], strict=True))
+
+
+@cache
+def _cell_names(size: int) -> Sequence[str]:
+    return list(map(str, range(size)))
 
 
 def _count_labels(first: Labelled, labels: Floats, groups: Groups, here: Sequence[Delta]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from stream.core.accepted import Events
-from stream.core.partitioning import partitions_of
+from stream.core.partitioning import partitions_of_ids
 from stream.core.processor import Context, Output, Record
 from stream.topics import HEADER_REROUTED
 
@@ -22,8 +22,7 @@ def misplaced(entity: str, events: Events, context: Context) -> dict[int, int]:
     count = context.partitions[entity]
     if count == 1:
         return {}
-    keys = [id_.encode() for id_ in events.ids]
-    right = partitions_of(keys, count, context.settings.partitioner)
+    right = partitions_of_ids(events.ids, count, context.settings.partitioner)
     return {
         i: int(right[i])
         for i in np.flatnonzero(right != context.partition).tolist()

@@ -42,7 +42,7 @@ Mask = NDArray[np.bool_]
 
 FAN: Final = 8
 MAX_BYTES: Final = 917_504  # at which a part is closed, so that it fits a broker's default of 1 MiB
-FRESH: Final = 16_384  # rows; more are packed, a part at a time
+FRESH: Final = 65_536  # rows; more are packed, a part at a time
 _CHUNK: Final = 16_384  # rows that are put in order at once
 
 _pack = HEAD.pack

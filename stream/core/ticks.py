@@ -210,6 +210,9 @@ def add_cells(
     into: dict[str, tuple[int, int, int]], more: Mapping[str, tuple[int, int, int]]
 ) -> None:
     """Add labels, losses and squares by cell; there are many."""
+    if not into:
+        into.update(more)
+        return
     for cell, (n, losses, squares) in more.items():
         known = into.get(cell, (0, 0, 0))
         into[cell] = (known[0] + n, known[1] + losses, known[2] + squares)
