@@ -48,7 +48,7 @@ def told(one: Joined) -> ExampleLabelled:
 
 def loose(rows: list[Joined]) -> list[Output]:
     """A record for each, made as those are that hold many."""
-    return [reporting._together([row], CLASSES, 3) for row in rows]
+    return [reporting._together(reporting._Columns.of([row]), CLASSES, 3) for row in rows]
 
 
 def ids(outputs: list[Output]) -> list[str]:

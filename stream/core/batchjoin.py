@@ -8,19 +8,18 @@ of different ids do not touch each other, so the outcome is that of each in turn
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from operator import add, attrgetter
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.core.grouping import chosen, places_of
-from stream.core.joining import Join, Joined
-from stream.core.packing import Ints, Label, Packer, Prediction, is_finished, is_late, number_of
+from stream.core.grouping import among, chosen, distinct, numbered, places_of
+from stream.core.joining import Join, Meetings
+from stream.core.packing import NO_ROW, NUMBER, Ints, Label, Packer, Prediction, sort_of
 from stream.core.rowparts import HEAD, pieces
 
-T = TypeVar("T")
 Mask = NDArray[np.bool_]
 Places = NDArray[np.intp]
 
@@ -87,16 +86,20 @@ class BatchJoin(Join):
                 self.predict(packer, made.at(place), watermark_ms)
                 for place, packer in enumerate(made.packers)
             ]
-        tags = {packer: self._tag(packer.kind.model) for packer in dict.fromkeys(made.packers)}
-        keys = _keys(made.ids, made.packers, tags)
+        packers, which = numbered(made.packers)
+        keys = _keys(made.ids, which, [self._tag(packer.kind.model) for packer in packers])
         late_ms = np.maximum(made.floors_ms - made.times_ms, 0)
         plain = self._are_new(keys)
-        plain &= made.times_ms >= watermark_ms - _of_each(made.packers, _forgotten_ms)
-        for places in places_of([packer.layout for packer in made.packers]).values():
-            for alike in (late_ms == 0, late_ms > 0):
-                mine = places[(plain & alike)[places]]
+        plain &= made.times_ms >= watermark_ms - _each(packers, which, _forgotten_ms)
+        is_late = late_ms > 0
+        for some in places_of([packer.layout for packer in packers]).values():
+            of_layout = plain & among(which, some, len(packers))
+            for alike in (of_layout & ~is_late, of_layout & is_late):
+                mine = np.flatnonzero(alike)
                 if len(mine):
-                    self._put_pending(keys, made, late_ms, mine)
+                    self._put_pending(keys, made, packers, which[mine], late_ms, mine)
+        if plain.all():
+            return [True] * len(keys)
         taken: list[bool] = plain.tolist()
         for place in np.flatnonzero(~plain).tolist():
             taken[place] = self.predict(made.packers[place], made.at(place), watermark_ms)
@@ -108,113 +111,152 @@ class BatchJoin(Join):
             for place, model in enumerate(labels.models):
                 self.label(model, labels.at(place))
             return
-        tags = {model: self._tag(model) for model in dict.fromkeys(labels.models)}
-        keys = _keys(labels.ids, labels.models, tags)
-        joined: list[Joined | None] = [None] * len(keys)
+        models, which = numbered(labels.models)
+        keys = _keys(labels.ids, which, list(map(self._tag, models)))
         rows = self._rows.get_all(keys)
-        numbers = [row[HEAD.size : HEAD.size + 4] for row in rows]
-        sorts = {number: self._sort(number) for number in set(numbers)}
-        known = {number: self._packers[number_of(number)] for number in sorts if number}
+        numbers, of = distinct(_numbers(rows))
+        left = np.ones(len(keys), dtype=np.bool_)
         once = _once(keys)
-        for sort, places in places_of([sorts[number] for number in numbers]).items():
-            mine = places[once[places]]
+        sorts = places_of(list(map(self._sort, numbers.tolist())))
+        for sort, some in sorts.items():
+            mine = np.flatnonzero(once & among(of, some, len(numbers)))
             if sort is not None and len(mine):
-                packers = list(map(known.__getitem__, chosen(numbers, mine)))
-                for place, one in self._first_all(packers, keys, rows, labels, mine):
-                    joined[place] = one
-        others = [place for place, one in enumerate(joined) if one is None]
-        for place in others:
-            before = len(self.joined)
+                packers = [self._packers[sort_of(number)[0]] for number in numbers[some].tolist()]
+                kinds = np.searchsorted(some, of[mine])
+                left[self._first_all(packers, kinds, keys, rows, labels, mine)] = False
+        for place in np.flatnonzero(left).tolist():
             self.label(labels.models[place], labels.at(place))
-            if len(self.joined) > before:
-                joined[place] = self.joined.pop()
-        self.joined += filter(None, joined)
 
-    def _sort(self, number: bytes) -> tuple[object, bool] | None:
-        """Which waiting rows are read together, by where a row has its number; None of others."""
-        if not number or is_finished(number):
-            return None
-        return self._packers[number_of(number)].layout, is_late(number)
+    def _sort(self, number: int) -> tuple[object, bool] | None:
+        """Which waiting rows are read together, by the number that a row begins with; None of
+        others."""
+        kind, finished, late = sort_of(number)
+        return None if finished or kind == NO_ROW else (self._packers[kind].layout, late)
 
     def _put_pending(
-        self, keys: list[str], made: Predictions, late_ms: Ints, places: Places
+        self,
+        keys: list[str],
+        made: Predictions,
+        packers: Sequence[Packer],
+        which: Places,
+        late_ms: Ints,
+        places: Places,
     ) -> None:
-        """Put in the predictions at these places: of one layout; all are late, or none is."""
-        packers = chosen(made.packers, places)
-        rows = packers[0].all_pending(
-            _of_each(packers, _number),
+        """Put in the predictions at these places: of one layout; all are late, or none is.
+
+        Args:
+            which: of the packers is that of each place.
+        """
+        rows = made.packers[places[0]].all_pending(
+            _each(packers, which, _number),
             chosen(made.offsets, places),
             chosen(made.codes, places),
             chosen(made.values, places),
             late_ms[places],
         )
-        dues_ms = made.times_ms[places] + _of_each(packers, _horizon_ms)
-        self._rows.put_all(chosen(keys, places), dues_ms, rows, old=())
+        dues_ms = made.times_ms[places] + _each(packers, which, _horizon_ms)
+        self._rows.put_all(chosen(keys, places), dues_ms, rows)
 
     def _first_all(
         self,
         packers: Sequence[Packer],
+        which: Places,
         keys: Sequence[str],
         rows: Sequence[bytes],
         labels: Labels,
         places: Places,
-    ) -> Iterable[tuple[int, Joined]]:
+    ) -> Places:
         """Join the labels at these places, if their predictions, all waiting, take them.
 
         Args:
-            packers: of the predictions, one for each place.
+            packers: of the predictions, all of one layout.
+            which: of the packers is that of each place.
+
+        Returns:
+            the places of those that were taken.
         """
         first = packers[0]
         table, late_ms = first.read_all_pending(chosen(rows, places))
-        said_ms, due_ms = labels.times_ms[places], table["due_ms"]
-        made_ms = due_ms - _of_each(packers, _horizon_ms)
-        taken = (said_ms <= due_ms) & (made_ms <= said_ms + _of_each(packers, _early_ms))
+        due_ms: Ints = table["due_ms"]
+        said_ms, made_ms = labels.times_ms[places], due_ms - _each(packers, which, _horizon_ms)
+        taken = (said_ms <= due_ms) & (made_ms <= said_ms + _each(packers, which, _early_ms))
+        if not taken.any():
+            return places[:0]
         if not taken.all():
-            packers = chosen(packers, np.flatnonzero(taken))
-            places, table = places[taken], table[taken]
+            which, places, table = which[taken], places[taken], table[taken]
             said_ms, made_ms, late_ms = said_ms[taken], made_ms[taken], late_ms[taken]
-        arrived_ms = np.maximum(made_ms + late_ms, np.maximum(said_ms, labels.floors_ms[places]))
+        floors_ms = np.maximum(said_ms, labels.floors_ms[places])
+        arrived_ms: Ints = np.maximum(made_ms + late_ms, floors_ms)
         said, weights = chosen(labels.labels, places), chosen(labels.weights, places)
         self._rows.put_all(
             chosen(keys, places),
-            arrived_ms + _of_each(packers, _correction_ms),
-            first.all_finished(_of_each(packers, _number), table, made_ms, said, weights),
-            chosen(rows, places),
+            arrived_ms + _each(packers, which, _correction_ms),
+            first.all_finished(_each(packers, which, _number), table, made_ms, said, weights),
+            table["serial"],
         )
-        joined = map(
-            Joined,
+        met = Meetings(
+            first.kind,
             chosen(labels.ids, places),
-            [packer.kind for packer in packers],
-            table["offset"].tolist(),
-            made_ms.tolist(),
-            said_ms.tolist(),
-            arrived_ms.tolist(),
+            table["offset"],
+            made_ms,
+            said_ms,
+            arrived_ms,
             pieces(table["codes"].tobytes(), first.kind.codes, len(table)),
-            map(tuple, table["values"].tolist()),
+            table["values"],
             said,
             weights,
         )
-        return zip(places.tolist(), joined, strict=True)
+        self._meet(met, packers, which)
+        return places
+
+    def _meet(self, met: Meetings, packers: Sequence[Packer], which: Places) -> None:
+        """Tell what met: of kinds that many are of together, the others one by one.
+
+        Args:
+            met: as if all were of one kind.
+            which: of the packers is that of each.
+        """
+        alone = np.ones(len(which), dtype=np.bool_)
+        for number in np.flatnonzero(np.bincount(which, minlength=len(packers)) > FEW).tolist():
+            mine = which == number
+            self.met.append(met.take(packers[number].kind, np.flatnonzero(mine)))
+            alone[mine] = False
+        if alone.any():
+            places = np.flatnonzero(alone)
+            kinds = [packers[number].kind for number in which[places].tolist()]
+            self.joined += met.take(met.kind, places).rows(kinds)
 
     def _are_new(self, keys: list[str]) -> Mask:
         """Whether nothing is known of a key, and it comes once."""
         return _once(keys) & self._rows.are_new(keys) & self._early.are_new(keys)
 
 
-def _keys(ids: Sequence[str], things: Sequence[T], tags: Mapping[T, str]) -> list[str]:
-    """Each id with the tag of its thing."""
+def _numbers(rows: Sequence[bytes]) -> Ints:
+    """What each row begins with, shape (n,); `NO_ROW` where there is none."""
+    width = len(rows[0])
+    if width and list(map(len, rows)).count(width) == len(rows):
+        table = np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(rows), width)
+        heads = np.ascontiguousarray(table[:, HEAD.size : HEAD.size + NUMBER.size])
+    else:
+        none = NUMBER.pack(NO_ROW)
+        some = [row[HEAD.size : HEAD.size + NUMBER.size] or none for row in rows]
+        heads = np.frombuffer(b"".join(some), dtype=np.uint8)
+    return heads.view("<u4").ravel().astype(np.int64)
+
+
+def _keys(ids: Sequence[str], which: Places, tags: Sequence[str]) -> list[str]:
+    """Each id with its tag. `which`: of the tags."""
     if len(tags) == 1:
-        (tag,) = tags.values()
+        (tag,) = tags
         return [id_ + tag for id_ in ids]
-    return list(map(add, ids, map(tags.__getitem__, things)))
+    return list(map(add, ids, map(tags.__getitem__, which.tolist())))
 
 
-def _of_each(packers: Sequence[Packer], field: Callable[[Packer], int]) -> Ints:
-    """A number of each packer, shape (n,); few of them differ."""
-    if packers and packers.count(packers[0]) == len(packers):
-        return np.full(len(packers), field(packers[0]), dtype=np.int64)
-    known = {packer: field(packer) for packer in dict.fromkeys(packers)}
-    return np.fromiter(map(known.__getitem__, packers), np.int64, len(packers))
+def _each(packers: Sequence[Packer], which: Places, field: Callable[[Packer], int]) -> Ints | int:
+    """A number of each one's packer, shape (n,), or of all. `which`: of the packers."""
+    if len(packers) == 1:
+        return field(packers[0])
+    return np.array([field(packer) for packer in packers], dtype=np.int64)[which]
 
 
 def _once(keys: list[str]) -> Mask:

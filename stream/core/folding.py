@@ -277,9 +277,13 @@ def _count(delta: Delta, source: Source, stratum: int, estimate: tuple[int, bool
         delta.add_estimate(size, size, int(outside))
 
 
-def fold_labels(labelled: Labelled, deltas: Deltas) -> None:
-    """Count labels: sums in the ticks of the predictions, bets in the ticks of the arrivals."""
-    for some in labelled.alike():
+def fold_labels(labelled: Iterable[Labelled], deltas: Deltas) -> None:
+    """Count labels: sums in the ticks of the predictions, bets in the ticks of the arrivals.
+
+    Args:
+        labelled: each of one task, with as many outputs.
+    """
+    for some in labelled:
         is_first = np.isnan(some.before)
         first, corrected = np.flatnonzero(is_first), np.flatnonzero(~is_first)
         rows = some.take(np.concatenate([first, corrected, corrected]))
@@ -291,9 +295,9 @@ def fold_labels(labelled: Labelled, deltas: Deltas) -> None:
             _bet(some.take(first), judged.only(len(first)), deltas)
 
 
-def fold_pairs(labelled: Labelled, deltas: Deltas) -> None:
+def fold_pairs(labelled: Iterable[Labelled], deltas: Deltas) -> None:
     """Count versions against their shadows, where the labels themselves are counted already."""
-    for some in labelled.alike():
+    for some in labelled:
         _pair(some, _judged(some, some.labels), some.grouped(some.arrived_ms), deltas)
 
 
@@ -441,7 +445,7 @@ def _pair(first: Labelled, judged: _Judged, groups: Groups, deltas: Deltas) -> N
         return
     spec, k = first.sources[0].spec, judged.outputs.shape[1]
     who = np.array([i for i, _, _ in beside])
-    outputs = np.array([first.values[i][at * k : (at + 1) * k] for i, _, at in beside])
+    outputs = np.array([first.values[i, at * k : (at + 1) * k] for i, _, at in beside])
     own, labels, scales = judged.losses[who], judged.labels[who], judged.scales[who]
     shadow = losses.losses(spec, outputs, labels)
     difference = _bounded(own, scales) - _bounded(shadow, scales)
@@ -496,7 +500,7 @@ def delay_bin(delays_ms: Ints) -> Ints:
 
 def _judged(rows: Labelled, labels: Floats) -> _Judged:
     spec, k = rows.sources[0].spec, rows.sources[0].kind.outputs
-    outputs = numbers([values[:k] for values in rows.values], k)
+    outputs = rows.values[:, :k]
     scales = rows.each(_loss_scale).astype(np.float64)
     return _Judged(outputs, labels, losses.losses(spec, outputs, labels), scales)
 

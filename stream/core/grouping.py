@@ -120,6 +120,31 @@ def places_of(things: Sequence[T]) -> dict[T, Ints]:
     return {thing: np.array(some) for thing, some in places.items()}
 
 
+def numbered(things: Sequence[T]) -> tuple[Sequence[T], Ints]:
+    """The different ones in the order in which they come, and the number of each.
+
+    >>> numbered("aba")
+    (['a', 'b'], array([0, 1, 0]))
+    """
+    if things.count(things[0]) == len(things):
+        return [things[0]], np.zeros(len(things), dtype=np.int64)
+    numbers = {thing: number for number, thing in enumerate(dict.fromkeys(things))}
+    return [*numbers], np.fromiter(map(numbers.__getitem__, things), np.int64, len(things))
+
+
+def among(numbers: Ints, some: Ints, count: int) -> NDArray[np.bool_]:
+    """Which numbers, each below `count`, are one of some; all different.
+
+    >>> among(np.array([2, 0, 2]), np.array([2]), 3)
+    array([ True, False,  True])
+    """
+    if len(some) == count:
+        return np.ones(len(numbers), dtype=np.bool_)
+    wanted = np.zeros(count, dtype=np.bool_)
+    wanted[some] = True
+    return wanted[numbers]
+
+
 def crowds(things: Sequence[T], few: int) -> dict[T, Ints]:
     """As `places_of`, of those alone that come up more than `few` times.
 

@@ -18,15 +18,19 @@ earliest time at which it would have been on time, the floor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
+from stream.core.grouping import chosen
 from stream.core.packing import (
     Finished,
+    Ints,
     Kind,
     Label,
     Packer,
@@ -67,6 +71,50 @@ class Joined(Struct, frozen=True, gc=False):
     before: float | None = None
 
 
+class Meetings(NamedTuple):
+    """Predictions of one kind and their first labels: columns of `Joined`.
+
+    Attributes:
+        offsets, predicted_ms, labelled_ms, arrived_ms: shape (n,).
+        values: shape (n, outputs of the version and of the shadows).
+    """
+
+    kind: Kind
+    ids: Sequence[str]
+    offsets: Ints
+    predicted_ms: Ints
+    labelled_ms: Ints
+    arrived_ms: Ints
+    codes: Sequence[bytes]
+    values: NDArray[np.float64]
+    labels: Sequence[float]
+    weights: Sequence[float]
+
+    def take(self, kind: Kind, places: Ints) -> Meetings:
+        """Those at these places, which are of a kind; as many places as there are must be all."""
+        if len(places) == len(self.ids):
+            return self._replace(kind=kind)
+        return Meetings(
+            kind,
+            chosen(self.ids, places),
+            self.offsets[places],
+            self.predicted_ms[places],
+            self.labelled_ms[places],
+            self.arrived_ms[places],
+            chosen(self.codes, places),
+            self.values[places],
+            chosen(self.labels, places),
+            chosen(self.weights, places),
+        )
+
+    def rows(self, kinds: Iterable[Kind]) -> list[Joined]:
+        """One by one. `kinds`: of each."""
+        offsets, *times_ms = (column.tolist() for column in self[2:6])
+        values = map(tuple, self.values.tolist())
+        said = (self.codes, values, self.labels, self.weights)
+        return list(map(Joined, self.ids, kinds, offsets, *times_ms, *said))
+
+
 class Beside(Struct, frozen=True, gc=False):
     """What shadows would have said where another version predicted.
 
@@ -97,12 +145,14 @@ class Join:
     """The joins of one partition.
 
     Attributes:
-        joined, paired, counted: what happened, for the caller to take and clear. Paired: what
-            shadows would have said where the label was there before it.
+        joined, met, paired, counted: what happened, for the caller to take and clear. Met: what was
+            joined many at once. Paired: what shadows would have said where the label was there
+            before it.
     """
 
     def __init__(self) -> None:
         self.joined: list[Joined] = []
+        self.met: list[Meetings] = []
         self.paired: list[Joined] = []
         self.counted: list[Counted] = []
         self._rows = RowLog("join")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
 from msgspec import Struct
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from stream.core.grouping import Floats, Groups, Ints, chosen, group, places_of
-from stream.core.joining import Joined
+from models.features import numbers
+from stream.core.grouping import Floats, Groups, Ints, among, chosen, group, numbered, places_of
+from stream.core.joining import Joined, Meetings
 from stream.core.packing import Kind
 from stream.core.sources import Source
 
@@ -22,6 +23,7 @@ class Labelled(Struct, frozen=True):
     Attributes:
         sources: the different ones.
         of: index of each label's source, shape (n,).
+        values: shape (n, the most outputs that any version has with its shadows); NaN beyond.
         before: what each label corrects; NaN where nothing.
     """
 
@@ -32,28 +34,90 @@ class Labelled(Struct, frozen=True):
     labelled_ms: Ints
     arrived_ms: Ints
     codes: Sequence[bytes]
-    values: Sequence[tuple[float, ...]]
+    values: Floats
     labels: Floats
     before: Floats
 
     @classmethod
-    def gathered(cls, joined: Sequence[Joined], source_of: Callable[[Kind], Source]) -> Labelled:
-        """The columns of labels, one or more."""
-        known, of = _numbered([one.kind for one in joined])
-        before = [one.before for one in joined]
+    def gathered(
+        cls,
+        joined: Sequence[Joined],
+        source_of: Callable[[Kind], Source],
+        met: Iterable[Meetings] = (),
+    ) -> list[Labelled]:
+        """The columns of labels; of each task and number of outputs, which must not differ among
+        those judged together, apart.
+
+        Args:
+            met: more labels, in columns already.
+        """
+        parts = [cls._met(one, source_of) for one in met]
+        if joined:
+            parts += cls._one_by_one(joined, source_of)
+        alike: dict[object, list[Labelled]] = {}
+        for part in parts:
+            alike.setdefault(_judged_as(part.sources[0]), []).append(part)
+        return [cls._together(some) for some in alike.values()]
+
+    @classmethod
+    def _met(cls, met: Meetings, source_of: Callable[[Kind], Source]) -> Labelled:
         return cls(
-            sources=[source_of(kind) for kind in known],
-            of=of,
-            ids=[one.id for one in joined],
-            predicted_ms=np.array([one.predicted_ms for one in joined], dtype=np.int64),
-            labelled_ms=np.array([one.labelled_ms for one in joined], dtype=np.int64),
-            arrived_ms=np.array([one.arrived_ms for one in joined], dtype=np.int64),
-            codes=[one.codes for one in joined],
-            values=[one.values for one in joined],
-            labels=np.array([one.label for one in joined]),
-            before=np.full(len(before), np.nan)  # as of None below, but sooner
-            if before.count(None) == len(before)
-            else np.array(before, dtype=np.float64),
+            sources=[source_of(met.kind)],
+            of=np.zeros(len(met.ids), dtype=np.int64),
+            ids=met.ids,
+            predicted_ms=met.predicted_ms,
+            labelled_ms=met.labelled_ms,
+            arrived_ms=met.arrived_ms,
+            codes=met.codes,
+            values=met.values,
+            labels=np.array(met.labels, dtype=np.float64),
+            before=np.full(len(met.ids), np.nan),
+        )
+
+    @classmethod
+    def _one_by_one(
+        cls, joined: Sequence[Joined], source_of: Callable[[Kind], Source]
+    ) -> Iterable[Labelled]:
+        kinds, of = numbered([one.kind for one in joined])
+        sources = list(map(source_of, kinds))
+        for some in places_of(list(map(_judged_as, sources))).values():
+            mine = np.flatnonzero(among(of, some, len(sources)))
+            rows = chosen(joined, mine)
+            before = [one.before for one in rows]
+            yield cls(
+                sources=chosen(sources, some),
+                of=np.searchsorted(some, of[mine]),
+                ids=[one.id for one in rows],
+                predicted_ms=np.array([one.predicted_ms for one in rows], dtype=np.int64),
+                labelled_ms=np.array([one.labelled_ms for one in rows], dtype=np.int64),
+                arrived_ms=np.array([one.arrived_ms for one in rows], dtype=np.int64),
+                codes=[one.codes for one in rows],
+                values=_padded([one.values for one in rows]),
+                labels=np.array([one.label for one in rows], dtype=np.float64),
+                before=np.full(len(before), np.nan)  # as of None below, but sooner
+                if before.count(None) == len(before)
+                else np.array(before, dtype=np.float64),
+            )
+
+    @classmethod
+    def _together(cls, parts: Sequence[Labelled]) -> Labelled:
+        if len(parts) == 1:
+            return parts[0]
+        sources = list(dict.fromkeys(chain.from_iterable(part.sources for part in parts)))
+        number = {source: i for i, source in enumerate(sources)}
+        width = max(part.values.shape[1] for part in parts)
+        of = [np.array(list(map(number.__getitem__, p.sources)))[p.of] for p in parts]
+        return cls(
+            sources=sources,
+            of=np.concatenate(of),
+            ids=list(chain.from_iterable(part.ids for part in parts)),
+            predicted_ms=np.concatenate([part.predicted_ms for part in parts]),
+            labelled_ms=np.concatenate([part.labelled_ms for part in parts]),
+            arrived_ms=np.concatenate([part.arrived_ms for part in parts]),
+            codes=list(chain.from_iterable(part.codes for part in parts)),
+            values=np.concatenate([_widened(part.values, width) for part in parts]),
+            labels=np.concatenate([part.labels for part in parts]),
+            before=np.concatenate([part.before for part in parts]),
         )
 
     def __len__(self) -> int:
@@ -71,23 +135,10 @@ class Labelled(Struct, frozen=True):
             labelled_ms=self.labelled_ms[places],
             arrived_ms=self.arrived_ms[places],
             codes=chosen(self.codes, places),
-            values=chosen(self.values, places),
+            values=self.values[places],
             labels=self.labels[places],
             before=self.before[places],
         )
-
-    def alike(self) -> Iterable[Labelled]:
-        """Labels by task and outputs, which must not differ among those judged together."""
-        like = places_of([(one.spec.task, one.kind.outputs) for one in self.sources])
-        if len(like) == 1:
-            return [self]
-        return [self._of_sources(some) for some in like.values()]
-
-    def _of_sources(self, some: Ints) -> Labelled:
-        number = np.full(len(self.sources), -1)
-        number[some] = np.arange(len(some))
-        mine = self.take(np.flatnonzero(number[self.of] >= 0))
-        return replace(mine, sources=chosen(self.sources, some), of=number[mine.of])
 
     def each(self, field: Callable[[Source], float]) -> NDArray[Any]:
         """A number of each label's source, shape (n,)."""
@@ -98,10 +149,20 @@ class Labelled(Struct, frozen=True):
         return group(self.sources, self.of, times_ms, self.codes)
 
 
-def _numbered(kinds: Sequence[Kind]) -> tuple[Sequence[Kind], Ints]:
-    """The different ones in the order in which they come, and the number of each."""
-    if kinds.count(kinds[0]) == len(kinds):
-        return kinds[:1], np.zeros(len(kinds), dtype=np.int64)
-    known = list(dict.fromkeys(kinds))
-    numbers = {kind: number for number, kind in enumerate(known)}
-    return known, np.fromiter(map(numbers.__getitem__, kinds), np.int64, len(kinds))
+def _judged_as(source: Source) -> object:
+    return source.spec.task, source.kind.outputs
+
+
+def _padded(values: Sequence[tuple[float, ...]]) -> Floats:
+    """Shape (n, the widest); NaN beyond what each has."""
+    widths = set(map(len, values))
+    widest = max(widths)
+    if len(widths) > 1:
+        values = [(*one, *repeat(np.nan, widest - len(one))) for one in values]
+    return numbers(values, widest)
+
+
+def _widened(values: Floats, width: int) -> Floats:
+    if values.shape[1] == width:
+        return values
+    return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=np.nan)

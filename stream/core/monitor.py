@@ -27,7 +27,7 @@ from stream.core.decoding import Decoded, all_right, decode
 from stream.core.deltas import Deltas, add_named
 from stream.core.folding import FEW, Line, Made, fold_labels, fold_pairs, fold_predictions
 from stream.core.grouping import chosen, crowds, others, places_of
-from stream.core.joining import Counted, Joined
+from stream.core.joining import Counted, Joined, Meetings
 from stream.core.journal import Journal
 from stream.core.labelled import Labelled
 from stream.core.packing import Ints
@@ -79,7 +79,8 @@ class MonitorProcessor:
         self._sources = Sources({})
         self._lines: dict[_Maker, Line] = {}
         self._made = Made()  # to be folded, as the next is
-        self._joined: list[Joined] = []
+        self._joined: list[Joined] = []  # to be counted, as the next are
+        self._met: list[Meetings] = []
         self._counters: Counter[str] = Counter()
 
     @property
@@ -296,10 +297,13 @@ class MonitorProcessor:
         return line
 
     def _examples(self) -> list[Output]:
-        joined, self._join.joined = self._join.joined, []
+        join = self._join
+        joined, join.joined = join.joined, []
+        met, join.met = join.met, []
         self._joined += joined
-        self._counters["joined"] += len(joined)
-        return examples(joined, self._sources.classes, self._context.partition)
+        self._met += met
+        self._counters["joined"] += len(joined) + sum(len(one.ids) for one in met)
+        return examples(joined, self._sources.classes, self._context.partition, met)
 
     def _refuse(self, entity: str, record: Record, refused: Refused) -> Output:
         self._counters[f"refused:{refused.reason}"] += 1
@@ -357,11 +361,10 @@ class MonitorProcessor:
         fold_predictions(self._made, self._deltas)
         self._made.clear()
         again = self._sources.again
-        if self._joined:
-            fold_labels(Labelled.gathered(self._joined, again), self._deltas)
-        if self._join.paired:
-            fold_pairs(Labelled.gathered(self._join.paired, again), self._deltas)
+        fold_labels(Labelled.gathered(self._joined, again, self._met), self._deltas)
+        fold_pairs(Labelled.gathered(self._join.paired, again), self._deltas)
         self._joined.clear()
+        self._met.clear()
         self._join.paired.clear()
         for counted in self._join.counted:
             self._counters[counted.name] += counted.n

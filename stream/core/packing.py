@@ -26,8 +26,10 @@ Rows = NDArray[Any]  # structured
 _FINISHED: Final = 0x8000_0000  # beside the number of the kind: the row has its label
 _LATE: Final = 0x4000_0000  # it has a floor that is later than its time
 _KIND: Final = 0x3FFF_FFFF  # without the flags: the number of the kind
+NO_ROW: Final = _KIND  # a number that no kind has
 _MAX_U32: Final = 0xFFFF_FFFF
-_number = Layout("<I").unpack_from
+NUMBER: Final = Layout("<I")  # what a row begins with
+_number = NUMBER.unpack_from
 _WAITING: Final = Layout("<qqqdd")  # a Label without its id
 
 
@@ -179,7 +181,7 @@ class Packer:
 
     def all_pending(
         self,
-        numbers: Ints,
+        numbers: Ints | int,
         offsets: Sequence[int],
         codes: Sequence[bytes],
         values: Sequence[tuple[float, ...]],
@@ -188,7 +190,7 @@ class Packer:
         """As `pending` of each: shape (n, bytes).
 
         Args:
-            numbers: of the rows' kinds, shape (n,); all of this one's layout.
+            numbers: of the rows' kinds, shape (n,) or of all; all of this one's layout.
             late_ms: shape (n,), the floors less the times: all above 0, or none.
         """
         is_late = late_ms[0] > 0
@@ -216,7 +218,7 @@ class Packer:
 
     def all_finished(
         self,
-        numbers: Ints,
+        numbers: Ints | int,
         made: Rows,
         times_ms: Ints,
         labels: Sequence[float],
@@ -270,6 +272,12 @@ def number_of(body: bytes) -> int:
     """The number of a row's kind."""
     number: int = _number(body)[0]
     return number & _KIND
+
+
+def sort_of(number: int) -> tuple[int, bool, bool]:
+    """Of the number that a row begins with: that of its kind, and whether the row is finished, and
+    late."""
+    return number & _KIND, bool(number & _FINISHED), bool(number & _LATE)
 
 
 def is_finished(body: bytes) -> bool:

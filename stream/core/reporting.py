@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import repeat
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from stream.core.framing import SLOT, framed, texts, time_texts
-from stream.core.joining import Joined
+from stream.core.joining import Joined, Meetings
 from stream.core.packing import Kind
 from stream.core.partitioning import partition_of
 from stream.core.processor import Output
@@ -21,14 +21,59 @@ MOST: Final = 1_000  # examples of one record: with the longest ids it takes 0.6
 FEW: Final = 4  # examples of a kind that are sooner written one by one, among those of others
 
 
+class _Columns(NamedTuple):
+    """Labels of one kind, as `ExamplesLabelled` has them but for their spelling."""
+
+    kind: Kind
+    prediction_ids: Sequence[str]
+    offsets: Sequence[int]
+    predicted_ms: Sequence[int]
+    labelled_ms: Sequence[int]
+    labels: Sequence[float]
+    weights: Sequence[float]
+    revisions: Sequence[int]
+
+    @classmethod
+    def of(cls, some: Sequence[Joined]) -> _Columns:
+        return cls(
+            some[0].kind,
+            [one.id for one in some],
+            [one.offset for one in some],
+            [one.predicted_ms for one in some],
+            [one.labelled_ms for one in some],
+            [one.label for one in some],
+            [one.weight for one in some],
+            [one.revision for one in some],
+        )
+
+    @classmethod
+    def met(cls, one: Meetings) -> _Columns:
+        offsets, predicted_ms, labelled_ms = (
+            column.tolist() for column in (one.offsets, one.predicted_ms, one.labelled_ms)
+        )
+        said = (one.labels, one.weights, [0] * len(one.ids))
+        return cls(one.kind, one.ids, offsets, predicted_ms, labelled_ms, *said)
+
+    @property
+    def pieces(self) -> Iterator[_Columns]:
+        """For a record each."""
+        for at in range(0, len(self.prediction_ids), MOST):
+            columns: Iterable[Any] = (column[at : at + MOST] for column in self[1:])
+            yield _Columns(self.kind, *columns)
+
+
 def examples(
-    joined: Iterable[Joined], classes: Mapping[str, Sequence[str]], partition: int
+    joined: Iterable[Joined],
+    classes: Mapping[str, Sequence[str]],
+    partition: int,
+    met: Iterable[Meetings] = (),
 ) -> list[Output]:
     """Predictions and their labels, those made alike together; a label in one spelling, however it
     came.
 
     Args:
         classes: by model, as labels are spelt; none for numbers.
+        met: more of them, in columns.
     """
     alike: dict[Kind, list[Joined]] = {}
     for one in joined:
@@ -36,38 +81,29 @@ def examples(
     few = [one for some in alike.values() if len(some) <= FEW for one in some]
     special = [one for one in few if one.weight != 1.0 or one.revision]
     plain = [one for one in few if one.weight == 1.0 and not one.revision] if special else few
-    pieces = [
-        some[at : at + MOST]
-        for some in alike.values()
-        if len(some) > FEW
-        for at in range(0, len(some), MOST)
-    ]
-    pieces += [[one] for one in special]
-    outputs = [_together(some, classes, partition) for some in pieces]
+    many = [_Columns.of(some) for some in alike.values() if len(some) > FEW]
+    columns = [*map(_Columns.met, met), *many, *(_Columns.of([one]) for one in special)]
+    outputs = [_together(some, classes, partition) for one in columns for some in one.pieces]
     return outputs + _alone(plain, classes, partition)
 
 
-def _together(
-    some: Sequence[Joined], classes: Mapping[str, Sequence[str]], partition: int
-) -> Output:
+def _together(some: _Columns, classes: Mapping[str, Sequence[str]], partition: int) -> Output:
     """Some of one kind, in one record."""
-    kind, names = some[0].kind, classes[some[0].kind.model]
-    ids, said = [one.id for one in some], [one.label for one in some]
-    weights, revisions = [one.weight for one in some], [one.revision for one in some]
-    offsets, labelled_ms = [one.offset for one in some], [one.labelled_ms for one in some]
+    kind, ids, offsets, predicted_ms, labelled_ms, labels, weights, revisions = some
+    names = {float(i): name for i, name in enumerate(classes[kind.model])}
     told = ExamplesLabelled(
         model=kind.model,
         version=kind.version,
         partition=partition,
-        prediction_ids=ids,
-        offsets=offsets,
-        predicted_ms=[one.predicted_ms for one in some],
-        labelled_ms=labelled_ms,
-        labels=[names[int(label)] for label in said] if names else [*said],
-        weights=weights if weights.count(1.0) < len(some) else [],
-        revisions=revisions if any(revisions) else [],
+        prediction_ids=[*ids],
+        offsets=[*offsets],
+        predicted_ms=[*predicted_ms],
+        labelled_ms=[*labelled_ms],
+        labels=list(map(names.__getitem__, labels)) if names else [*labels],
+        weights=[*weights] if weights.count(1.0) < len(weights) else [],
+        revisions=[*revisions] if any(revisions) else [],
     )
-    id_ = _id(kind.model, len(some), ids[0], ids[-1], sum(offsets), sum(revisions))
+    id_ = _id(kind.model, len(ids), ids[0], ids[-1], sum(offsets), sum(revisions))
     value = write(EXAMPLES, told, id=id_, source=SOURCE, time_ms=max(labelled_ms))
     return Output("examples", kind.model.encode(), value, partition)
 

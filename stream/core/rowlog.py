@@ -33,7 +33,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.core.processor import Parts
-from stream.core.rowparts import HEAD, NEVER, OVERHEAD, SERIAL, Part, fitting, pieces, read_part
+from stream.core.rowparts import (
+    HEAD,
+    NEVER,
+    OVERHEAD,
+    SERIAL,
+    Part,
+    Serials,
+    fitting,
+    pieces,
+    read_part,
+)
 from stream.core.settled import Settled
 
 Ints = NDArray[np.int64]
@@ -125,7 +135,7 @@ class RowLog:
             self._settle(self._parts)
 
     def put_all(
-        self, keys: Sequence[str], dues_ms: Ints, bodies: Bytes, old: Iterable[bytes]
+        self, keys: Sequence[str], dues_ms: Ints, bodies: Bytes, old: Serials | None = None
     ) -> None:
         """As `put` of each, in turn.
 
@@ -133,16 +143,16 @@ class RowLog:
             keys: all different.
             dues_ms: shape (n,).
             bodies: shape (n, bytes), all of one length.
-            old: what `get_all` says of them; nothing, if none of them is there.
+            old: serial numbers of the rows that they replace, each once; None if there are none.
         """
-        self._drop_all(list(filter(None, old)))
+        if old is not None:
+            self._drop_all(old)
         rows = np.empty((len(keys), HEAD.size + bodies.shape[1]), dtype=np.uint8)
         rows[:, : SERIAL.size] = self._serials(len(keys))
         rows[:, SERIAL.size : HEAD.size] = dues_ms.astype("<i8").view(np.uint8).reshape(-1, 8)
         rows[:, HEAD.size :] = bodies
-        self._append(
-            keys, pieces(rows.tobytes(), rows.shape[1], len(keys)), int(dues_ms.min(initial=NEVER))
-        )
+        packed = pieces(rows.tobytes(), rows.shape[1], len(keys))
+        self._append(keys, packed, int(dues_ms.min(initial=NEVER)), width=rows.shape[1])
 
     def pop(self, key: str) -> bytes | None:
         """Take a row out and return its body."""
@@ -161,7 +171,7 @@ class RowLog:
                 for key, row in self._due_of(part, before_ms):
                     keys.append(key)
                     rows.append(row)
-        self._drop_all(rows)
+        self._drop_all(np.array([_serial(row)[0] for row in rows], dtype=np.uint64))
         for key in keys:
             self._rows.pop(key, None)
         due = [Row(key, _due(row, 8)[0], row[16:]) for key, row in zip(keys, rows, strict=True)]
@@ -246,8 +256,7 @@ class RowLog:
         if part.packed:
             self._settled.live -= 1
 
-    def _drop_all(self, rows: Sequence[bytes]) -> None:
-        serials = np.frombuffer(b"".join([row[:8] for row in rows]), dtype="<u8")
+    def _drop_all(self, serials: Serials) -> None:
         places = np.searchsorted(self._firsts, serials, side="right") - 1
         for place in np.unique(places).tolist():
             part, mine = self._parts[place], serials[places == place]
@@ -309,8 +318,20 @@ class RowLog:
         first = self._tail.end if self._tail else self._serial
         return np.arange(first, first + count, dtype="<u8").view(np.uint8).reshape(-1, SERIAL.size)
 
-    def _append(self, keys: Sequence[str], rows: Sequence[bytes], due_ms: int) -> None:
-        """Add rows, with the next serials, to the tail, and to another one when it is full."""
+    def _append(
+        self, keys: Sequence[str], rows: Sequence[bytes], due_ms: int, width: int | None = None
+    ) -> None:
+        """Add rows, with the next serials, to the tail, and to another one when it is full.
+
+        Args:
+            width: bytes of each row, if all have as many.
+        """
+        if width is not None and self._tail:
+            size = len("".join(keys)) + len(keys) * (width - HEAD.size + OVERHEAD)
+            if self._tail.size + size <= MAX_BYTES:
+                self._tail.extend(keys, due_ms, size)
+                self._rows.update(zip(keys, rows, strict=True))
+                return
         lengths = np.fromiter(map(len, keys), np.int64, len(keys))
         lengths += np.fromiter(map(len, rows), np.int64, len(keys))
         sizes = np.cumsum(lengths + (OVERHEAD - HEAD.size))
@@ -320,9 +341,7 @@ class RowLog:
             full = int(np.searchsorted(sizes, before + MAX_BYTES - part.size, side="right"))
             end = min(full + 1, len(keys))
             self._rows.update(zip(keys[start:end], rows[start:end], strict=True))
-            part.slots += keys[start:end]
-            part.due_ms = min(part.due_ms, due_ms)
-            part.size += int(sizes[end - 1]) - before
+            part.extend(keys[start:end], due_ms, int(sizes[end - 1]) - before)
             if part.size > MAX_BYTES:
                 self._close()
                 self._settle(self._parts)

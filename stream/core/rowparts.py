@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from struct import Struct as Layout
 from typing import Final
 
@@ -46,6 +46,12 @@ class Part:
         self.name = ""
         self.gone = bytearray()
         self.stale = False
+
+    def extend(self, keys: Sequence[str], due_ms: int, size: int) -> None:
+        """Rows of these keys, `size` bytes in all, none of them due before."""
+        self.slots += keys
+        self.due_ms = min(self.due_ms, due_ms)
+        self.size += size
 
     def drop(self, serial: int) -> None:
         slot = serial - self.first
