@@ -38,7 +38,7 @@ class Event(Struct, frozen=True, gc=False):
 class Events(Sequence[Event]):
     """Events as columns of equal length; an `Event` is made where one is looked at."""
 
-    __slots__ = ("data", "records", "rows", "times_ms", "traceparents", "values")
+    __slots__ = ("_ids", "data", "records", "rows", "times_ms", "traceparents", "values")
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class Events(Sequence[Event]):
         self.rows = rows
         self.values = values
         self.traceparents = traceparents
+        self._ids: list[str] | None = None
 
     @classmethod
     def of(cls, events: Sequence[Event]) -> Events:
@@ -89,7 +90,9 @@ class Events(Sequence[Event]):
 
     @property
     def ids(self) -> list[str]:
-        return [one.prediction_id for one in self.data]
+        if self._ids is None:
+            self._ids = [one.prediction_id for one in self.data]
+        return self._ids
 
     def take(self, places: Sequence[int]) -> Events:
         """The events at these places."""

@@ -179,10 +179,11 @@ def _ordered(delta: Delta, now: Offsets) -> dict[str, Any]:
 
 
 def _sorted(value: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _sorted(inner) if type(inner) is dict else inner
-        for name, inner in sorted(value.items())
-    }
+    names = sorted(value)
+    found = dict(zip(names, map(value.__getitem__, names), strict=True))
+    if names and type(found[names[0]]) is dict:  # then all are
+        return {name: _sorted(inner) for name, inner in found.items()}
+    return found
 
 
 def add_named(into: dict[str, int], name: str, count: int) -> None:

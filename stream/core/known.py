@@ -48,19 +48,23 @@ class Known(NamedTuple):
     def labels_of(self, data: Sequence[FeedbackReceived]) -> Sequence[tuple[float]]:
         """As `label` of each."""
         said: list[Any] = [one.label for one in data]
-        if not _NAMED.issuperset(map(type, said)) or max(one.weight for one in data) > MAX_WEIGHT:
+        if not _NAMED.issuperset(map(type, said)) or max([one.weight for one in data]) > MAX_WEIGHT:
             return list(map(self.label, data))
-        labels = {
-            label: self.label(one) for label, one in dict(zip(said, data, strict=True)).items()
-        }
-        return list(map(labels.__getitem__, said))
+        if not self.labels.keys() >= set(said):
+            for one in dict(zip(said, data, strict=True)).values():
+                self.label(one)
+        return list(map(self.labels.__getitem__, said))
 
     def outputs_of(self, data: Sequence[PredictionMade]) -> Sequence[tuple[float, ...]]:
         """As `output` of each."""
         if self.live.lifecycle.spec.task == "multiclass":
             return list(map(self.output, data))
-        for one in {one.version: one for one in data}.values():
-            self.output(one)
+        versions = [one.version for one in data]
+        if versions.count(versions[0]) == len(data):
+            self.output(data[0])
+        else:
+            for one in dict(zip(versions, data, strict=True)).values():
+                self.output(one)
         return list(zip([one.output for one in data], strict=True))  # type: ignore[arg-type]
 
     def output(self, data: PredictionMade) -> tuple[float, ...]:

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, compress, repeat
-from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -26,7 +25,7 @@ from stream.core.deadletters import dead_letter
 from stream.core.decoding import Decoded, all_right, decode
 from stream.core.deltas import Deltas, add_named
 from stream.core.folding import FEW, Line, Made, fold_labels, fold_pairs, fold_predictions
-from stream.core.grouping import chosen, crowds, others, places_of
+from stream.core.grouping import chosen, crowds, numbered, others, places_of
 from stream.core.joining import Counted, Joined, Meetings
 from stream.core.journal import Journal
 from stream.core.labelled import Labelled
@@ -58,8 +57,6 @@ class _State(Struct):
     reach: Offsets = {}  # ranges of all that was reported as applied
 
 
-_model_and_version = attrgetter("model", "version")
-_shadow = attrgetter("shadow")
 _STATE: Final = msgspec.msgpack.Decoder(_State)
 
 
@@ -180,7 +177,8 @@ class MonitorProcessor:
         return outputs + self._examples()
 
     def _predict(self, events: Events) -> None:
-        lines = self._lines_of(_makers(events.data))
+        shadows = [one.shadow for one in events.data]
+        lines = self._lines_of(_makers(events.data, shadows))
         sources = [line.source for line in lines]
         many = crowds(sources, FEW)
         inputs = {s: s.inputs(chosen(events.rows, places)) for s, places in many.items()}
@@ -191,7 +189,7 @@ class MonitorProcessor:
             *self._times(events),
             events.records.offsets,
             codes,
-            _with_shadows(events),
+            _with_shadows(events.values, shadows),
         )
         new = self._join.predict_all(made, self._state.clocks.watermark_ms)
         is_new = np.array(new)
@@ -236,14 +234,15 @@ class MonitorProcessor:
     def _label(self, events: Events) -> None:
         models = [one.model for one in events.data]
         times_ms, floors_ms = self._times(events)
-        early_ms = self._sources.early_ms
+        known, which = numbered(models)
+        early_ms = np.array([self._sources.early_ms[model] for model in known])[which]
         self._join.label_all(
             Labels(
                 models,
                 events.ids,
                 times_ms,
                 floors_ms,
-                times_ms + np.array([early_ms[model] for model in models]),
+                times_ms + early_ms,
                 [said for (said,) in events.values],
                 [one.weight for one in events.data],
             )
@@ -264,8 +263,9 @@ class MonitorProcessor:
 
     def _times(self, events: Events) -> tuple[Ints, Ints]:
         """The times of events, and their floors; those that are late are noted."""
-        times_ms = np.array(events.times_ms, dtype=np.int64)
-        stamps_ms = np.array(events.records.stamps_ms, dtype=np.int64)
+        stamps_ms = times_ms = np.fromiter(events.times_ms, np.int64, len(events))
+        if events.times_ms is not events.records.stamps_ms:
+            stamps_ms = np.fromiter(events.records.stamps_ms, np.int64, len(events))
         floors_ms = np.maximum(
             stamps_ms - self._sources.lateness_ms, self._state.clocks.watermark_ms
         )
@@ -374,11 +374,15 @@ class MonitorProcessor:
         self._join.counted.clear()
 
 
-def _makers(data: Sequence[PredictionMade]) -> list[_Maker]:
-    """What made each prediction."""
-    if any(map(_shadow, data)):
-        return [(one.model, one.version, *one.shadow) for one in data]
-    return list(map(_model_and_version, data))
+def _makers(data: Sequence[PredictionMade], shadows: Sequence[Mapping[str, Any]]) -> list[_Maker]:
+    """What made each prediction. `shadows`: what they say, by version."""
+    models, versions = [one.model for one in data], [one.version for one in data]
+    if any(shadows):
+        made = zip(models, versions, shadows, strict=True)
+        return [(model, version, *said) for model, version, said in made]
+    if models.count(models[0]) == versions.count(versions[0]) == len(data):
+        return [(models[0], versions[0])] * len(data)
+    return list(zip(models, versions, strict=True))
 
 
 def _codes(
@@ -397,15 +401,13 @@ def _codes(
     return codes
 
 
-def _with_shadows(events: Events) -> Sequence[tuple[float, ...]]:
+def _with_shadows(
+    values: Sequence[tuple[float, ...]], shadows: Sequence[Mapping[str, Any]]
+) -> Sequence[tuple[float, ...]]:
     """The outputs of the versions, each followed by those of its shadows."""
-    shadows = [one.shadow for one in events.data]
     if not any(shadows):
-        return events.values
+        return values
     return [
-        (
-            *values,
-            *chain.from_iterable(one if type(one) is list else (one,) for one in said.values()),
-        )
-        for values, said in zip(events.values, shadows, strict=True)
+        (*own, *chain.from_iterable(one if type(one) is list else (one,) for one in said.values()))
+        for own, said in zip(values, shadows, strict=True)
     ]

@@ -14,8 +14,9 @@ Rows that are fresh lie in a dict. While there are more than `FRESH`, the oldest
 what waits for long costs no object, and lies where the work on each batch does not come by.
 
 Memory for each row: fresh, its bytes (33 + 16 + the body), those of its key (49 + its length), its
-place in the dict (24 to 64 bytes) and a pointer in its part (8); packed, 16 + the body, the key, 9
-bytes for where these lie and 13 to 27 to find it. For each live row at most one that has gone.
+place in the dict (24 to 64 bytes), a pointer and a time in its part (16); packed, 16 + the body,
+the key, 9 bytes for where these lie and 13 to 27 to find it. For each live row at most one that has
+gone.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ from numpy.typing import NDArray
 from stream.core.processor import Parts
 from stream.core.rowparts import (
     HEAD,
-    NEVER,
     OVERHEAD,
     SERIAL,
     Part,
@@ -124,12 +124,8 @@ class RowLog:
         if old is not None:
             self._drop(old)
         part = self._tail or self._open()
-        slots = part.slots
-        self._rows[key] = _pack(part.first + len(slots), due_ms) + body
-        slots.append(key)
-        if due_ms < part.due_ms:
-            part.due_ms = due_ms
-        part.size += len(key) + len(body) + OVERHEAD
+        self._rows[key] = _pack(part.first + len(part.slots), due_ms) + body
+        part.append(key, due_ms, len(key) + len(body) + OVERHEAD)
         if part.size > MAX_BYTES:
             self._close()
             self._settle(self._parts)
@@ -152,7 +148,7 @@ class RowLog:
         rows[:, SERIAL.size : HEAD.size] = dues_ms.astype("<i8").view(np.uint8).reshape(-1, 8)
         rows[:, HEAD.size :] = bodies
         packed = pieces(rows.tobytes(), rows.shape[1], len(keys))
-        self._append(keys, packed, int(dues_ms.min(initial=NEVER)), width=rows.shape[1])
+        self._append(keys, packed, dues_ms, width=rows.shape[1])
 
     def pop(self, key: str) -> bytes | None:
         """Take a row out and return its body."""
@@ -266,21 +262,10 @@ class RowLog:
 
     def _due_of(self, part: Part, before_ms: int) -> Iterator[tuple[str, bytes]]:
         """Rows that are due, by key; what is left is due later."""
-        if part.packed:
-            slots = part.packed.slots
-            dues_ms = part.packed.dues_ms(slots)
-            part.due_ms = int(dues_ms.min(initial=NEVER, where=dues_ms >= before_ms))
-            for slot in slots[dues_ms < before_ms].tolist():
-                yield part.packed.key(slot), part.packed.row(slot)
-            return
-        part.due_ms = NEVER
-        for key in part.keys:
-            row = self._rows[key]
-            due_ms: int = _due(row, 8)[0]
-            if due_ms < before_ms:
-                yield key, row
-            elif due_ms < part.due_ms:
-                part.due_ms = due_ms
+        for slot in part.take_due(before_ms):
+            key = part.packed.key(slot) if part.packed else part.slots[slot]
+            if key is not None:
+                yield key, part.packed.row(slot) if part.packed else self._rows[key]
 
     def _merge(self) -> None:
         """Move survivors of poor parts, and of parts whose size is common, to the end."""
@@ -299,19 +284,19 @@ class RowLog:
         self._hold([part for part in self._parts if id(part) not in gone])
         for part in parts:
             self._erase(part)
-            keys, rows = part.keys, part.rows(self._rows)
+            keys, rows, dues_ms = part.keys, part.rows(self._rows), part.live_dues_ms
             self._release(part)
-            self._move(keys, rows, part.due_ms)
+            self._move(keys, rows, dues_ms)
 
     def _release(self, part: Part) -> None:
         """A part is not held any more."""
         if part.packed:
             self._settled.release(part.packed)
 
-    def _move(self, keys: Sequence[str], rows: Sequence[bytes], due_ms: int) -> None:
-        """Put rows, none of them due before, to the end; their parts are not held any more."""
+    def _move(self, keys: Sequence[str], rows: Sequence[bytes], dues_ms: Ints) -> None:
+        """Put rows to the end; their parts are not held any more. `dues_ms`: shape (n,)."""
         serials = pieces(self._serials(len(keys)).tobytes(), SERIAL.size, len(keys))
-        self._append(keys, list(map(add, serials, [row[8:] for row in rows])), due_ms)
+        self._append(keys, list(map(add, serials, [row[8:] for row in rows])), dues_ms)
 
     def _serials(self, count: int) -> Bytes:
         """Of the next rows, packed: shape (n, 8)."""
@@ -319,17 +304,18 @@ class RowLog:
         return np.arange(first, first + count, dtype="<u8").view(np.uint8).reshape(-1, SERIAL.size)
 
     def _append(
-        self, keys: Sequence[str], rows: Sequence[bytes], due_ms: int, width: int | None = None
+        self, keys: Sequence[str], rows: Sequence[bytes], dues_ms: Ints, width: int | None = None
     ) -> None:
         """Add rows, with the next serials, to the tail, and to another one when it is full.
 
         Args:
+            dues_ms: shape (n,).
             width: bytes of each row, if all have as many.
         """
         if width is not None and self._tail:
             size = len("".join(keys)) + len(keys) * (width - HEAD.size + OVERHEAD)
             if self._tail.size + size <= MAX_BYTES:
-                self._tail.extend(keys, due_ms, size)
+                self._tail.extend(keys, dues_ms, size)
                 self._rows.update(zip(keys, rows, strict=True))
                 return
         lengths = np.fromiter(map(len, keys), np.int64, len(keys))
@@ -341,7 +327,7 @@ class RowLog:
             full = int(np.searchsorted(sizes, before + MAX_BYTES - part.size, side="right"))
             end = min(full + 1, len(keys))
             self._rows.update(zip(keys[start:end], rows[start:end], strict=True))
-            part.extend(keys[start:end], due_ms, int(sizes[end - 1]) - before)
+            part.extend(keys[start:end], dues_ms[start:end], int(sizes[end - 1]) - before)
             if part.size > MAX_BYTES:
                 self._close()
                 self._settle(self._parts)
@@ -357,7 +343,6 @@ class RowLog:
         self._hold([part for part in self._parts if part.name or part.live])
 
     def _rebuild(self) -> None:
-        due_ms = min((part.due_ms for part in self._parts), default=NEVER)
         for part in self._parts:
             self._erase(part)
         before = copy(self)
@@ -367,7 +352,8 @@ class RowLog:
         keys = sorted(chain(before._rows, before._settled.keys))  # noqa: SLF001
         for start in range(0, len(keys), _CHUNK):
             some = keys[start : start + _CHUNK]
-            self._move(some, before.get_all(some), due_ms)
+            rows = before.get_all(some)
+            self._move(some, rows, np.array([_due(row, 8)[0] for row in rows], dtype=np.int64))
 
     def _erase(self, part: Part) -> None:
         if part.name:

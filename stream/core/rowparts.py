@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from struct import Struct as Layout
 from typing import Final
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from stream.core.settled import Packed
 
+Ints = NDArray[np.int64]
 Serials = NDArray[np.uint64]
 NEVER: Final = 2**63 - 1
 SERIAL: Final = Layout("<Q")
@@ -26,6 +28,8 @@ class Part:
 
     Attributes:
         slots: keys of live rows; None where the row has gone. Empty once it is packed.
+        dues_ms: when the row of each slot is due; of those that have gone it may be `NEVER`. Empty
+            once it is packed.
         packed: its rows, once it is.
         size: bytes of all rows, gone ones included.
         due_ms: no row is due before.
@@ -34,11 +38,23 @@ class Part:
         stale: the bitmap differs from the written one.
     """
 
-    __slots__ = ("dead", "due_ms", "first", "gone", "name", "packed", "size", "slots", "stale")
+    __slots__ = (
+        "dead",
+        "due_ms",
+        "dues_ms",
+        "first",
+        "gone",
+        "name",
+        "packed",
+        "size",
+        "slots",
+        "stale",
+    )
 
     def __init__(self, first: int) -> None:
         self.first = first
         self.slots: list[str | None] = []
+        self.dues_ms = array("q")
         self.packed: Packed | None = None
         self.dead = 0
         self.size = 0
@@ -47,10 +63,19 @@ class Part:
         self.gone = bytearray()
         self.stale = False
 
-    def extend(self, keys: Sequence[str], due_ms: int, size: int) -> None:
-        """Rows of these keys, `size` bytes in all, none of them due before."""
+    def append(self, key: str, due_ms: int, size: int) -> None:
+        """A row of so many bytes."""
+        self.slots.append(key)
+        self.dues_ms.append(due_ms)
+        if due_ms < self.due_ms:
+            self.due_ms = due_ms
+        self.size += size
+
+    def extend(self, keys: Sequence[str], dues_ms: Ints, size: int) -> None:
+        """Rows of these keys, `size` bytes in all."""
         self.slots += keys
-        self.due_ms = min(self.due_ms, due_ms)
+        self.dues_ms.frombytes(dues_ms.tobytes())
+        self.due_ms = min(self.due_ms, int(dues_ms.min(initial=NEVER)))
         self.size += size
 
     def drop(self, serial: int) -> None:
@@ -101,6 +126,28 @@ class Part:
         """Bytes of the live rows, estimated."""
         return self.size * self.live // max(1, self.count)
 
+    @property
+    def live_dues_ms(self) -> Ints:
+        """When the live rows are due, in their order."""
+        if self.packed:
+            return self.packed.dues_ms(self.packed.slots)
+        live = [key is not None for key in self.slots]
+        return np.frombuffer(self.dues_ms, dtype=np.int64)[live]
+
+    def take_due(self, before_ms: int) -> list[int]:
+        """Slots of live rows that are due before a time. Whoever asks takes them out."""
+        if self.packed:
+            slots = self.packed.slots
+            dues_ms = self.packed.dues_ms(slots)
+            due: list[int] = slots[dues_ms < before_ms].tolist()
+        else:
+            dues_ms = np.frombuffer(self.dues_ms, dtype=np.int64)
+            found = np.flatnonzero(dues_ms < before_ms)
+            due = [slot for slot in found.tolist() if self.slots[slot] is not None]
+            dues_ms[found] = NEVER
+        self.due_ms = int(dues_ms.min(initial=NEVER, where=dues_ms >= before_ms))
+        return due
+
     def rows(self, among: Mapping[str, bytes]) -> list[bytes]:
         """The live rows. `among`: rows by key; those of the part, if it is not packed."""
         if self.packed:
@@ -115,7 +162,7 @@ class Part:
         """Lay its rows side by side, and take them out of `rows`."""
         row_of = rows.pop
         mine = [b"" if key is None else row_of(key) for key in self.slots]
-        self.packed, self.slots = Packed(self.slots, mine), []
+        self.packed, self.slots, self.dues_ms = Packed(self.slots, mine), [], array("q")
         return self.packed
 
 
@@ -125,6 +172,7 @@ def read_part(name: str, data: bytes, gone: bytes | None) -> tuple[Part, list[tu
     part = Part(first)
     part.name = name
     part.slots, part.dead = [None] * count, count
+    part.dues_ms = array("q", [NEVER]) * count
     part.gone = bytearray(gone or (count + 7) // 8)
     live = []
     for key, row in zip(keys, rows, strict=True):
@@ -132,7 +180,7 @@ def read_part(name: str, data: bytes, gone: bytes | None) -> tuple[Part, list[tu
         slot = serial - first
         part.size += len(key) + len(row) - HEAD.size + OVERHEAD
         if not part.gone[slot >> 3] & 1 << (slot & 7):
-            part.slots[slot] = key
+            part.slots[slot], part.dues_ms[slot] = key, due_ms
             part.dead -= 1
             part.due_ms = min(part.due_ms, due_ms)
             live.append((key, row))
