@@ -196,15 +196,22 @@ _offset, _timestamp, _key, _value, _headers = map(
 
 def columns(batches: Iterable[list[Any]]) -> Records:
     """What `LeanRecords` yields, as columns."""
+    batches = [batch for batch in batches if batch]
     parsed = list(chain.from_iterable(batches))
     any_headers = any(map(_headers, parsed))
     return Records(
-        list(map(_offset, parsed)),
+        list(chain.from_iterable(map(_offsets, batches))),
         list(map(_timestamp, parsed)),
         list(map(_key, parsed)),
         list(map(_value, parsed)),
         list(map(tuple, map(_headers, parsed))) if any_headers else ((),) * len(parsed),
     )
+
+
+def _offsets(batch: list[Any]) -> Sequence[int]:
+    """Of a batch's records, one or more; compaction leaves gaps."""
+    first, last = batch[0].offset, batch[-1].offset
+    return range(first, last + 1) if last - first == len(batch) - 1 else list(map(_offset, batch))
 
 
 class Listener(driver.ConsumerRebalanceListener):
