@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from models.features import Row
 from models.profile import SegmentProfile
@@ -55,6 +56,22 @@ def report(
 
 def whole(outputs: list[Output]) -> list[SummaryComputed]:
     return [one for one in summaries_of(outputs) if not one.segment]
+
+
+def test_corrections_of_a_searched_version_are_counted_beside_labels_of_one_that_is_not() -> None:
+    """Slices have first labels alone, and here none of the version that has slices comes."""
+    known = reference()
+    live = Live(versions=(1, 2), known=known)
+    live._profiles[2] = replace(known, slices=None)
+    fleet, processor = {SPEC.name: live}, monitor()
+    feed(processor, prediction("p", 0), feedback("p", 100, "no"), fleet=fleet)
+    processor.advance(T0 + 10_000, False, fleet)
+    more = prediction("q", 900, version=2), feedback("p", 1_200, "yes"), feedback("q", 1_000, "yes")
+    feed(processor, *more, fleet=fleet)
+    told = summaries_of(processor.advance(T0 + 20_000, False, fleet))
+    corrected = [one for one in told if one.version == 1 and not one.segment]
+    assert sum(one.counters.get("corrections", 0) for one in corrected) == 1
+    assert sum(one.labelled for one in told if one.version == 2 and not one.segment) == 1
 
 
 def test_a_label_makes_an_example_that_says_where_the_features_lie() -> None:

@@ -360,6 +360,8 @@ def _slice(first: Labelled, bounded: Floats, groups: Groups, here: Sequence[Delt
     for facets in {len(source.grid.facets) for source in first.sources if source.grid}:
         grids = [s.grid if s.grid and len(s.grid.facets) == facets else None for s in first.sources]
         who = np.flatnonzero(np.array([grid is not None for grid in grids])[first.of])
+        if not len(who):  # of these versions all labels are corrections
+            continue
         codes = chosen(first.codes, who)
         if max(source.kind.codes for source in first.sources) > facets:
             codes = [code[-facets:] for code in codes]

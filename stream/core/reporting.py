@@ -90,7 +90,7 @@ def examples(
 def _together(some: _Columns, classes: Mapping[str, Sequence[str]], partition: int) -> Output:
     """Some of one kind, in one record."""
     kind, ids, offsets, predicted_ms, labelled_ms, labels, weights, revisions = some
-    names = {float(i): name for i, name in enumerate(classes[kind.model])}
+    names = classes[kind.model]
     told = ExamplesLabelled(
         model=kind.model,
         version=kind.version,
@@ -99,7 +99,7 @@ def _together(some: _Columns, classes: Mapping[str, Sequence[str]], partition: i
         offsets=[*offsets],
         predicted_ms=[*predicted_ms],
         labelled_ms=[*labelled_ms],
-        labels=list(map(names.__getitem__, labels)) if names else [*labels],
+        labels=[names[int(label)] for label in labels] if names else [*labels],
         weights=[*weights] if weights.count(1.0) < len(weights) else [],
         revisions=[*revisions] if any(revisions) else [],
     )
