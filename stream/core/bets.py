@@ -26,6 +26,7 @@ from models.profile import SignalProfile, Validation
 from stream.core.intervals import mean_upper_bound, share_bounds
 from stream.core.learning import (
     SHIFTS,
+    SIDES,
     LearnedBets,
     PastBets,
     common,
@@ -35,12 +36,13 @@ from stream.core.learning import (
 from stream.events import LOSS_BINS
 
 Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 LOSS_VALUES: Final[Array] = np.arange(LOSS_BINS) / (LOSS_BINS - 1)  # what its bins stand for
 
 LOSS_STAKES: Final = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.8])  # of the largest possible stake
-ODDS_UP: Final = (1.5, 4.0)  # a bin's odds against those of its bound
-ODDS_DOWN: Final = (0.6, 0.2)
+ODDS_UP: Final = np.array([1.5, 4.0])  # a bin's odds against those of its bound
+ODDS_DOWN: Final = np.array([0.6, 0.2])
 RAREST_DOWN: Final = 0.005  # a bin whose share may be below this is not bet to shrink
 WEIGHTS: Final = {"location": 0.2, "scale": 0.1, "bins": 0.3}
 PAST_WEIGHT: Final = 0.3
@@ -48,7 +50,7 @@ LEARNED_WEIGHT: Final = 0.1
 RANGE: Final = 0.5  # of values beyond the reference on one side are a shift; more are a wrong unit
 BOLDEST: Final = 0.9  # of the capital may be lost on one event
 DEFLATE_FROM: Final = 1.5  # a smaller variance inflation is taken for noise of its estimate
-IDLE: Final = -1e-3  # log of what an idle bet pays for each event
+IDLE: Final = -1e-3  # log of what an idle bet pays for each event: one at L = 1 would grow as time
 PRIOR_ROWS: Final = 100  # of the reference, mixed into the counts that a recovery table starts from
 
 
@@ -200,12 +202,12 @@ def distribution_table(
     if rows <= 0:
         return _table(signal.name, [], signal.deflation, bins=bins)
     p, tolerated = _smoothed(counts), tolerance_psi**0.5
-    groups = [(WEIGHTS["bins"], _share_bets(counts, tolerance_psi, delta_each, keep=seasonal))]
-    directions = list(_scores(p)) if scored else common(_smoothed((cell_of or signal).counts))
+    groups = [(WEIGHTS["bins"], _share_bets(counts, p, tolerance_psi, delta_each, keep=seasonal))]
+    directions = _scores(p) if scored else common(_smoothed((cell_of or signal).counts))
     if scored:
         slack = max(tolerated, float(-special.ndtri(delta_each)) / rows**0.5)
-        for name, score in zip(("location", "scale"), directions, strict=True):
-            groups.append((WEIGHTS[name], _shift_bets(p, score, slack, keep=seasonal)))
+        shifts = _shift_bets(p, directions, slack, keep=seasonal)
+        groups += zip((WEIGHTS["location"], WEIGHTS["scale"]), shifts, strict=True)
     past = past_bets(p, rows, directions, slack=tolerated, weight=PAST_WEIGHT, cells=cells)
     if seasonal:
         return _table(signal.name, groups, signal.deflation, bins=bins, past=past)
@@ -225,12 +227,12 @@ def broken_table(signal: SignalProfile, *, delta: float) -> BetTable:
     """
     counts = np.asarray(signal.counts, dtype=float) / _deflation(signal.deflation)
     last = len(counts) - 1
-    bins = [last, 0, last - 1] if signal.kind == "numeric" else [last, last - 1]
-    _, high = share_bounds(counts, float(counts.sum()), delta / len(bins))
+    bins = np.array([last, 0, last - 1] if signal.kind == "numeric" else [last, last - 1])
+    _, high = share_bounds(counts[bins], float(counts.sum()), delta / len(bins))
     if signal.kind == "numeric":
-        high[[0, last - 1]] = np.maximum(high[[0, last - 1]], RANGE)
-    bets = [_odds_bets(high[b], b, len(counts), ODDS_UP) for b in bins if high[b] < 1]
-    return _table(f"{signal.name}:broken", [(1.0, bets)], signal.deflation, bins=len(counts))
+        high[1:] = np.maximum(high[1:], RANGE)
+    bets = _odds_bets(high, bins, high < 1, ODDS_UP, len(counts))
+    return _table(f"{signal.name}:broken", [(1.0, [bets])], signal.deflation, bins=len(counts))
 
 
 def signal_recovery_table(signal: SignalProfile, counts: ArrayLike) -> BetTable:
@@ -269,65 +271,96 @@ def mean_bets(values: Array, edge: float, stakes: Array) -> Array:
     return rows
 
 
-def _shift_bets(p: Array, score: Array, slack: float, *, keep: bool) -> list[Array]:
-    """Both sides of "the score's mean stays within `slack` standard deviations".
+def _shift_bets(p: Array, scores: Array, slack: float, *, keep: bool) -> list[list[Array]]:
+    """Both sides of "the score's mean stays within `slack` standard deviations", of each score.
 
     The mean of a score s moves by at most sqrt(PSI) standard deviations (Cauchy-Schwarz), hence the
     one unit for tolerance and sampling error. A stake of d / (1 + d^2) grows fastest at shift d.
-    """
-    mean = float(p @ score)
-    spread = float(p @ (score - mean) ** 2) ** 0.5
-    unit = (score - mean) / max(spread, 1e-9)
-    stakes = SHIFTS / (1 + SHIFTS**2)
-    both = [mean_bets(side * unit, slack, stakes) for side in (1.0, -1.0)]
-    return [_or_idle(bets, len(SHIFTS)) for bets in both] if keep else both
-
-
-def _share_bets(counts: Array, tolerance_psi: float, delta: float, *, keep: bool) -> list[Array]:
-    """For every bin, that its share has grown; for those not rare, that it has shrunk.
 
     Args:
+        scores: shape (D, B).
+        keep: have an idle bet where there can be none.
+
+    Returns:
+        by score, its sides' bets.
+    """
+    centred = scores - (scores @ p)[:, None]
+    units = centred / np.maximum(centred**2 @ p, 1e-18)[:, None] ** 0.5
+    gains = units[:, None] * SIDES[:, None] - slack
+    worst = np.maximum(-gains.min(axis=2), 1e-12)
+    stakes = np.minimum(SHIFTS / (1 + SHIFTS**2), (BOLDEST / worst)[:, :, None])
+    rows = np.log1p(stakes[..., None] * gains[:, :, None])
+    winnable = gains.max(axis=2) > 0
+    if keep:
+        rows[~winnable] = IDLE
+        return [*map(list, rows)]
+    return [[*both[mine]] for both, mine in zip(rows, winnable, strict=True)]
+
+
+def _share_bets(
+    counts: Array, p: Array, tolerance_psi: float, delta: float, *, keep: bool
+) -> list[Array]:
+    """For every bin, that its share has grown; for those not rare, that it has shrunk.
+
+    All have the same number of bets, so together they share a weight as evenly as one by one.
+
+    Args:
+        p: the counts as smoothed shares.
         keep: have an idle bet where there can be none.
     """
-    n, bins = float(counts.sum()), len(counts)
-    p = _smoothed(counts)
-    low, high = share_bounds(counts, n, delta)
+    low, high = share_bounds(counts, float(counts.sum()), delta)
     slack = np.sqrt(tolerance_psi * p * (1 - p))
     low, high = np.minimum(low, p - slack), np.maximum(high, p + slack)
-    none = np.empty((0, bins))
-    up = [_odds_bets(high[b], b, bins, ODDS_UP) if high[b] < 1 else none for b in range(bins)]
-    down = [
-        _odds_bets(low[b], b, bins, ODDS_DOWN) if RAREST_DOWN < low[b] < 1 else none
-        for b in range(bins)
-    ]
-    return [_or_idle(bets, len(ODDS_UP)) for bets in up + down] if keep else up + down
+    bins = np.arange(len(counts))
+    both = ((high, high < 1, ODDS_UP), (low, (low > RAREST_DOWN) & (low < 1), ODDS_DOWN))
+    found = []
+    for bounds, winnable, odds in both:
+        bets = _odds_bets(bounds, bins, winnable, odds, len(bins))
+        if keep:
+            kept = np.full((len(bins), len(odds), len(bins)), IDLE)
+            kept[winnable] = bets.reshape(-1, len(odds), len(bins))
+            bets = kept.reshape(-1, len(bins))
+        found.append(bets)
+    return [np.concatenate(found)]
 
 
-def _or_idle(bets: Array, number: int) -> Array:
-    """A bet that stood still at L = 1 would grow as time; so an idle one loses a little."""
-    return bets if len(bets) else np.full((number, bets.shape[1]), IDLE)
+def _odds_bets(
+    bounds: Array, at: Ints, winnable: NDArray[np.bool_], odds: Array, bins: int
+) -> Array:
+    """Likelihood ratios of shares with other odds against the shares at their bounds.
+
+    Args:
+        bounds: of the shares, shape (D,).
+        at: their bins, shape (D,).
+        winnable: which of them are bet on, shape (D,).
+        odds: against those of the bound, shape (K,).
+
+    Returns:
+        shape (K for each that is bet on, bins).
+    """
+    bounds, at = bounds[winnable][:, None], at[winnable]
+    rows = np.repeat(-np.log(1 - bounds + bounds * odds), bins).reshape(len(at), len(odds), bins)
+    rows[np.arange(len(at)), :, at] += np.log(odds)
+    return rows.reshape(-1, bins)
 
 
-def _odds_bets(bound: float, at: int, bins: int, odds: Sequence[float]) -> Array:
-    """Likelihood ratios of a share with other odds against the share at its bound."""
-    factors = np.array(odds)
-    norm = 1 - bound + bound * factors
-    rows = np.repeat(-np.log(norm)[:, None], bins, axis=1)
-    rows[:, at] += np.log(factors)
-    return rows
-
-
-def _scores(p: Array) -> tuple[Array, Array]:
+def _scores(p: Array) -> Array:
     """Normal scores of the ordered bins, and their squares without what location explains.
 
     The null bin, which is last, gets each score's mean: it speaks neither for nor against.
+
+    Returns:
+        shape (2, B).
     """
     q = p[:-1] / p[:-1].sum()
     z = special.ndtri(np.cumsum(q) - q / 2)
     z -= q @ z
     z /= max(1e-9, float(q @ z**2) ** 0.5)
-    square = z**2 - 1 - float(q @ z**3) * z
-    return np.append(z, 0.0), np.append(square, 0.0)
+    square = z**2
+    scores = np.zeros((2, len(p)))
+    scores[0, :-1] = z
+    scores[1, :-1] = square - 1 - float(q @ (square * z)) * z
+    return scores
 
 
 def _smoothed(counts: ArrayLike) -> Array:
@@ -357,7 +390,7 @@ def _past_loss(validation: Validation, tolerance: float) -> PastBets | None:
     p = counts / counts.sum()
     spread = float(p @ (LOSS_VALUES - p @ LOSS_VALUES) ** 2) ** 0.5
     slack = tolerance / max(spread, 1e-9)
-    return past_bets(p, rows, [LOSS_VALUES], slack=slack, weight=1.0, sides=(1.0,))
+    return past_bets(p, rows, LOSS_VALUES[None], slack=slack, weight=1.0, sides=SIDES[:1])
 
 
 def table_of(name: str, rows: Array, weights: Array, inflation: float) -> BetTable:

@@ -7,7 +7,6 @@ is known of the mean grows with every tick. What these bets pay is computed in `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ LEAST_ROWS: Final = 30.0  # of a reference after deflation, to be compared with
 SPREAD_CAUTION: Final = 3.0  # standard errors by which a reference's variance may be too small
 COMMON: Final = 0.05  # a category of a smaller share is too rare for its mean to be near normal
 MAX_COMMON: Final = 8
+SIDES: Final = np.array([1.0, -1.0])  # a mean that rises, and one that falls
 FARTHEST: Final = 4.0  # standard deviations: no single event says more
 LEAST_COST: Final = 1e-3  # of an event: a bet that costs nothing would grow as time
 MEMORIES: Final = 2  # of learned bets, see `capital.HALF_LIVES`
@@ -64,11 +64,11 @@ class LearnedBets(NamedTuple):
 def past_bets(
     p: Array,
     rows: float,
-    scores: Sequence[Array],
+    scores: Array,
     *,
     slack: float,
     weight: float,
-    sides: Sequence[float] = (1.0, -1.0),
+    sides: Array = SIDES,
     cells: int = 1,
 ) -> PastBets | None:
     """Bets on each score's mean, None if there is nothing to compare with.
@@ -76,17 +76,21 @@ def past_bets(
     Args:
         p: shares of the reference, shape (B,).
         rows: of the reference, deflated.
-        scores: shape (B,) each; bets on one of no spread can win nothing.
+        scores: shape (D, B); bets on one of no spread can win nothing.
         slack: changes up to so many standard deviations are no news.
-        sides: whether a mean may rise, fall, or both.
+        sides: whether a mean may rise (1), fall (-1), or both.
         cells: of the season, if p is one of them.
     """
-    if rows < LEAST_ROWS or not scores:
+    if rows < LEAST_ROWS or not len(scores):
         return None
-    units = np.array([_standardised(p, score) for score in scores])
-    each = np.concatenate([side * SHIFTS for side in sides])
-    stakes = np.concatenate([each[:, None] * axis for axis in np.eye(len(units))])
-    caution = 1 + SPREAD_CAUTION * np.sqrt(np.maximum(0.0, units**4 @ p - 1) / rows)
+    units = _standardised(p, scores)
+    each = np.outer(sides, SHIFTS).ravel()
+    axes: Array = np.zeros((len(units), len(each), len(units)))
+    for axis, some in enumerate(axes):
+        some[:, axis] = each
+    stakes = axes.reshape(-1, len(units))
+    squares = units**2
+    caution = 1 + SPREAD_CAUTION * np.sqrt(np.maximum(0.0, squares**2 @ p - 1) / rows)
     costs = np.log(np.exp(stakes @ units) @ p) * np.repeat(caution, len(each))
     costs = np.maximum(costs, LEAST_COST) + np.abs(stakes).sum(axis=1) * slack
     return PastBets(units, stakes, costs, rows, np.full(len(stakes), weight / len(stakes)), cells)
@@ -102,17 +106,20 @@ def learned_bets(
     return LearnedBets(p, radius, np.full(MEMORIES, weight / MEMORIES))
 
 
-def common(p: Array) -> list[Array]:
-    """Indicators of the categories that are not rare, most frequent first."""
+def common(p: Array) -> Array:
+    """Indicators of the categories that are not rare, most frequent first; shape (D, B)."""
     order = [int(b) for b in np.argsort(-p[:-2], kind="stable") if p[b] >= COMMON]
-    return [np.eye(len(p))[b] for b in order[:MAX_COMMON]]
+    indicators = np.zeros((min(len(order), MAX_COMMON), len(p)))
+    for row, b in zip(indicators, order, strict=False):
+        row[b] = 1.0
+    return indicators
 
 
-def _standardised(p: Array, score: Array) -> Array:
-    centred = score - float(p @ score)
-    spread = float(p @ centred**2) ** 0.5
-    if spread <= 1e-9:
-        return np.zeros_like(score)
-    unit: Array = np.clip(centred / spread, -FARTHEST, FARTHEST)
-    unit -= float(p @ unit)
-    return unit
+def _standardised(p: Array, scores: Array) -> Array:
+    """Of mean 0 and variance about 1; 0 where there is no spread."""
+    centred = scores - (scores @ p)[:, None]
+    spread = (centred**2 @ p) ** 0.5
+    spread[spread <= 1e-9] = np.inf
+    units: Array = np.minimum(np.maximum(centred / spread[:, None], -FARTHEST), FARTHEST)
+    units -= (units @ p)[:, None]
+    return units
