@@ -92,17 +92,16 @@ class Crowd:
             codes[:, known:] = numeric(slice(known, None), distances[:, None])
         return codes + self.starts
 
-    def estimates(self, codes: Ints, strata: Sequence[int]) -> list[tuple[int, bool]]:
+    def estimates(self, codes: Ints, strata: Ints) -> tuple[Ints, NDArray[np.bool_]]:
         """As `Scorecard.bins` of each event's version, which must have one; codes from `codes`."""
         cards = [sheet.scorecard for sheet in self._sheets if sheet.scorecard is not None]
         cells = _starts([card.points for card in cards])[self._of][:, None] + codes
         points = np.concatenate([card.points for card in cards])[cells].sum(axis=1)
         outside = np.concatenate([card.outside for card in cards])[cells].any(axis=1)
         of_strata = _stacked([card.stratum_points for card in cards])[self._of, strata]
-        scores = zip(
-            self._of.tolist(), (points + of_strata).tolist(), outside.tolist(), strict=True
-        )
-        return [(bisect_right(cards[i].cuts, score), out) for i, score, out in scores]
+        scores = zip(self._of.tolist(), (points + of_strata).tolist(), strict=True)
+        bins = [bisect_right(cards[i].cuts, score) for i, score in scores]
+        return np.array(bins, dtype=np.int64), outside
 
     def _inputs(self, rows: Sequence[Row]) -> list[Row]:
         """The features that have a signal."""

@@ -161,8 +161,8 @@ def test_predictions_of_many_versions_are_scored_as_those_of_one_are() -> None:
     codes = binner.codes(rows, outputs)
     bins, outside = card.bins(codes, strata.of_outputs(outputs))
     crowd = Crowd([Sheet(binner, card)], np.zeros(len(rows), dtype=np.int64))
-    alone = crowd.estimates(codes, [strata.of_output(output) for output in outputs.tolist()])
-    assert alone == list(zip(bins.tolist(), outside.tolist(), strict=True))
+    alone = crowd.estimates(codes, strata.of_outputs(outputs))
+    assert [one.tolist() for one in alone] == [bins.tolist(), outside.tolist()]
     assert outside[0]
 
 

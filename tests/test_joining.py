@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import repeat
 from typing import Any
 
 import hypothesis.strategies as st
@@ -259,7 +258,7 @@ def test_many_joined_at_once_are_joined_as_each_in_turn(batches: Any) -> None:
                 apart.predict(packer, other.at(place), 4_500)
                 for place, packer in enumerate(other.packers)
             ]
-    met = [row for one in together.met for row in one.rows(repeat(one.kind))]
+    met = [row for one in together.met for row in one.rows()]
     assert sorted([*together.joined, *met], key=repr) == sorted(apart.joined, key=repr)
     assert Counter(together.counted) == Counter(apart.counted)
     assert together.changes(complete=True) == apart.changes(complete=True)

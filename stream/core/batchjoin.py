@@ -194,37 +194,22 @@ class BatchJoin(Join):
             first.all_finished(_each(packers, which, _number), table, made_ms, said, weights),
             table["serial"],
         )
-        met = Meetings(
-            first.kind,
-            chosen(labels.ids, places),
-            table["offset"],
-            made_ms,
-            said_ms,
-            arrived_ms,
-            pieces(table["codes"].tobytes(), first.kind.codes, len(table)),
-            table["values"],
-            said,
-            weights,
+        self.met.append(
+            Meetings(
+                [packer.kind for packer in packers],
+                which,
+                chosen(labels.ids, places),
+                table["offset"],
+                made_ms,
+                said_ms,
+                arrived_ms,
+                pieces(table["codes"].tobytes(), first.kind.codes, len(table)),
+                table["values"],
+                said,
+                weights,
+            )
         )
-        self._meet(met, packers, which)
         return places
-
-    def _meet(self, met: Meetings, packers: Sequence[Packer], which: Places) -> None:
-        """Tell what met: of kinds that many are of together, the others one by one.
-
-        Args:
-            met: as if all were of one kind.
-            which: of the packers is that of each.
-        """
-        alone = np.ones(len(which), dtype=np.bool_)
-        for number in np.flatnonzero(np.bincount(which, minlength=len(packers)) > FEW).tolist():
-            mine = which == number
-            self.met.append(met.take(packers[number].kind, np.flatnonzero(mine)))
-            alone[mine] = False
-        if alone.any():
-            places = np.flatnonzero(alone)
-            kinds = [packers[number].kind for number in which[places].tolist()]
-            self.joined += met.take(met.kind, places).rows(kinds)
 
     def _are_new(self, keys: list[str]) -> Mask:
         """Whether nothing is known of a key, and it comes once."""

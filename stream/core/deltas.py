@@ -7,12 +7,10 @@ from operator import add
 from typing import Any, Final, NamedTuple
 
 import msgspec
-import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from stream.core.processor import Parts
-from stream.core.ticks import add_counts, added_pairs
+from stream.core.ticks import added_pairs
 from stream.core.trails import Offsets, after
 from stream.events import Outcomes, Pairs, SummaryComputed
 
@@ -71,17 +69,41 @@ class Delta(Struct, omit_defaults=True):
                 counts = known[name] = [0] * size
             counts[index] += 1
 
-    def add_signals(self, more: Mapping[str, NDArray[np.int64]]) -> None:
-        """Add counts on all bins of signals."""
-        for name, counts in more.items():
-            known, listed = self.signals.get(name), counts.tolist()
-            self.signals[name] = list(map(add, known, listed)) if known else listed
+    def add_signals(self, signals: Sequence[tuple[str, int]], counts: list[int]) -> None:
+        """Add counts on all bins of signals, one signal's after the other's. `signals`: names, and
+        how many bins they have."""
+        known, start = self.signals, 0
+        for name, size in signals:
+            end = start + size
+            before, more = known.get(name), counts[start:end]
+            known[name] = list(map(add, before, more)) if before else more
+            start = end
 
     def add_estimate(self, index: int, size: int, count: int) -> None:
         """Add a count to one of the estimator's `size` bins; the one after them: outside."""
         if not self.estimates:
             self.estimates = [0] * (size + 1)
         self.estimates[index] += count
+
+    def add_outcomes(
+        self,
+        stratum: str,
+        count: int,
+        measures: Sequence[str],
+        sums: Sequence[int],
+        squares: Sequence[int],
+    ) -> None:
+        """Add what labels said of one stratum, there and in all."""
+        known = self.outcomes.get(stratum)
+        here, here_squared = (known.sums, known.squares) if known else ({}, {})
+        all_, all_squared = self.sums, self.squares
+        for name, total, squared in zip(measures, sums, squares, strict=True):
+            here[name] = here.get(name, 0) + total
+            all_[name] = all_.get(name, 0) + total
+            here_squared[name] = here_squared.get(name, 0) + squared
+            all_squared[name] = all_squared.get(name, 0) + squared
+        n = count + (known.n if known else 0)
+        self.outcomes[stratum] = Outcomes(n=n, sums=here, squares=here_squared)
 
     def arrived_in(self, tick: int) -> None:
         """A label of this place arrived in a tick."""
@@ -106,7 +128,12 @@ class Deltas:
 
     def all_at(self, places: Sequence[Place]) -> list[Delta]:
         """The deltas of places, each to be added to."""
-        return [*map(self.at, places)]
+        self._changed = True
+        found: list[Any] = list(map(self._deltas.get, places))
+        for i, delta in enumerate(found):
+            if delta is None:
+                found[i] = self.at(places[i])
+        return found
 
     def take(self, partition: int) -> list[SummaryComputed]:
         """All deltas, in order of their places, names in order too; none are left."""
@@ -190,16 +217,6 @@ def add_named(into: dict[str, int], name: str, count: int) -> None:
     """Add a count under a name; nothing where it is 0."""
     if count:
         into[name] = into.get(name, 0) + count
-
-
-def add_outcomes(into: dict[str, Outcomes], stratum: str, more: Outcomes) -> None:
-    """Add what labels said of one stratum; `into` keeps it, and adds to it in place later."""
-    known = into.get(stratum)
-    if known is not None:
-        add_counts(known.sums, more.sums)
-        add_counts(known.squares, more.squares)
-        more = Outcomes(n=known.n + more.n, sums=known.sums, squares=known.squares)
-    into[stratum] = more
 
 
 def add_pairs(into: dict[str, Pairs], version: str, more: Pairs) -> None:

@@ -15,13 +15,15 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from models import losses
 from models.crowd import Crowd
 from models.facets import cells_of
 from models.features import Inputs, Row, numbers
 from models.profiling import label_bins
-from stream.core.deltas import Delta, Deltas, Place, add_named, add_pairs
+from models.strata import MAX_STRATA
+from stream.core.deltas import Delta, Deltas, add_named, add_pairs
 from stream.core.grouping import (
     Floats,
     Groups,
@@ -32,6 +34,7 @@ from stream.core.grouping import (
     distinct,
     group,
     micro,
+    numbered,
     others,
     places_of,
     sums_by,
@@ -44,7 +47,9 @@ from stream.core.ticks import add_cells
 from stream.events import LOSS_BINS, Pairs
 
 FEW: Final = 32  # predictions of one source that are faster counted with those of others
+ALONE: Final = 2  # of these, in one place, are sooner counted one by one
 NUMBERS: Final = 2**20  # held at once, about, while predictions are put on their bins
+Flags = NDArray[np.bool_]
 _loss_scale = attrgetter("kind.loss_scale")
 
 
@@ -185,18 +190,17 @@ def _count_together(source: Source, block: Block, deltas: Deltas) -> None:
     one = np.zeros(len(block.codes), dtype=np.int64)
     groups = group([source], one, block.times_ms, block.codes)
     here = deltas.all_at(groups.places)
-    for delta, count in zip(here, groups.sums(np.ones(len(one))), strict=True):
-        delta.predictions += count
     outputs = block.outputs
     strata = source.strata.of_outputs(outputs)
-    for place, stratum, count in groups.cells(strata, source.strata.size):
-        add_named(here[place].predicted, str(stratum), count)
+    _count_strata(strata, source.strata.size, groups, here)
     if source.binner is None:
         return
     bins = source.binner.codes(block.inputs, outputs)
-    _estimate(source, bins, strata, groups, here)
+    if source.scorecard is not None:
+        scores = source.scorecard.bins(bins, strata)
+        _estimate(scores, [source.scorecard.size] * len(here), groups, here)
     for place, counts in groups.whole_counts(bins, source.binner.size):
-        here[place].add_signals(source.binner.split(counts))
+        here[place].add_signals(source.signals, counts.tolist())
     segments = groups.segments
     if not len(segments.of):
         return
@@ -208,73 +212,83 @@ def _count_together(source: Source, block: Block, deltas: Deltas) -> None:
             here[place].add_signal(*source.signal(cell), count)
 
 
-def _estimate(
-    source: Source, bins: Ints, strata: Ints, groups: Groups, here: Sequence[Delta]
-) -> None:
-    """Count predictions by how well the version is expected to do on them.
+def _count_strata(strata: Ints, size: int, groups: Groups, here: Sequence[Delta]) -> None:
+    """Count predictions, in all and by stratum.
 
     Args:
+        strata: of each, below `size`, shape (n,).
         here: the deltas of the groups' places.
     """
-    if source.scorecard is None:
-        return
-    size = source.scorecard.size
-    scores, outside = source.scorecard.bins(bins, strata)
-    for place, score, count in groups.cells(scores, size):
-        here[place].add_estimate(score, size, count)
-    for delta, count in zip(here, groups.sums(outside.astype(np.float64)), strict=True):
+    for delta, count in zip(here, groups.sums(np.ones(len(strata))), strict=True):
+        delta.predictions += count
+    for place, stratum, count in groups.cells(strata, size):
+        add_named(here[place].predicted, str(stratum), count)
+
+
+def _estimate(
+    scores: tuple[Ints, Flags], sizes: Sequence[int], groups: Groups, here: Sequence[Delta]
+) -> None:
+    """Count predictions by how well their versions are expected to do on them.
+
+    Args:
+        scores: bin of each one's score, and whether it lies outside of the reference.
+        sizes: how many bins, by place.
+        here: the deltas of the groups' places.
+    """
+    bins, outside = scores
+    for place, score, count in groups.cells(bins, max(sizes)):
+        here[place].add_estimate(score, sizes[place], count)
+    strange = groups.sums(outside.astype(np.float64))
+    for delta, size, count in zip(here, sizes, strange, strict=True):
         delta.add_estimate(size, size, count)
 
 
 def _count_few(made: Made, deltas: Deltas) -> None:
-    """Predictions of sources of one layout, on their bins at once, and counted one by one."""
-    sources, said = made.sources, made.outputs
-    strata = [s.strata.of_output(output) for s, output in zip(sources, said, strict=True)]
-    bins: Sequence[Sequence[int]] = [()] * len(sources)
-    estimates: Sequence[tuple[int, bool] | None] = [None] * len(sources)
-    number = {source: i for i, source in enumerate(dict.fromkeys(sources))}
-    sheets = [source.sheet for source in number if source.sheet]
-    if sheets:
-        crowd = Crowd(sheets, np.array([number[source] for source in sources]))
-        codes = crowd.codes(made.rows, numbers(said, sources[0].kind.outputs))
-        bins = (codes - crowd.starts).tolist()
-        if sources[0].scorecard:
-            estimates = crowd.estimates(codes, strata)
-    of_each = zip(sources, made.times_ms, made.codes, strata, bins, estimates, strict=True)
-    for source, time_ms, coded, stratum, places, estimate in of_each:
-        _count_one(source, time_ms, coded, stratum, places, estimate, deltas)
+    """Predictions of sources of one layout, on their bins at once."""
+    sources, of = numbered(made.sources)
+    groups = group(sources, of, np.array(made.times_ms, np.int64), made.codes)
+    here = deltas.all_at(groups.places)
+    pairs = zip(made.sources, made.outputs, strict=True)
+    strata = np.array([source.strata.of_output(output) for source, output in pairs], np.int64)
+    _count_strata(strata, MAX_STRATA, groups, here)
+    sheets = [source.sheet for source in sources if source.sheet]
+    if not sheets:
+        return
+    crowd = Crowd(sheets, of)
+    codes = crowd.codes(made.rows, numbers(made.outputs, sources[0].kind.outputs))
+    whose = np.empty(len(here), dtype=np.int64)
+    whose[groups.of] = of[groups.who]
+    owners = list(map(sources.__getitem__, whose.tolist()))
+    if cards := [source.scorecard for source in owners if source.scorecard]:
+        _estimate(crowd.estimates(codes, strata), [card.size for card in cards], groups, here)
+    _count_signals(codes, codes - crowd.starts, owners, groups, here)
 
 
-def _count_one(
-    source: Source,
-    time_ms: int,
-    codes: bytes,
-    stratum: int,
-    bins: Sequence[int],
-    estimate: tuple[int, bool] | None,
-    deltas: Deltas,
+def _count_signals(
+    codes: Ints, bins: Ints, owners: Sequence[Source], groups: Groups, here: Sequence[Delta]
 ) -> None:
-    """A prediction, in all and in each of its segments."""
-    kind, tick, features = source.kind, time_ms // source.tick_ms, source.features
-    outputs = slice(features, features + source.spec.outputs)
-    delta = deltas.at(Place(kind.model, kind.version, "", tick))
-    _count(delta, source, stratum, estimate)
-    delta.add_each(source.signals, bins)
-    for segment, code in enumerate(source.in_segments(codes)):
-        name = source.segment_name(segment << 8 | code)
-        some = slice(outputs.stop) if name in source.judged else outputs
-        delta = deltas.at(Place(kind.model, kind.version, name, tick))
-        _count(delta, source, stratum, estimate)
-        delta.add_each(source.signals[some], bins[some])
+    """Count values of each signal: where several of a source come together by columns.
 
-
-def _count(delta: Delta, source: Source, stratum: int, estimate: tuple[int, bool] | None) -> None:
-    delta.predictions += 1
-    add_named(delta.predicted, str(stratum), 1)
-    if estimate is not None and source.scorecard is not None:
-        (score, outside), size = estimate, source.scorecard.size
-        delta.add_estimate(score, size, 1)
-        delta.add_estimate(size, size, int(outside))
+    Args:
+        codes: of the values among all bins of their version, shape (n, signals).
+        bins: the same, in their signals.
+        owners: the sources of the groups' places.
+    """
+    several = np.bincount(groups.whole)[groups.whole] > ALONE
+    if several.any():
+        width = max(source.binner.size for source in owners if source.binner)
+        together = groups._replace(whole=groups.whole[several])
+        for place, counts in together.whole_counts(codes[several], width):
+            here[place].add_signals(owners[place].signals, counts.tolist())
+    rows, alone = bins.tolist(), np.flatnonzero(~several)
+    for place, event in zip(groups.whole[alone].tolist(), alone.tolist(), strict=True):
+        here[place].add_each(owners[place].signals, rows[event])
+    segments = groups.segments
+    for place, event in zip(segments.of.tolist(), segments.who.tolist(), strict=True):
+        source = owners[place]
+        is_judged = groups.places[place].segment in source.judged
+        some = slice(0 if is_judged else source.features, source.features + source.spec.outputs)
+        here[place].add_each(source.signals[some], rows[event][some])
 
 
 def fold_labels(labelled: Iterable[Labelled], deltas: Deltas) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -85,11 +86,16 @@ def group(
     width = int(which.max()) + 2
     cells = ((of_source * len(ticks) + of_tick)[who]) * width + which + 1
     found, of = distinct(cells)
-    places = []
-    for cell in found.tolist():
-        rest, segment = divmod(cell, width)
-        source, tick = divmod(rest, len(ticks))
-        places.append(_place(sources[source], segment - 1, int(ticks[tick])))
+    rest, segments = np.divmod(found, width)
+    whose, in_tick = (one.tolist() for one in np.divmod(rest, len(ticks)))
+    names: Iterable[str] = repeat("")
+    if width > 1:
+        pairs = zip(whose, (segments - 1).tolist(), strict=True)
+        names = [sources[source].segment_name(segment) for source, segment in pairs]
+    kinds = [source.kind for source in sources]
+    models = map([kind.model for kind in kinds].__getitem__, whose)
+    versions = map([kind.version for kind in kinds].__getitem__, whose)
+    places = list(map(Place, models, versions, names, map(ticks.tolist().__getitem__, in_tick)))
     return Groups(places, of[: len(codes)], of, who)
 
 
@@ -205,10 +211,6 @@ def _segments(codes: Sequence[bytes]) -> tuple[Ints, Ints]:
     place = np.arange(len(again)) - np.repeat(np.cumsum(counts) - counts, counts)
     which = place << 8 | np.frombuffer(b"".join(codes), dtype=np.uint8)
     return np.concatenate([np.full(len(codes), -1), which]), np.concatenate([everyone, again])
-
-
-def _place(source: Source, which: int, tick: int) -> Place:
-    return Place(source.kind.model, source.kind.version, source.segment_name(which), tick)
 
 
 def distinct(values: Ints) -> tuple[Ints, Ints]:

@@ -18,7 +18,7 @@ earliest time at which it would have been on time, the floor.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -72,14 +72,17 @@ class Joined(Struct, frozen=True, gc=False):
 
 
 class Meetings(NamedTuple):
-    """Predictions of one kind and their first labels: columns of `Joined`.
+    """Predictions and their first labels: columns of `Joined`.
 
     Attributes:
+        kinds: the different ones, all with as many codes and values.
+        of: which of them each is of, shape (n,).
         offsets, predicted_ms, labelled_ms, arrived_ms: shape (n,).
         values: shape (n, outputs of the version and of the shadows).
     """
 
-    kind: Kind
+    kinds: Sequence[Kind]
+    of: Ints
     ids: Sequence[str]
     offsets: Ints
     predicted_ms: Ints
@@ -90,12 +93,13 @@ class Meetings(NamedTuple):
     labels: Sequence[float]
     weights: Sequence[float]
 
-    def take(self, kind: Kind, places: Ints) -> Meetings:
-        """Those at these places, which are of a kind; as many places as there are must be all."""
+    def take(self, places: Ints) -> Meetings:
+        """Those at these places; as many places as there are must be all, in order."""
         if len(places) == len(self.ids):
-            return self._replace(kind=kind)
+            return self
         return Meetings(
-            kind,
+            self.kinds,
+            self.of[places],
             chosen(self.ids, places),
             self.offsets[places],
             self.predicted_ms[places],
@@ -107,9 +111,10 @@ class Meetings(NamedTuple):
             chosen(self.weights, places),
         )
 
-    def rows(self, kinds: Iterable[Kind]) -> list[Joined]:
-        """One by one. `kinds`: of each."""
-        offsets, *times_ms = (column.tolist() for column in self[2:6])
+    def rows(self) -> list[Joined]:
+        """One by one."""
+        kinds = map(self.kinds.__getitem__, self.of.tolist())
+        offsets, *times_ms = (column.tolist() for column in self[3:7])
         values = map(tuple, self.values.tolist())
         said = (self.codes, values, self.labels, self.weights)
         return list(map(Joined, self.ids, kinds, offsets, *times_ms, *said))

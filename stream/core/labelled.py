@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from models.features import numbers
@@ -51,19 +52,20 @@ class Labelled(Struct, frozen=True):
         Args:
             met: more labels, in columns already.
         """
-        parts = [cls._met(one, source_of) for one in met]
+        whole = [cls._met(one, source_of) for one in met]
         if joined:
-            parts += cls._one_by_one(joined, source_of)
+            whole.append(cls._one_by_one(joined, source_of))
         alike: dict[object, list[Labelled]] = {}
-        for part in parts:
-            alike.setdefault(_judged_as(part.sources[0]), []).append(part)
+        for one in whole:
+            for judged_as, part in one._apart():  # noqa: SLF001
+                alike.setdefault(judged_as, []).append(part)
         return [cls._together(some) for some in alike.values()]
 
     @classmethod
     def _met(cls, met: Meetings, source_of: Callable[[Kind], Source]) -> Labelled:
         return cls(
-            sources=[source_of(met.kind)],
-            of=np.zeros(len(met.ids), dtype=np.int64),
+            sources=list(map(source_of, met.kinds)),
+            of=met.of,
             ids=met.ids,
             predicted_ms=met.predicted_ms,
             labelled_ms=met.labelled_ms,
@@ -75,29 +77,32 @@ class Labelled(Struct, frozen=True):
         )
 
     @classmethod
-    def _one_by_one(
-        cls, joined: Sequence[Joined], source_of: Callable[[Kind], Source]
-    ) -> Iterable[Labelled]:
+    def _one_by_one(cls, joined: Sequence[Joined], source_of: Callable[[Kind], Source]) -> Labelled:
         kinds, of = numbered([one.kind for one in joined])
-        sources = list(map(source_of, kinds))
-        for some in places_of(list(map(_judged_as, sources))).values():
-            mine = np.flatnonzero(among(of, some, len(sources)))
-            rows = chosen(joined, mine)
-            before = [one.before for one in rows]
-            yield cls(
-                sources=chosen(sources, some),
-                of=np.searchsorted(some, of[mine]),
-                ids=[one.id for one in rows],
-                predicted_ms=np.array([one.predicted_ms for one in rows], dtype=np.int64),
-                labelled_ms=np.array([one.labelled_ms for one in rows], dtype=np.int64),
-                arrived_ms=np.array([one.arrived_ms for one in rows], dtype=np.int64),
-                codes=[one.codes for one in rows],
-                values=_padded([one.values for one in rows]),
-                labels=np.array([one.label for one in rows], dtype=np.float64),
-                before=np.full(len(before), np.nan)  # as of None below, but sooner
-                if before.count(None) == len(before)
-                else np.array(before, dtype=np.float64),
-            )
+        return cls(
+            sources=list(map(source_of, kinds)),
+            of=of,
+            ids=[one.id for one in joined],
+            predicted_ms=np.array([one.predicted_ms for one in joined], dtype=np.int64),
+            labelled_ms=np.array([one.labelled_ms for one in joined], dtype=np.int64),
+            arrived_ms=np.array([one.arrived_ms for one in joined], dtype=np.int64),
+            codes=[one.codes for one in joined],
+            values=_padded([one.values for one in joined]),
+            labels=np.array([one.label for one in joined], dtype=np.float64),
+            before=np.array([one.before for one in joined], dtype=np.float64),
+        )
+
+    def _apart(self) -> Iterator[tuple[object, Labelled]]:
+        """By task and number of outputs."""
+        for judged_as, some in places_of(list(map(_judged_as, self.sources))).items():
+            if len(some) == len(self.sources):
+                yield judged_as, self
+                return
+            mine = np.flatnonzero(among(self.of, some, len(self.sources)))
+            if len(mine):
+                part = self.take(mine)
+                of = np.searchsorted(some, part.of)
+                yield judged_as, replace(part, sources=chosen(self.sources, some), of=of)
 
     @classmethod
     def _together(cls, parts: Sequence[Labelled]) -> Labelled:

@@ -15,12 +15,11 @@ from typing import Final
 import numpy as np
 
 from models.strata import MAX_STRATA
-from stream.core.deltas import Delta, Deltas, Place, add_named, add_outcomes
+from stream.core.deltas import Delta, Deltas, Place, add_named
 from stream.core.grouping import Floats, Groups, Ints, distinct, micro, sums_by
 from stream.core.labelled import Labelled
 from stream.core.lateness import BINS, judged_on, lateness_bin
-from stream.core.ticks import add_counts
-from stream.events import LOSS_BINS, Outcomes
+from stream.events import LOSS_BINS
 
 _PAIRS: Final = MAX_STRATA**2
 NEVER: Final = np.iinfo(np.int64).min
@@ -71,20 +70,13 @@ def count_outcomes(
     def totals(values: Floats) -> list[int]:
         return sums_by(of, (signs * micro(values))[who], len(cells))
 
+    names = list(measures)
     n = np.bincount(of, weights=signs[who], minlength=len(cells)).astype(np.int64).tolist()
     sums = zip(*[totals(values) for values in measures.values()], strict=True)
     squares = zip(*[totals(values**2) for values in measures.values()], strict=True)
     for cell, count, total, squared in zip(cells.tolist(), n, sums, squares, strict=True):
         place, stratum = divmod(cell, _PAIRS)
-        more = Outcomes(
-            n=count,
-            sums=dict(zip(measures, total, strict=True)),
-            squares=dict(zip(measures, squared, strict=True)),
-        )
-        delta = deltas[place]
-        add_outcomes(delta.outcomes, name_of(stratum), more)
-        add_counts(delta.sums, more.sums)
-        add_counts(delta.squares, more.squares)
+        deltas[place].add_outcomes(name_of(stratum), count, names, total, squared)
 
 
 def count_arrivals(

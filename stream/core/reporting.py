@@ -7,7 +7,10 @@ from functools import lru_cache
 from itertools import repeat
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+
 from stream.core.framing import SLOT, framed, texts, time_texts
+from stream.core.grouping import Ints, chosen, numbered
 from stream.core.joining import Joined, Meetings
 from stream.core.packing import Kind
 from stream.core.partitioning import partition_of
@@ -18,13 +21,19 @@ from stream.events import ExamplesLabelled, Label, ProgressReported, SummaryComp
 SOURCE: Final = "driftline/monitor"
 EXAMPLES: Final = "driftline.example.labelled.v2"
 MOST: Final = 1_000  # examples of one record: with the longest ids it takes 0.6 MB
-FEW: Final = 4  # examples of a kind that are sooner written one by one, among those of others
+FEW: Final = 4  # examples of a kind that are sooner written alone, among those of others
 
 
 class _Columns(NamedTuple):
-    """Labels of one kind, as `ExamplesLabelled` has them but for their spelling."""
+    """Labels as `ExamplesLabelled` has them, but for their spelling.
 
-    kind: Kind
+    Attributes:
+        kinds: the different ones.
+        of: which of them each is of, shape (n,).
+    """
+
+    kinds: Sequence[Kind]
+    of: Ints
     prediction_ids: Sequence[str]
     offsets: Sequence[int]
     predicted_ms: Sequence[int]
@@ -34,9 +43,9 @@ class _Columns(NamedTuple):
     revisions: Sequence[int]
 
     @classmethod
-    def of(cls, some: Sequence[Joined]) -> _Columns:
+    def joined(cls, some: Sequence[Joined]) -> _Columns:
         return cls(
-            some[0].kind,
+            *numbered([one.kind for one in some]),
             [one.id for one in some],
             [one.offset for one in some],
             [one.predicted_ms for one in some],
@@ -52,18 +61,35 @@ class _Columns(NamedTuple):
             column.tolist() for column in (one.offsets, one.predicted_ms, one.labelled_ms)
         )
         said = (one.labels, one.weights, [0] * len(one.ids))
-        return cls(one.kind, one.ids, offsets, predicted_ms, labelled_ms, *said)
+        return cls(one.kinds, one.of, one.ids, offsets, predicted_ms, labelled_ms, *said)
 
-    @property
-    def pieces(self) -> Iterator[_Columns]:
-        """For a record each."""
-        for at in range(0, len(self.prediction_ids), MOST):
-            columns: Iterable[Any] = (column[at : at + MOST] for column in self[1:])
-            yield _Columns(self.kind, *columns)
+    def take(self, places: Ints) -> _Columns:
+        """Those at these places; as many places as there are must be all, in order."""
+        columns: Iterable[Any] = (chosen(column, places) for column in self[2:])
+        return _Columns(self.kinds, self.of[places], *columns)
+
+    def records(self) -> tuple[list[_Columns], _Columns]:
+        """What is to share a record, all of one kind, and those that are sooner written `_alone`:
+        few of a kind, first labels of weight 1."""
+        counts = np.bincount(self.of, minlength=len(self.kinds))
+        few = counts[self.of] <= FEW
+        special = np.zeros(len(few), dtype=np.bool_)
+        if few.any():
+            special = few & ((np.array(self.weights) != 1.0) | (np.array(self.revisions) > 0))
+        order = np.argsort(self.of, kind="stable")
+        ends = np.cumsum(counts)
+        many = [
+            order[at : min(at + MOST, int(ends[number]))]
+            for number in np.flatnonzero(counts > FEW).tolist()
+            for at in range(int(ends[number] - counts[number]), int(ends[number]), MOST)
+        ]
+        single = np.flatnonzero(special)[:, None]
+        together = [self.take(places) for places in (*many, *single)]
+        return together, self.take(np.flatnonzero(few & ~special))
 
 
 def examples(
-    joined: Iterable[Joined],
+    joined: Sequence[Joined],
     classes: Mapping[str, Sequence[str]],
     partition: int,
     met: Iterable[Meetings] = (),
@@ -75,21 +101,18 @@ def examples(
         classes: by model, as labels are spelt; none for numbers.
         met: more of them, in columns.
     """
-    alike: dict[Kind, list[Joined]] = {}
-    for one in joined:
-        alike.setdefault(one.kind, []).append(one)
-    few = [one for some in alike.values() if len(some) <= FEW for one in some]
-    special = [one for one in few if one.weight != 1.0 or one.revision]
-    plain = [one for one in few if one.weight == 1.0 and not one.revision] if special else few
-    many = [_Columns.of(some) for some in alike.values() if len(some) > FEW]
-    columns = [*map(_Columns.met, met), *many, *(_Columns.of([one]) for one in special)]
-    outputs = [_together(some, classes, partition) for one in columns for some in one.pieces]
-    return outputs + _alone(plain, classes, partition)
+    outputs: list[Output] = []
+    for one in (*map(_Columns.met, met), *([_Columns.joined(joined)] if joined else [])):
+        together, alone = one.records()
+        outputs += [_together(some, classes, partition) for some in together]
+        outputs += _alone(alone, classes, partition)
+    return outputs
 
 
 def _together(some: _Columns, classes: Mapping[str, Sequence[str]], partition: int) -> Output:
     """Some of one kind, in one record."""
-    kind, ids, offsets, predicted_ms, labelled_ms, labels, weights, revisions = some
+    kinds, of, ids, offsets, predicted_ms, labelled_ms, labels, weights, revisions = some
+    kind = kinds[of[0]]
     names = classes[kind.model]
     told = ExamplesLabelled(
         model=kind.model,
@@ -108,11 +131,10 @@ def _together(some: _Columns, classes: Mapping[str, Sequence[str]], partition: i
     return Output("examples", kind.model.encode(), value, partition)
 
 
-def _alone(
-    joined: Sequence[Joined], classes: Mapping[str, Sequence[str]], partition: int
-) -> list[Output]:
+def _alone(some: _Columns, classes: Mapping[str, Sequence[str]], partition: int) -> list[Output]:
     """First labels of weight 1, of any models: as each by itself `_together`, for a quarter."""
-    if not joined:
+    ids = some.prediction_ids
+    if not ids:
         return []
     frame = {
         "specversion": SPEC_VERSION,
@@ -132,23 +154,24 @@ def _alone(
             "labels": [SLOT],
         },
     }
-    models = [one.kind.model for one in joined]
-    labelled_ms = [one.labelled_ms for one in joined]
+    kinds = list(map(some.kinds.__getitem__, some.of.tolist()))
+    models = [kind.model for kind in kinds]
     labels: list[Label] = [
-        names[int(one.label)] if names else one.label
-        for one, names in zip(joined, map(classes.__getitem__, models), strict=True)
+        names[int(label)] if names else label
+        for label, names in zip(some.labels, map(classes.__getitem__, models), strict=True)
     ]
+    places = zip(models, ids, some.offsets, strict=True)
     values = framed(
         frame,
         [
-            texts([_id(one.kind.model, 1, one.id, one.id, one.offset, 0) for one in joined]),
-            time_texts(labelled_ms),
+            texts([_id(model, 1, id_, id_, offset, 0) for model, id_, offset in places]),
+            time_texts(some.labelled_ms),
             texts(models),
-            texts([one.kind.version for one in joined]),
-            texts([one.id for one in joined]),
-            texts([one.offset for one in joined]),
-            texts([one.predicted_ms for one in joined]),
-            texts(labelled_ms),
+            texts([kind.version for kind in kinds]),
+            texts(ids),
+            texts(some.offsets),
+            texts(some.predicted_ms),
+            texts(some.labelled_ms),
             texts(labels),
         ],
     )
