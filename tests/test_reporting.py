@@ -48,7 +48,7 @@ def told(one: Joined) -> ExampleLabelled:
 
 def loose(rows: list[Joined]) -> list[Output]:
     """A record for each, made as those are that hold many."""
-    return [reporting._together(reporting._Columns.of([row]), CLASSES, 3) for row in rows]
+    return [reporting._together(reporting._Columns.joined([row]), CLASSES, 3) for row in rows]
 
 
 def ids(outputs: list[Output]) -> list[str]:
@@ -91,7 +91,7 @@ def test_the_examples_of_a_version_share_a_record_in_the_order_they_came() -> No
 def test_few_of_a_version_come_one_by_one_in_the_bytes_that_one_alone_would_have() -> None:
     """Of any number of models at once, which is what makes them cheap."""
     rows = [joined(1, SECOND), joined(2), joined(3, SECOND), joined(4)]
-    assert examples(rows, CLASSES, 3) == loose([rows[0], rows[2], rows[1], rows[3]])
+    assert examples(rows, CLASSES, 3) == loose(rows)
     (number,) = data_of(examples([joined(1, label=0.25)], {SPEC.name: ()}, 3), "examples")
     assert number["labels"] == [0.25]
 

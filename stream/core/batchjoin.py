@@ -8,14 +8,14 @@ of different ids do not touch each other, so the outcome is that of each in turn
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import add, attrgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.core.grouping import among, chosen, distinct, numbered, places_of
+from stream.core.grouping import chosen, distinct, numbered
 from stream.core.joining import Join, Meetings
 from stream.core.packing import NO_ROW, NUMBER, Ints, Label, Packer, Prediction, sort_of
 from stream.core.rowparts import HEAD, pieces
@@ -25,11 +25,8 @@ Places = NDArray[np.intp]
 
 FEW: Final = 32  # events that are faster joined one by one
 
+T = TypeVar("T")
 _number = attrgetter("number")
-_forgotten_ms = attrgetter("forgotten_ms")
-_horizon_ms = attrgetter("kind.horizon_ms")
-_early_ms = attrgetter("kind.early_ms")
-_correction_ms = attrgetter("kind.correction_ms")
 
 
 class Predictions(NamedTuple):
@@ -76,8 +73,40 @@ class Labels(NamedTuple):
         )
 
 
+class Terms(NamedTuple):
+    """What batches must know of kinds, by their numbers: shape (kinds,) each.
+
+    Attributes:
+        layout: equal for kinds whose rows can be packed together.
+        horizon_ms, early_ms, correction_ms: of the kind.
+        forgotten_ms: of its packer.
+    """
+
+    layout: Ints
+    horizon_ms: Ints
+    early_ms: Ints
+    correction_ms: Ints
+    forgotten_ms: Ints
+
+    @classmethod
+    def of(cls, packers: Sequence[Packer]) -> Terms:
+        _, which = numbered([packer.layout for packer in packers])
+        kinds = [packer.kind for packer in packers]
+        columns = (
+            [kind.horizon_ms for kind in kinds],
+            [kind.early_ms for kind in kinds],
+            [kind.correction_ms for kind in kinds],
+            [packer.forgotten_ms for packer in packers],
+        )
+        return cls(which, *(np.array(column, dtype=np.int64) for column in columns))
+
+
 class BatchJoin(Join):
     """A join that takes events by columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known = Terms(*[np.empty(0, dtype=np.int64)] * 5)
 
     def predict_all(self, made: Predictions, watermark_ms: int) -> list[bool]:
         """As `predict` of each, in turn; those whose ids are new are put in together."""
@@ -86,18 +115,14 @@ class BatchJoin(Join):
                 self.predict(packer, made.at(place), watermark_ms)
                 for place, packer in enumerate(made.packers)
             ]
-        packers, which = numbered(made.packers)
-        keys = _keys(made.ids, which, [self._tag(packer.kind.model) for packer in packers])
+        kinds = _kinds(made.packers)
+        keys = self._keys(made.ids, kinds)
         late_ms = np.maximum(made.floors_ms - made.times_ms, 0)
         plain = self._are_new(keys)
-        plain &= made.times_ms >= watermark_ms - _each(packers, which, _forgotten_ms)
-        is_late = late_ms > 0
-        for some in places_of([packer.layout for packer in packers]).values():
-            of_layout = plain & among(which, some, len(packers))
-            for alike in (of_layout & ~is_late, of_layout & is_late):
-                mine = np.flatnonzero(alike)
-                if len(mine):
-                    self._put_pending(keys, made, packers, which[mine], late_ms, mine)
+        plain &= made.times_ms >= watermark_ms - self._terms.forgotten_ms[kinds]
+        sorts = self._terms.layout[kinds] << 1 | (late_ms > 0)
+        for mine in _alike(sorts, plain):
+            self._put_pending(keys, made, kinds, late_ms, mine)
         if plain.all():
             return [True] * len(keys)
         taken: list[bool] = plain.tolist()
@@ -111,104 +136,95 @@ class BatchJoin(Join):
             for place, model in enumerate(labels.models):
                 self.label(model, labels.at(place))
             return
-        models, which = numbered(labels.models)
-        keys = _keys(labels.ids, which, list(map(self._tag, models)))
+        tags = {model: self._tag(model) for model in dict.fromkeys(labels.models)}
+        keys = _tagged(labels.ids, labels.models, tags)
         rows = self._rows.get_all(keys)
-        numbers, of = distinct(_numbers(rows))
+        kinds, finished, late = sort_of(_numbers(rows))
+        waits = _once(keys) & ~finished & (kinds != NO_ROW)
         left = np.ones(len(keys), dtype=np.bool_)
-        once = _once(keys)
-        sorts = places_of(list(map(self._sort, numbers.tolist())))
-        for sort, some in sorts.items():
-            mine = np.flatnonzero(once & among(of, some, len(numbers)))
-            if sort is not None and len(mine):
-                packers = [self._packers[sort_of(number)[0]] for number in numbers[some].tolist()]
-                kinds = np.searchsorted(some, of[mine])
-                left[self._first_all(packers, kinds, keys, rows, labels, mine)] = False
+        sorts = self._terms.layout[np.where(waits, kinds, 0)] << 1 | late if waits.any() else kinds
+        for mine in _alike(sorts, waits):
+            left[self._first_all(kinds, keys, rows, labels, mine)] = False
         for place in np.flatnonzero(left).tolist():
             self.label(labels.models[place], labels.at(place))
 
-    def _sort(self, number: int) -> tuple[object, bool] | None:
-        """Which waiting rows are read together, by the number that a row begins with; None of
-        others."""
-        kind, finished, late = sort_of(number)
-        return None if finished or kind == NO_ROW else (self._packers[kind].layout, late)
+    @property
+    def _terms(self) -> Terms:
+        if len(self._known.layout) < len(self._packers):
+            self._known = Terms.of(self._packers)
+        return self._known
+
+    def _keys(self, ids: Sequence[str], kinds: Ints) -> list[str]:
+        """Each id with the tag of its model. `kinds`: numbers of them, shape (n,)."""
+        found, _ = distinct(kinds)
+        tags = {number: self._tag(self._packers[number].kind.model) for number in found.tolist()}
+        return _tagged(ids, kinds.tolist() if len(tags) > 1 else (), tags)
 
     def _put_pending(
-        self,
-        keys: list[str],
-        made: Predictions,
-        packers: Sequence[Packer],
-        which: Places,
-        late_ms: Ints,
-        places: Places,
+        self, keys: list[str], made: Predictions, kinds: Ints, late_ms: Ints, places: Places
     ) -> None:
-        """Put in the predictions at these places: of one layout; all are late, or none is.
-
-        Args:
-            which: of the packers is that of each place.
-        """
+        """Put in the predictions at these places: of one layout; all are late, or none is."""
         rows = made.packers[places[0]].all_pending(
-            _each(packers, which, _number),
+            kinds[places],
             chosen(made.offsets, places),
             chosen(made.codes, places),
             chosen(made.values, places),
             late_ms[places],
         )
-        dues_ms = made.times_ms[places] + _each(packers, which, _horizon_ms)
+        dues_ms = made.times_ms[places] + self._terms.horizon_ms[kinds[places]]
         self._rows.put_all(chosen(keys, places), dues_ms, rows)
 
     def _first_all(
         self,
-        packers: Sequence[Packer],
-        which: Places,
+        kinds: Ints,
         keys: Sequence[str],
         rows: Sequence[bytes],
         labels: Labels,
         places: Places,
     ) -> Places:
-        """Join the labels at these places, if their predictions, all waiting, take them.
+        """Join the labels at these places, if their predictions, all waiting and of one layout,
+        take them.
 
         Args:
-            packers: of the predictions, all of one layout.
-            which: of the packers is that of each place.
+            kinds: numbers of the predictions' kinds.
 
         Returns:
             the places of those that were taken.
         """
-        first = packers[0]
+        first, terms, mine = self._packers[kinds[places[0]]], self._terms, kinds[places]
         table, late_ms = first.read_all_pending(chosen(rows, places))
         due_ms: Ints = table["due_ms"]
-        said_ms, made_ms = labels.times_ms[places], due_ms - _each(packers, which, _horizon_ms)
-        taken = (said_ms <= due_ms) & (made_ms <= said_ms + _each(packers, which, _early_ms))
+        said_ms, made_ms = labels.times_ms[places], due_ms - terms.horizon_ms[mine]
+        taken = (said_ms <= due_ms) & (made_ms <= said_ms + terms.early_ms[mine])
         if not taken.any():
             return places[:0]
         if not taken.all():
-            which, places, table = which[taken], places[taken], table[taken]
+            mine, places, table = mine[taken], places[taken], table[taken]
             said_ms, made_ms, late_ms = said_ms[taken], made_ms[taken], late_ms[taken]
         floors_ms = np.maximum(said_ms, labels.floors_ms[places])
         arrived_ms: Ints = np.maximum(made_ms + late_ms, floors_ms)
         said, weights = chosen(labels.labels, places), chosen(labels.weights, places)
         self._rows.put_all(
             chosen(keys, places),
-            arrived_ms + _each(packers, which, _correction_ms),
-            first.all_finished(_each(packers, which, _number), table, made_ms, said, weights),
+            arrived_ms + terms.correction_ms[mine],
+            first.all_finished(mine, table, made_ms, said, weights),
             table["serial"],
         )
-        self.met.append(
-            Meetings(
-                [packer.kind for packer in packers],
-                which,
-                chosen(labels.ids, places),
-                table["offset"],
-                made_ms,
-                said_ms,
-                arrived_ms,
-                pieces(table["codes"].tobytes(), first.kind.codes, len(table)),
-                table["values"],
-                said,
-                weights,
-            )
+        found, of = distinct(mine)
+        met = Meetings(
+            [self._packers[number].kind for number in found.tolist()],
+            of,
+            chosen(labels.ids, places),
+            table["offset"],
+            made_ms,
+            said_ms,
+            arrived_ms,
+            pieces(table["codes"].tobytes(), first.kind.codes, len(table)),
+            table["values"],
+            said,
+            weights,
         )
+        self.met.append(met)
         return places
 
     def _are_new(self, keys: list[str]) -> Mask:
@@ -229,19 +245,25 @@ def _numbers(rows: Sequence[bytes]) -> Ints:
     return heads.view("<u4").ravel().astype(np.int64)
 
 
-def _keys(ids: Sequence[str], which: Places, tags: Sequence[str]) -> list[str]:
-    """Each id with its tag. `which`: of the tags."""
+def _kinds(packers: Sequence[Packer]) -> Ints:
+    """The numbers of their kinds, shape (n,)."""
+    if packers.count(packers[0]) == len(packers):
+        return np.full(len(packers), packers[0].number)
+    return np.fromiter(map(_number, packers), np.int64, len(packers))
+
+
+def _alike(sorts: Ints, some: Mask) -> Iterator[Places]:
+    """The places of each sort among some."""
+    for sort in distinct(sorts[some])[0].tolist() if some.any() else ():
+        yield np.flatnonzero(some & (sorts == sort))
+
+
+def _tagged(ids: Sequence[str], of: Sequence[T], tags: Mapping[T, str]) -> list[str]:
+    """Each id with its tag."""
     if len(tags) == 1:
-        (tag,) = tags
+        (tag,) = tags.values()
         return [id_ + tag for id_ in ids]
-    return list(map(add, ids, map(tags.__getitem__, which.tolist())))
-
-
-def _each(packers: Sequence[Packer], which: Places, field: Callable[[Packer], int]) -> Ints | int:
-    """A number of each one's packer, shape (n,), or of all. `which`: of the packers."""
-    if len(packers) == 1:
-        return field(packers[0])
-    return np.array([field(packer) for packer in packers], dtype=np.int64)[which]
+    return list(map(add, ids, map(tags.__getitem__, of)))
 
 
 def _once(keys: list[str]) -> Mask:

@@ -209,9 +209,12 @@ class EvaluateProcessor:
         return self._published([adopted, *settled])
 
     def _close(self, name: str, watermark_ms: int, fleet: Fleet) -> list[Output]:
-        outputs = self._adopt(name, fleet)
         live, state = fleet.get(name), self._models[name]
-        if live is None or watermark_ms // state.tick_ms <= state.closed:
+        if live is None:
+            return []
+        is_newer = live.lifecycle.generation > state.generation
+        outputs = self._adopt(name, fleet) if is_newer else []
+        if watermark_ms // state.tick_ms <= state.closed:
             return outputs
         self._dirty.add(MODEL + name)
         facts = state.close(watermark_ms // state.tick_ms, live, self._kit(name, live))

@@ -98,7 +98,7 @@ VALUES: Final[dict[str, Callable[[Any, Any], tuple[float, ...]]]] = {
 def values_of(
     entity: str, models: Mapping[str, Known | None], data: Sequence[Any]
 ) -> Sequence[tuple[float, ...]]:
-    """The values of many events, whose models are known.
+    """The values of many events, whose models are known and of one shape.
 
     Raises:
         Refused: one of them is not right.
@@ -108,7 +108,27 @@ def values_of(
     (known, *others) = models.values()
     if known and not others:
         return known.labels_of(data) if entity == "feedback" else known.outputs_of(data)
-    return list(map(VALUES[entity], [models[one.model] for one in data], data))
+    each: list[Any] = [models[one.model] for one in data]
+    found = _met_before(entity, each, data)
+    return found or list(map(VALUES[entity], each, data))
+
+
+def _met_before(
+    entity: str, models: Sequence[Known], data: Sequence[Any]
+) -> Sequence[tuple[float, ...]] | None:
+    """As `values_of`, if the like of each was found to be right before. `models`: of each."""
+    if entity == "predictions":
+        if models[0].live.lifecycle.spec.task == "multiclass":
+            return None
+        pairs = zip(models, data, strict=True)
+        if not all(one.version in known.versions for known, one in pairs):
+            return None
+        return list(zip([one.output for one in data], strict=True))
+    said = [one.label for one in data]
+    if not _NAMED.issuperset(map(type, said)) or max([one.weight for one in data]) > MAX_WEIGHT:
+        return None
+    found = [known.labels.get(label) for known, label in zip(models, said, strict=True)]
+    return None if None in found else found  # type: ignore[return-value]
 
 
 def named_in(value: bytes, end: int = sys.maxsize) -> str:

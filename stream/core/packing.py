@@ -274,10 +274,10 @@ def number_of(body: bytes) -> int:
     return number & _KIND
 
 
-def sort_of(number: int) -> tuple[int, bool, bool]:
-    """Of the number that a row begins with: that of its kind, and whether the row is finished, and
-    late."""
-    return number & _KIND, bool(number & _FINISHED), bool(number & _LATE)
+def sort_of(numbers: Ints) -> tuple[Ints, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Of the numbers that rows begin with: those of their kinds, and whether the rows are finished,
+    and late; shape (n,) each."""
+    return numbers & _KIND, numbers & _FINISHED > 0, numbers & _LATE > 0
 
 
 def is_finished(body: bytes) -> bool:
