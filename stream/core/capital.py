@@ -236,19 +236,31 @@ def learned_bets(p: Array, counts: Array, radius: Array) -> tuple[Array, NDArray
     """
     share = CAUTION_ROWS / (CAUTION_ROWS + counts.sum(axis=-1, keepdims=True))
     r = share * (p + counts / CAUTION_ROWS)
-    away = np.divide(r, p, out=np.ones_like(r), where=p > 0) - 1  # q = p (1 + t away)
-    t, inside, pull = np.ones(r.shape[:-1]), 1 + away, p * away
-    idle = np.zeros(t.shape, dtype=bool)
-    for step in range(NEWTON_STEPS):
-        short = (p * np.log(inside)).sum(axis=-1) + radius  # of it, if positive
-        if step == 0:
-            idle = short >= 0
-            if idle.all():  # while nothing changes; q is r then
-                return np.zeros_like(r), idle
-        slope = (pull / inside).sum(axis=-1)
-        t = t - np.divide(short, slope, out=np.zeros(t.shape), where=~idle & (slope < 0))
-        inside = 1 + t[..., None] * away
-    return np.log((1 + away) / inside), idle
+    away = np.divide(r, p, out=np.ones_like(r), where=p > 0) - 1
+    short = (np.log(1 + away) @ np.swapaxes(p, -1, -2))[..., 0] + radius
+    idle = short >= 0
+    log_bets = np.zeros_like(r)
+    some = ~idle
+    if some.any():  # while nothing changes, none
+        here, radii = np.broadcast_to(p, r.shape)[some], np.broadcast_to(radius, idle.shape)[some]
+        log_bets[some] = _leaning(here, away[some], radii)
+    return log_bets, idle
+
+
+def _leaning(p: Array, away: Array, radius: Array) -> Array:
+    """log r / q, where q = p (1 + t away) lies as far from p as the radius, on the way to r.
+
+    Args:
+        p, away: shape (n, B).
+        radius: shape (n,).
+    """
+    t, inside, pull = np.ones(len(p)), 1 + away, p * away
+    for _ in range(NEWTON_STEPS):
+        short = (p * np.log(inside)).sum(axis=1) + radius  # of it, if positive
+        slope = (pull / inside).sum(axis=1)
+        t = t - np.divide(short, slope, out=np.zeros(len(t)), where=slope < 0)
+        inside = 1 + t[:, None] * away
+    return np.log((1 + away) / inside)
 
 
 def _stacked(arrays: Sequence[Array]) -> Array:

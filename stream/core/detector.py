@@ -144,13 +144,13 @@ class Bank:
             ValueError: counts are not on a table's bins.
         """
         self._told = {}
-        listed: list[list[float]] = [[0.0] * self._stack.bins for _ in self._names]
-        for row, name, suspended in zip(listed, self._names, self._suspended, strict=True):
-            if name in counts and not suspended:
-                seen = counts[name]
+        rows = np.zeros((len(self._names), self._stack.bins))
+        for row, name, suspended in zip(rows, self._names, self._suspended, strict=True):
+            seen = counts.get(name)
+            if seen is not None and not suspended:
                 _demand_bins(self.tables[name], (len(seen),))
                 row[: len(seen)] = seen
-        rows = np.array(listed).reshape(len(listed), self._stack.bins) / self._deflation
+        rows /= self._deflation
         self._stack.update(
             rows, np.minimum(growth, rows.sum(axis=1, keepdims=True) / PERIOD_EVENTS)
         )
