@@ -28,6 +28,8 @@ class Sheet:
     """The bins of one version, as arrays that can lie beside those of others.
 
     Attributes:
+        row, fields: of a table of versions that can be put together: inner, last and null of
+            `Edges`, where each signal's bins start, weights of the distance.
         layout: versions with an equal one can be put together.
         weight: numbers that an event needs while it is put on the bins.
     """
@@ -36,22 +38,33 @@ class Sheet:
         self.binner, self.scorecard = binner, scorecard
         self.features = len(binner.places)
         self.categories = {i: known for i, known in enumerate(binner.categories) if known}
-        self.edges = Edges(binner.edges, at_least=EDGES)
-        self.starts = np.array(binner.starts[:-1], dtype=np.int64)
-        self.scores, self.weights = np.empty(0), np.empty((0, 0))
+        edges = Edges(binner.edges, at_least=EDGES)
+        self.scores, weights = np.empty(0), np.empty((0, 0))
         if binner.distance is not None:
             sizes = np.diff(binner.starts)[: self.features].tolist()
             rows = zip(binner.distance.scores, sizes, strict=True)
             self.scores = np.concatenate([row[:size] for row, size in rows])
-            self.weights = binner.distance.weights
+            weights = binner.distance.weights
+        columns = {
+            "inner": edges.inner,
+            "last": edges.last,
+            "null": edges.null,
+            "starts": np.array(binner.starts[:-1], dtype=np.int64),
+            "weights": weights,
+        }
+        self.fields = np.dtype([(name, one.dtype, one.shape) for name, one in columns.items()])
+        row = np.empty((), self.fields)
+        for name, one in columns.items():
+            row[name] = one
+        self.row = row.tobytes()
         self.layout = (
-            self.edges.inner.shape,
+            edges.inner.shape,
             self.features,
             tuple(self.categories),
-            self.weights.shape,
+            weights.shape,
             None if scorecard is None else len(scorecard.stratum_points),
         )
-        self.weight = self.edges.inner.size + self.weights.size
+        self.weight = edges.inner.size + weights.size
 
 
 class Crowd:
@@ -67,14 +80,15 @@ class Crowd:
 
     def __init__(self, sheets: Sequence[Sheet], of: Ints) -> None:
         self._sheets, self._of, self._first = sheets, of, sheets[0]
-        self.starts: Ints = _stacked([sheet.starts for sheet in sheets])[of]
+        rows = b"".join([sheet.row for sheet in sheets])  # numpy copies field by field
+        self._table = np.frombuffer(rows, self._first.fields)
+        self.starts: Ints = self._table["starts"][of]
 
     def codes(self, rows: Sequence[Row], outputs: Floats) -> Ints:
         """As `Binner.codes` of each event's version: shape (n, signals)."""
-        sheets, of, features = self._sheets, self._of, self._first.features
-        inner = np.moveaxis(_stacked([sheet.edges.inner for sheet in sheets])[of], 1, 0)
-        last = _stacked([sheet.edges.last for sheet in sheets])[of]
-        null = _stacked([sheet.edges.null for sheet in sheets])[of]
+        of, features = self._of, self._first.features
+        last, null = self._table["last"][of], self._table["null"][of]
+        inner = np.moveaxis(self._table["inner"][of], 1, 0)
 
         def numeric(some: slice, values: Floats) -> NDArray[np.unsignedinteger]:
             """Each on edges of its own."""
@@ -87,7 +101,7 @@ class Crowd:
         codes[:, :known] = numeric(slice(known), np.hstack([self._numbers(inputs), outputs]))
         for column in self._first.categories:
             codes[:, column] = self._categories(column, inputs)
-        if self._first.weights.size:
+        if self._table["weights"].size:
             distances = self._distances(codes[:, :features])
             codes[:, known:] = numeric(slice(known, None), distances[:, None])
         return codes + self.starts
@@ -132,7 +146,7 @@ class Crowd:
         cells = _starts([sheet.scores for sheet in sheets])[of][:, None] + bins
         cells += self.starts[:, : bins.shape[1]]
         scores = np.concatenate([sheet.scores for sheet in sheets])[cells]
-        weights = _stacked([sheet.weights for sheet in sheets])[of]
+        weights = self._table["weights"][of]
         along = np.floor((scores[:, None, :] @ weights)[:, 0] / FINENESS)
         total: Floats = (along * along).sum(axis=1)
         return total

@@ -196,14 +196,22 @@ def added(counts: list[int], more: Sequence[int]) -> list[int]:
 
 def add_counts(into: dict[str, int], more: Mapping[str, int]) -> None:
     """Add single counts by name."""
+    if not into:
+        into.update(more)
+        return
     for name, count in more.items():
         into[name] = into.get(name, 0) + count
 
 
-def add_up(into: dict[str, list[int]], more: Mapping[str, Sequence[int]]) -> None:
-    """Add counts by name."""
+def add_up(into: dict[str, list[int]], more: Mapping[str, list[int]]) -> None:
+    """Add counts by name. Lists are never changed in place, so `into` may keep those of `more`."""
+    if not into:
+        into.update(more)
+        return
     for name, counts in more.items():
-        into[name] = added(into.get(name, []), counts)
+        known = into.get(name, [])
+        same = len(known) == len(counts)
+        into[name] = list(map(add, known, counts)) if same else added(known, counts)
 
 
 def add_cells(

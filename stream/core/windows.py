@@ -10,13 +10,13 @@ how often that happens, never the figures that it ends with.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from msgspec import Struct
 
 from models.spec import ModelSpec, Window
-from stream.core.ticks import REFUSED, add_up, added, added_outcomes
+from stream.core.ticks import REFUSED, add_counts, add_up, added, added_outcomes
 from stream.events import Outcomes, SummaryComputed
 
 STEPS: Final = 24  # a window slides by this part of itself, or by a tick if that is longer
@@ -64,9 +64,9 @@ class Cell(Struct, array_like=True):
         self.predictions += more.predictions
         self.labelled += more.labelled
         self.arrived += more.arrived if isinstance(more, Cell) else sum(more.bets)
-        _sum_up(self.sums, more.sums)
-        _sum_up(self.squares, more.squares)
-        _sum_up(self.predicted, more.predicted)
+        add_counts(self.sums, more.sums)
+        add_counts(self.squares, more.squares)
+        add_counts(self.predicted, more.predicted)
         self.estimates = added(self.estimates, more.estimates)
         for stratum, some in more.outcomes.items():
             known = self.outcomes.get(stratum)
@@ -229,8 +229,3 @@ def _complete(cell: Cell, closed: int, plan: Plan) -> bool:
 
 def _start(cell: Cell) -> int:
     return cell.start
-
-
-def _sum_up(into: dict[str, int], more: Mapping[str, int]) -> None:
-    for name, value in more.items():
-        into[name] = into.get(name, 0) + value
