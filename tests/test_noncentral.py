@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hypothesis.strategies as st
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from scipy import special
 
 from stream.core.noncentral import LARGEST, noncentralities
 
 
 @settings(max_examples=50, deadline=None)
+@example(47, 1e-6, 0.995)
 @given(
     st.integers(1, 60),
     st.floats(1e-6, 1.0),
@@ -22,7 +23,9 @@ def test_they_are_what_root_finding_gives(freedom: int, way: float, share: float
     value = least + way**4 * 2 * LARGEST
     there = np.array([[True]])
     ((found,),) = noncentralities(np.array([value]), np.array([freedom]), (share,), there)
-    assert abs(found - special.chndtrinc(value, freedom, share)) <= 1e-9 * value + 1e-12
+    root = special.chndtrinc(value, freedom, share)
+    root = 0.0 if np.isnan(root) else root  # rounding has put the value below the least
+    assert abs(found - root) <= 1e-9 * value + 1e-12
 
 
 def test_one_is_the_same_alone_and_among_others() -> None:

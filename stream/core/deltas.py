@@ -105,10 +105,6 @@ class Delta(Struct, omit_defaults=True):
         n = count + (known.n if known else 0)
         self.outcomes[stratum] = Outcomes(n=n, sums=here, squares=here_squared)
 
-    def arrived_in(self, tick: int) -> None:
-        """A label of this place arrived in a tick."""
-        self.latest = tick if self.latest is None else max(self.latest, tick)
-
 
 class Deltas:
     """Deltas by place, until they are reported."""

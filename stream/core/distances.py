@@ -19,6 +19,7 @@ from stream.core.noncentral import noncentralities
 Array = NDArray[np.float64]
 
 LARGEST: Final = float(np.finfo(float).max)
+TINY: Final = 1e-300
 
 
 class Measure(NamedTuple):
@@ -220,13 +221,14 @@ def _shares(
 ) -> tuple[Array, Array]:
     """Both as shares; smooth: with half a row added to every bin that either sample occupies."""
     r, c = np.asarray(reference, float), np.asarray(current, float)
-    half = np.where(r + c > 0, 0.5 * smooth, 0.0)
+    half = (r + c > 0) * (0.5 * smooth)
     r, c = r + half, c + half
     return r / _positive(r.sum(-1, keepdims=True)), c / _positive(c.sum(-1, keepdims=True))
 
 
 def _positive(x: Array) -> Array:
-    return np.where(x > 0, x, 1.0)
+    """To divide by, or to take the logarithm of, what is then multiplied by 0."""
+    return np.maximum(x, TINY)
 
 
 def _pooled(n: ArrayLike, m: ArrayLike) -> Array:

@@ -46,7 +46,7 @@ def noncentralities(
     if slow.any():
         for i, share in enumerate(shares):
             special.chndtrinc(values, freedoms, share, where=where[i] & slow, out=found[i, ...])
-    return np.where(where, np.maximum(found, 0.0), 0.0)
+    return np.where(where, np.fmax(found, 0.0), 0.0)
 
 
 def _interpolated(values: Array, freedoms: Ints, shares: tuple[float, ...]) -> Array:
@@ -55,7 +55,7 @@ def _interpolated(values: Array, freedoms: Ints, shares: tuple[float, ...]) -> A
     table = np.concatenate(every, axis=1).reshape(len(shares), *freedoms.shape, -1)
     line, middle, half = table[..., :NODES], table[..., NODES], table[..., NODES + 1]
     near = _near(values)
-    angles = np.arccos(np.clip((near - middle) / half, -1.0, 1.0))
+    angles = np.arccos(np.minimum(np.maximum((near - middle) / half, -1.0), 1.0))
     found: Array = (line * np.cos(angles[..., None] * _places)).sum(-1) / near**2
     return found
 

@@ -74,9 +74,10 @@ def count_outcomes(
     n = np.bincount(of, weights=signs[who], minlength=len(cells)).astype(np.int64).tolist()
     sums = zip(*[totals(values) for values in measures.values()], strict=True)
     squares = zip(*[totals(values**2) for values in measures.values()], strict=True)
-    for cell, count, total, squared in zip(cells.tolist(), n, sums, squares, strict=True):
-        place, stratum = divmod(cell, _PAIRS)
-        deltas[place].add_outcomes(name_of(stratum), count, names, total, squared)
+    places, strata = (one.tolist() for one in np.divmod(cells, _PAIRS))
+    told = zip(places, map(name_of, strata), n, sums, squares, strict=True)
+    for place, stratum, count, total, squared in told:
+        deltas[place].add_outcomes(stratum, count, names, total, squared)
 
 
 def count_arrivals(
@@ -86,16 +87,21 @@ def count_arrivals(
     delays = labelled.arrived_ms - labelled.predicted_ms
     columns = (groups.of * _PAIRS + strata[groups.who]) * BINS + lateness_bin(delays)[groups.who]
     cells, of = distinct(columns)
-    for cell, count in zip(cells.tolist(), np.bincount(of).tolist(), strict=True):
-        rest, late = divmod(cell, BINS)
-        place, stratum = divmod(rest, _PAIRS)
-        add_named(deltas[place].arrivals.setdefault(name_of(stratum), {}), str(late), count)
+    rest, late = np.divmod(cells, BINS)
+    places, pairs = (one.tolist() for one in np.divmod(rest, _PAIRS))
+    told = zip(places, map(name_of, pairs), late.tolist(), np.bincount(of).tolist(), strict=True)
+    for place, stratum, delay, count in told:
+        arrivals = deltas[place].arrivals
+        known = arrivals.get(stratum)
+        if known is None:
+            known = arrivals[stratum] = {}
+        add_named(known, str(delay), count)
     ticks = labelled.arrived_ms // labelled.each(_tick_ms)
     latest = np.full(len(groups.places), NEVER)
     np.maximum.at(latest, groups.of, ticks[groups.who])
     for delta, tick in zip(deltas, latest.tolist(), strict=True):
-        if tick > NEVER:
-            delta.arrived_in(tick)
+        if tick > (NEVER if delta.latest is None else delta.latest):
+            delta.latest = tick
 
 
 def count_judged(strata: Ints, bins: Ints, labelled: Labelled, deltas: Deltas) -> None:
