@@ -3,9 +3,10 @@
     python -m benchmarks.scale [--quick] [--json] [--only models]
 
 At one rate of events: more models (with ticks of ten seconds, and with default ones), more features
-of a model, more segments. And more predictions that wait for their label, and go on waiting. Every
-point is a process of its own, with the collector of a worker, round by round: microseconds of CPU
-an event (a prediction and its label; of `pending`, a prediction), and memory that the work added.
+of a model, more segments. And more events of one model whose rows are let go of ten minutes later,
+and more predictions that wait for their label, and go on waiting. Every point is a process of its
+own, with the collector of a worker, round by round: microseconds of CPU an event (a prediction and
+its label; of `pending`, a prediction), and memory that the work added.
 The points of what grows go on in turn, a part of their work at a time, so that a machine that is
 busy with other things for a while makes all of them dearer, not one. An exponent is the slope of
 the logarithms by least squares: 0 is flat, 1 is proportional.
@@ -52,7 +53,8 @@ AXES: Final[dict[str, tuple[int, ...]]] = {
     "models": (1, 10, 100, 1_000),
     "default_ticks": (1, 1_000),
     "features": (10, 100, 1_000),
-    "segments": (1, 10, 50, 250),
+    "segments": (1, 10, 50, 250, 2_500, 10_000),
+    "events": (MILLION, 3 * MILLION, 10 * MILLION),
     "pending": (MILLION, 3 * MILLION, 10 * MILLION),
 }
 QUICK: Final[dict[str, tuple[int, ...]]] = {
@@ -60,10 +62,14 @@ QUICK: Final[dict[str, tuple[int, ...]]] = {
     "default_ticks": (1, 300),
     "features": (10, 100),
     "segments": (1, 50),
+    "events": (50_000, 200_000),
     "pending": (50_000, 200_000),
 }
+#: Measured once, as they take minutes each and are steady by their length; the exponent is of the
+#: CPU of all events together.
+LONG: Final = frozenset({"events", "pending"})
 #: The largest exponent that is wanted of the CPU of all events together, or of one.
-GOALS: Final = {"models": 0.3, "default_ticks": 0.3, "pending": 1.05}
+GOALS: Final = {"models": 0.3, "default_ticks": 0.3, "events": 1.0, "pending": 1.05}
 
 
 class Shape(NamedTuple):
@@ -75,6 +81,7 @@ class Shape(NamedTuple):
     events: int = EVENTS
     labelled: bool = True
     tick_seconds: float = 10
+    horizon_seconds: float = 30 * 86_400
 
 
 class Point(NamedTuple):
@@ -85,10 +92,12 @@ class Point(NamedTuple):
 def shape_of(axis: str, size: int) -> Shape:
     if axis == "pending":
         return Shape(events=size, labelled=False)
+    if axis == "events":
+        return Shape(events=size, horizon_seconds=600)
     if axis == "features":  # as many values, not as many events
         return Shape(features=size, events=max(2 * BATCH, EVENTS * 10 // size))
-    if axis == "segments":
-        return Shape(segments=size)
+    if axis == "segments":  # an event lies in one of each feature's
+        return Shape(segments=size, events=max(4 * BATCH, min(EVENTS, EVENTS * 250 // size)))
     events = max(EVENTS, EACH * size)
     if axis == "default_ticks":
         return Shape(models=size, events=max(events, 3 * EVENTS), tick_seconds=Ticks().seconds)
@@ -109,7 +118,11 @@ def specs_of(shape: Shape) -> list[ModelSpec]:
                 classes=("no", "yes"),
                 features=features,
                 segments=tuple(f.name for f in features[:categorical]),
-                labels=Labels(horizon_seconds=30 * 86_400),
+                labels=Labels(
+                    horizon_seconds=shape.horizon_seconds,
+                    correction_horizon_seconds=min(7 * 86_400, shape.horizon_seconds),
+                    early_seconds=min(86_400, shape.horizon_seconds),
+                ),
                 ticks=Ticks(seconds=shape.tick_seconds, allowed_lateness_seconds=0),
             )
         )
@@ -247,8 +260,8 @@ def main() -> None:
     points: dict[tuple[str, int], list[Point]] = {}
     for number in range(rounds):
         for axis in chosen:
-            if axis == "pending" and number and not options.quick:
-                continue  # minutes each, and steady by their length
+            if axis in LONG and number and not options.quick:
+                continue
             for size, point in zip(axes[axis], in_turn(axis, axes[axis]), strict=True):
                 points.setdefault((axis, size), []).append(point)
                 say(f"round {number + 1}: {size:,} {axis}, {point}")
@@ -263,7 +276,7 @@ def main() -> None:
             rows.append([f"{size:,} {axis}", f"{micros:.1f}", f"{mib:,.0f}"])
             figures[f"{size} {axis}"] = {"microseconds": micros._asdict(), "mib": mib._asdict()}
         whole = [m * size for m, size in zip(medians, axes[axis], strict=True)]
-        grown = exponent(axes[axis], whole if axis == "pending" else medians)
+        grown = exponent(axes[axis], whole if axis in LONG else medians)
         figures[f"exponent of {axis}"] = grown
         figures[f"{axis}, last to first"] = medians[-1] / medians[0]
         goal = f"wanted: at most {GOALS[axis]}" if axis in GOALS else ""

@@ -79,6 +79,7 @@ class Labelled(Struct, frozen=True):
     @classmethod
     def _one_by_one(cls, joined: Sequence[Joined], source_of: Callable[[Kind], Source]) -> Labelled:
         kinds, of = numbered([one.kind for one in joined])
+        before = [one.before for one in joined]
         return cls(
             sources=list(map(source_of, kinds)),
             of=of,
@@ -89,7 +90,9 @@ class Labelled(Struct, frozen=True):
             codes=[one.codes for one in joined],
             values=_padded([one.values for one in joined]),
             labels=np.array([one.label for one in joined], dtype=np.float64),
-            before=np.array([one.before for one in joined], dtype=np.float64),
+            before=np.full(len(before), np.nan)  # as of None below, but sooner
+            if before.count(None) == len(before)
+            else np.array(before, dtype=np.float64),
         )
 
     def _apart(self) -> Iterator[tuple[object, Labelled]]:
