@@ -245,6 +245,11 @@ class Stages:
         self._now_ms = batches[-1].records[-1].timestamp_ms
         return written + self._sent_on(self._monitor.advance(self._now_ms, True, self._fleet))
 
+    def checkpoint(self) -> None:
+        """Cut out what both write of their state, as workers do with every commit."""
+        self._monitor.changes(complete=False)
+        self._evaluate.changes(complete=False)
+
     def _sent_on(self, outputs: Sequence[Output]) -> list[Output]:
         """Summaries are evaluated, the others are written."""
         between = [one for one in outputs if one.entity == "summaries"]

@@ -3,10 +3,11 @@
     python -m benchmarks.scale [--quick] [--json] [--only models]
 
 At one rate of events: more models (with ticks of ten seconds, and with default ones), more features
-of a model, more segments. And more events of one model whose rows are let go of ten minutes later,
-and more predictions that wait for their label, and go on waiting. Every point is a process of its
-own, with the collector of a worker, round by round: microseconds of CPU an event (a prediction and
-its label; of `pending`, a prediction), and memory that the work added.
+of a model, more segments. And more events of one model, with a checkpoint after every thousand, as
+only then a worker lets go of what it needs no more, here ten minutes later; and more predictions
+that wait for their label, and go on waiting. Every point is a process of its own, with the
+collector of a worker, round by round: microseconds of CPU an event (a prediction and its label; of
+`pending`, a prediction), and memory that the work added.
 The points of what grows go on in turn, a part of their work at a time, so that a machine that is
 busy with other things for a while makes all of them dearer, not one. An exponent is the slope of
 the logarithms by least squares: 0 is flat, 1 is proportional.
@@ -82,6 +83,7 @@ class Shape(NamedTuple):
     labelled: bool = True
     tick_seconds: float = 10
     horizon_seconds: float = 30 * 86_400
+    checkpoints: bool = False
 
 
 class Point(NamedTuple):
@@ -93,7 +95,7 @@ def shape_of(axis: str, size: int) -> Shape:
     if axis == "pending":
         return Shape(events=size, labelled=False)
     if axis == "events":
-        return Shape(events=size, horizon_seconds=600)
+        return Shape(events=size, horizon_seconds=600, checkpoints=True)
     if axis == "features":  # as many values, not as many events
         return Shape(features=size, events=max(2 * BATCH, EVENTS * 10 // size))
     if axis == "segments":  # an event lies in one of each feature's
@@ -205,6 +207,8 @@ def measure(shape: Shape, turn: Callable[[], object]) -> Point:
         for batches in islice(several, end - begin):
             began = time.process_time()
             stages.take(batches)
+            if shape.checkpoints:
+                stages.checkpoint()
             spent += time.process_time() - began
     return Point(spent / shape.events * 1e6, resident_mib() - before)
 
