@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 from models.profile import SignalProfile, Validation
 from stream.core.bets import (
+    IDLE,
     LOSS_STAKES,
     LOSS_VALUES,
     BetTable,
@@ -215,6 +216,23 @@ def test_a_smaller_or_dependent_reference_asks_for_a_larger_change() -> None:
 
     assert slowest_win(300) < slowest_win(1000) < slowest_win(10_000)
     assert slowest_win(10_000, deflation=20.0) < slowest_win(10_000)
+
+
+def test_cells_of_a_season_have_the_same_bets_and_idle_ones_where_nothing_can_be_won() -> None:
+    """So that capital goes on from cell to cell; an idle bet loses a little, on whatever comes."""
+    full, sparse = (0, *[400] * 10, 0, 0), (0, *[1] * 3, *[0] * 7, 0, 0)
+    whole = ideal(4_003, season="day", cells=(full, sparse))
+    tables = [
+        distribution_table(whole.in_cell(cell), tolerance_psi=0.01, delta=DELTA, cell_of=whole)
+        for cell in (0, 1)
+    ]
+    alone = distribution_table(whole.in_cell(0), tolerance_psi=0.01, delta=DELTA / 2)
+    idle = [(table.log_bets == IDLE).all(axis=1) for table in tables]
+    assert tables[0].log_bets.shape == tables[1].log_bets.shape
+    assert np.array_equal(tables[0].log_bets[~idle[0]], alone.log_bets)
+    assert idle[0].sum() < idle[1].sum() < len(idle[1])
+    for table, none in zip(tables, idle, strict=True):
+        assert not ((table.log_bets < 0).all(axis=1) & ~none).any()
 
 
 def test_small_inflation_is_not_deflated() -> None:
