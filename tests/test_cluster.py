@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -56,6 +57,12 @@ class Dask:
     def schedule(self) -> None:
         where = ("--host", "127.0.0.1", "--port", str(self._port))
         self.scheduler = self._start("scheduler", *where)
+        wait(self._answers)
+
+    def _answers(self) -> bool:
+        """A client waits for a few seconds only, and Dask may take longer to start."""
+        with socket.socket() as one:
+            return one.connect_ex(("127.0.0.1", self._port)) == 0
 
     def hire(self, *options: str) -> None:
         for _ in range(2):

@@ -237,7 +237,7 @@ def learned_bets(p: Array, counts: Array, radius: Array) -> tuple[Array, NDArray
     share = CAUTION_ROWS / (CAUTION_ROWS + counts.sum(axis=-1, keepdims=True))
     r = share * (p + counts / CAUTION_ROWS)
     away = np.divide(r, p, out=np.ones_like(r), where=p > 0) - 1
-    short = (np.log(1 + away) @ np.swapaxes(p, -1, -2))[..., 0] + radius
+    short = (p * np.log(1 + away)).sum(axis=-1) + radius
     idle = short >= 0
     log_bets = np.zeros_like(r)
     some = ~idle
