@@ -4,7 +4,7 @@
 
 At one rate of events: more models (with ticks of ten seconds, and with default ones), more features
 of a model, more segments. And more events of one model, with a checkpoint after every thousand, as
-only then a worker lets go of what it needs no more, here ten minutes later; and more predictions
+only then a worker lets go of what it needs no more, here two minutes later; and more predictions
 that wait for their label, and go on waiting. Every point is a process of its own, with the
 collector of a worker, round by round: microseconds of CPU an event (a prediction and its label; of
 `pending`, a prediction), and memory that the work added.
@@ -95,7 +95,7 @@ def shape_of(axis: str, size: int) -> Shape:
     if axis == "pending":
         return Shape(events=size, labelled=False)
     if axis == "events":
-        return Shape(events=size, horizon_seconds=600, checkpoints=True)
+        return Shape(events=size, horizon_seconds=120, checkpoints=True)
     if axis == "features":  # as many values, not as many events
         return Shape(features=size, events=max(2 * BATCH, EVENTS * 10 // size))
     if axis == "segments":  # an event lies in one of each feature's
