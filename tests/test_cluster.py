@@ -70,6 +70,13 @@ class Dask:
             only += ["--local-directory", str(self._folder)]
             self.workers.append(self._start("worker", self.address, *only, *options))
 
+    def dismiss(self) -> None:
+        """Those of now would join a scheduler that comes later."""
+        for process in self.workers:
+            process.kill()
+            process.wait(10)
+        self.workers = []
+
     def _start(self, *command: str) -> subprocess.Popen[bytes]:
         line = [sys.executable, "-m", "dask", *command, "--no-dashboard"]
         with (self._folder / "dask.log").open("ab") as log:
@@ -81,9 +88,9 @@ class Dask:
         return [int(path.name) for path in self.fits.iterdir()]
 
     def close(self) -> None:
-        for process in (*self.workers, self.scheduler):
-            process.kill()
-            process.wait(10)
+        self.dismiss()
+        self.scheduler.kill()
+        self.scheduler.wait(10)
         for pid in self.pids():
             if not gone(pid):
                 os.kill(pid, signal.SIGKILL)
@@ -216,6 +223,7 @@ def test_fits_have_failed_while_the_scheduler_is_gone_and_go_on_when_it_is_back(
     fitted = result(fit)
     assert (fitted.verdict, fitted.reason) == ("failed", LOST)
     wait(lambda: "no Dask scheduler answers" in result(cluster.start(job(settings))).reason)
+    dask.dismiss()
     dask.schedule()
     dask.hire()
     wait(lambda: result(cluster.start(job(settings))).verdict == "refused")
