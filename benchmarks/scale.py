@@ -3,9 +3,10 @@
     python -m benchmarks.scale [--quick] [--json] [--only models]
 
 At one rate of events: more models (with ticks of ten seconds, and with default ones), more features
-of a model, more segments. And more events of one model, with a checkpoint after every thousand, as
-only then a worker lets go of what it needs no more, here two minutes later; and more predictions
-that wait for their label, and go on waiting. Every point is a process of its own, with the
+of a model, more segments. And more events of one model, with a checkpoint after every thousand:
+rows are let go of two minutes later, a window is ten minutes long, and the clock begins once both
+have filled, as until then there is less to do. And more predictions that wait for their label, and
+go on waiting. Every point is a process of its own, with the
 collector of a worker, round by round: microseconds of CPU an event (a prediction and its label; of
 `pending`, a prediction), and memory that the work added.
 The points of what grows go on in turn, a part of their work at a time, so that a machine that is
@@ -31,7 +32,7 @@ from benchmarks.core_work import Stages
 from benchmarks.reporting import parser, report, say, spread
 from models.profile import Validation
 from models.profiling import build_profile
-from models.spec import Feature, Labels, ModelSpec, Ticks, check
+from models.spec import Feature, Labels, ModelSpec, Ticks, Window, check
 from stream import collector
 from stream.core.processor import Batch, Fleet, Record
 from tests.monitoring import Live
@@ -74,7 +75,12 @@ GOALS: Final = {"models": 0.3, "default_ticks": 0.3, "events": 1.0, "pending": 1
 
 
 class Shape(NamedTuple):
-    """What the events are of. `segments`: how many, of up to 50 in a feature."""
+    """What the events are of.
+
+    Attributes:
+        segments: how many, of up to 50 in a feature.
+        before: events that come before the clock begins, beside the first batch.
+    """
 
     models: int = 1
     features: int = 4
@@ -83,7 +89,9 @@ class Shape(NamedTuple):
     labelled: bool = True
     tick_seconds: float = 10
     horizon_seconds: float = 30 * 86_400
+    window_seconds: float = 86_400
     checkpoints: bool = False
+    before: int = 0
 
 
 class Point(NamedTuple):
@@ -95,7 +103,8 @@ def shape_of(axis: str, size: int) -> Shape:
     if axis == "pending":
         return Shape(events=size, labelled=False)
     if axis == "events":
-        return Shape(events=size, horizon_seconds=120, checkpoints=True)
+        base = Shape(horizon_seconds=120, window_seconds=600, checkpoints=True, before=800_000)
+        return base._replace(events=size)
     if axis == "features":  # as many values, not as many events
         return Shape(features=size, events=max(2 * BATCH, EVENTS * 10 // size))
     if axis == "segments":  # an event lies in one of each feature's
@@ -120,6 +129,7 @@ def specs_of(shape: Shape) -> list[ModelSpec]:
                 classes=("no", "yes"),
                 features=features,
                 segments=tuple(f.name for f in features[:categorical]),
+                windows=(Window(seconds=shape.window_seconds), Window(labels=1000)),
                 labels=Labels(
                     horizon_seconds=shape.horizon_seconds,
                     correction_horizon_seconds=min(7 * 86_400, shape.horizon_seconds),
@@ -198,19 +208,25 @@ def measure(shape: Shape, turn: Callable[[], object]) -> Point:
     specs = specs_of(shape)
     stages = Stages(fleet_of(shape, specs))
     collector.calm()
-    several = batches_of(shape._replace(events=shape.events + BATCH), specs)
+    several = batches_of(shape._replace(events=BATCH + shape.before + shape.events), specs)
     stages.take(next(several))  # warm-up: sources and tables are made
-    before, spent = resident_mib(), 0.0
+    memory, spent = resident_mib(), 0.0
+    for batches in islice(several, shape.before // BATCH):
+        _take(stages, batches, shape)
     count = shape.events // BATCH
     for begin, end in pairwise(count * part // TURNS for part in range(TURNS + 1)):
         turn()
         for batches in islice(several, end - begin):
             began = time.process_time()
-            stages.take(batches)
-            if shape.checkpoints:
-                stages.checkpoint()
+            _take(stages, batches, shape)
             spent += time.process_time() - began
-    return Point(spent / shape.events * 1e6, resident_mib() - before)
+    return Point(spent / shape.events * 1e6, resident_mib() - memory)
+
+
+def _take(stages: Stages, batches: Sequence[Batch], shape: Shape) -> None:
+    stages.take(batches)
+    if shape.checkpoints:
+        stages.checkpoint()
 
 
 def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:

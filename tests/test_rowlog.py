@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from stream.core import keytable, rowlog
+from stream.core import keytable, rowlog, settled
 from stream.core.processor import Parts
 from stream.core.rowlog import RowLog
 
@@ -245,3 +245,22 @@ def test_many_rows_cost_no_object_each(monkeypatch: pytest.MonkeyPatch) -> None:
     assert log.get("prediction-7") == (7, bytes(20))
     assert [row.key for row in log.take_due(3)] == ["prediction-0", "prediction-1", "prediction-2"]
     assert len(log) == len(keys) - 3
+
+
+def test_packed_rows_that_come_and_go_do_not_make_the_table_of_keys_larger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor do they use up the numbers of parts, of which there may be few."""
+    monkeypatch.setattr(rowlog, "FRESH", 0)
+    monkeypatch.setattr(rowlog, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(settled, "MAX_PARTS", 40)
+    log = RowLog("join")
+    for start in range(0, 100_000, 1_000):
+        for number in range(start, start + 1_000):
+            log.put(f"id-{number}", number, b"x" * 20)
+        log.take_due(start)
+        log.changes(complete=False)
+        assert log.get(f"id-{start}") == (start, b"x" * 20)
+        assert log.get(f"id-{start - 1}") is None
+    assert len(log._settled._parts) > 4
+    assert log._settled._table._cells.size <= 16_384

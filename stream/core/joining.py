@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from stream.core.grouping import chosen
 from stream.core.packing import (
+    NUMBER,
     Finished,
     Ints,
     Kind,
@@ -38,6 +39,7 @@ from stream.core.packing import (
     is_finished,
     number_of,
     pack_labels,
+    pending_of,
     unpack_labels,
 )
 from stream.core.processor import Parts
@@ -244,17 +246,15 @@ class Join:
 
     def expire(self, watermark_ms: int, before_ms: int) -> None:
         """Let go of what the watermark has passed on its way from `before_ms`."""
-        for row in self._rows.take_due(watermark_ms):
-            if not is_finished(row.body):
-                kind = self._packers[number_of(row.body)].kind
-                self._count(kind, "expired", row.due_ms)
+        for due_ms, number in pending_of(self._rows.drop_due(watermark_ms, NUMBER.size)):
+            self._count(self._packers[number].kind, "expired", due_ms)
         models = list(self._tags)
         for row in self._early.take_due(watermark_ms):
-            id_, _, number = row.key.rpartition(_TAG)
+            id_, _, place = row.key.rpartition(_TAG)
             labels = unpack_labels(id_, row.body)
             for label in labels:
                 if label.due_ms < watermark_ms:
-                    self._orphan(models[int(number)], max(label.due_ms, before_ms))
+                    self._orphan(models[int(place)], max(label.due_ms, before_ms))
             self._put_waiting(row.key, [label for label in labels if label.due_ms >= watermark_ms])
 
     def changes(self, *, complete: bool) -> Parts:

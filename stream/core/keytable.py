@@ -9,7 +9,7 @@ the smaller one's, so that it is filled from front to back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct as Layout
 from typing import Final
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
+Mask = NDArray[np.bool_]
 
 PLACES: Final = 2**32  # a place is below it
 _WIDTH: Final = 8  # cells of a bucket
@@ -25,17 +26,19 @@ _FULL: Final = 0.6  # of all cells: beyond it, too many buckets are full
 _ROOMY: Final = 0.4  # of a table that was made anew, at most
 _FIRST_BITS: Final = 4  # of buckets
 _SLICE: Final = 4_096  # buckets that are moved at once
-_EMPTY: Final = 0
-_GONE: Final = PLACES - 1  # a place that no key has, all bits set
-_NONE: Final = np.uint64(0)
-_PLACE: Final = np.uint64(_GONE)  # the bits of a cell that are its place
+_EMPTY: Final = 0  # a place that no key has
+_HALF: Final = PLACES - 1
+_PLACE: Final = np.uint64(_HALF)  # the bits of a cell that are its place
 _BUCKET: Final = Layout(f"<{2 * _WIDTH}I")  # a cell's place, then its part of a hash
 
 
 class KeyTable:
-    """Places by hash; a hash may have several.
+    """Places by hash; a hash may have several. Where nothing lies any more is known until the table
+    is made anew.
 
     >>> table = KeyTable()
+    >>> table.takes(2)
+    True
     >>> table.add(hashes_of(["a", "b"]), np.array([7, 9]))
     >>> list(table.find("b")), list(table.find("c"))
     ([9], [])
@@ -45,18 +48,32 @@ class KeyTable:
         self._shift = 64 - bits
         self._cells = _cells(bits)
         self._taken = np.zeros(len(self._cells), dtype=np.uint8)  # cells of each bucket
-        self._filled = 0  # cells that hold something, or did
-        self._held = 0
+        self._filled = 0
+
+    def takes(self, count: int) -> bool:
+        """Whether there is room for so many more."""
+        return self._filled + count <= _FULL * self._cells.size
 
     def add(self, hashes: Hashes, places: Ints) -> None:
-        """Shapes (n,); places are above 0 and below `PLACES` less one."""
-        if self._filled + len(hashes) > _FULL * self._cells.size:
-            self._move(self._held + len(hashes))
+        """Shapes (n,), for which there is room; places are above 0 and below `PLACES`."""
         self._fill(_upper(hashes) | places.astype(np.uint64))
+
+    def renew(self, count: int, are_held: Callable[[Ints], Mask]) -> None:
+        """Make it anew, with some more room than for so many, of the places that are held yet."""
+        old, bits = self._cells, _FIRST_BITS
+        while count > _ROOMY * (_WIDTH << bits):
+            bits += 1
+        self._shift, self._cells = 64 - bits, _cells(bits)
+        self._taken = np.zeros(len(self._cells), dtype=np.uint8)
+        self._filled = 0
+        for start in range(0, len(old), _SLICE):
+            cells = old[start : start + _SLICE].ravel()
+            places = (cells & _PLACE).astype(np.int64)
+            self._fill(cells[(places != _EMPTY) & are_held(places)])
 
     def find(self, key: str) -> list[int]:
         """Where a key may lie."""
-        wanted = hash(key) >> 32 & _GONE
+        wanted = hash(key) >> 32 & _HALF
         bucket = wanted << 32 >> self._shift
         found: list[int] = []
         while True:
@@ -65,7 +82,7 @@ class KeyTable:
             column = -1
             for _ in range(uppers.count(wanted)):
                 column = uppers.index(wanted, column + 1)
-                if places[column] not in (_EMPTY, _GONE):
+                if places[column] != _EMPTY:
                     found.append(places[column])
             if not places[-1]:
                 return found
@@ -73,41 +90,23 @@ class KeyTable:
 
     def find_all(self, hashes: Hashes) -> tuple[Ints, Ints]:
         """Where keys may lie: indices of `hashes`, and a place for each, both of shape (found,)."""
-        of, buckets, columns = self._search(_upper(hashes), _PLACE)
-        places = (self._cells[buckets, columns] & _PLACE).astype(np.int64)
-        known = (places != _EMPTY) & (places != _GONE)
-        return of[known], places[known]
-
-    def remove(self, hashes: Hashes, places: Ints) -> None:
-        """Forget keys that are at these places: shapes (n,)."""
-        _, buckets, columns = self._search(_upper(hashes) | places.astype(np.uint64), _NONE)
-        self._cells[buckets, columns] |= _PLACE
-        self._held -= len(hashes)
-
-    def _search(self, wanted: Hashes, ignored: np.uint64) -> tuple[Ints, Ints, Ints]:
-        """Cells that hold what is wanted but for the bits ignored.
-
-        Returns:
-            indices of `wanted`, with buckets and columns, all of shape (found,).
-        """
-        buckets = self._buckets(wanted)
-        of = np.arange(len(wanted))
-        hits: list[tuple[Ints, Ints, Ints]] = []
+        wanted = _upper(hashes)
+        of, buckets = np.arange(len(wanted)), self._buckets(wanted)
+        hits: list[tuple[Ints, Ints]] = []
         while len(of):
             cells = self._cells[buckets]
-            same = (cells | ignored) == (wanted[of] | ignored)[:, None]
-            row, column = np.divmod(np.flatnonzero(same), _WIDTH)
-            hits.append((of[row], buckets[row], column))
+            same = np.flatnonzero((cells | _PLACE) == (wanted[of] | _PLACE)[:, None])
+            hits.append((of[same // _WIDTH], (cells.ravel()[same] & _PLACE).astype(np.int64)))
             full = cells[:, -1] != _EMPTY
             of, buckets = of[full], (buckets[full] + 1) % len(self._cells)
         if not hits:
-            return of, of, of
-        whose, where, which = (np.concatenate(part) for part in zip(*hits, strict=True))
-        return whose, where, which
+            return of, of
+        whose, places = (np.concatenate(part) for part in zip(*hits, strict=True))
+        known = places != _EMPTY
+        return whose[known], places[known]
 
     def _fill(self, cells: Hashes) -> None:
         self._filled += len(cells)
-        self._held += len(cells)
         cells = np.sort(cells)
         buckets = self._buckets(cells)
         while len(cells):
@@ -118,18 +117,6 @@ class KeyTable:
             cells, buckets = cells[~fits], (buckets[~fits] + 1) % len(self._cells)
             order = np.argsort(buckets, kind="stable")
             cells, buckets = cells[order], buckets[order]
-
-    def _move(self, count: int) -> None:
-        """To an array that has room for some more than so many."""
-        old, bits = self._cells, _FIRST_BITS
-        while count > _ROOMY * (_WIDTH << bits):
-            bits += 1
-        self._shift, self._cells = 64 - bits, _cells(bits)
-        self._taken = np.zeros(len(self._cells), dtype=np.uint8)
-        self._filled = self._held = 0
-        for start in range(0, len(old), _SLICE):
-            cells = old[start : start + _SLICE].ravel()
-            self._fill(cells[(cells != _EMPTY) & (cells & _PLACE != _GONE)])
 
     def _buckets(self, cells: Hashes) -> Ints:
         return (cells >> np.uint64(self._shift)).astype(np.int64)

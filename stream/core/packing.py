@@ -17,7 +17,7 @@ from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from models.spec import ModelSpec
-from stream.core.rowparts import HEAD, HEAD_FIELDS
+from stream.core.rowparts import HEAD, HEAD_FIELDS, SERIAL
 
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
@@ -278,6 +278,19 @@ def sort_of(numbers: Ints) -> tuple[Ints, NDArray[np.bool_], NDArray[np.bool_]]:
     """Of the numbers that rows begin with: those of their kinds, and whether the rows are finished,
     and late; shape (n,) each."""
     return numbers & _KIND, numbers & _FINISHED > 0, numbers & _LATE > 0
+
+
+def pending_of(heads: Bytes) -> list[tuple[int, int]]:
+    """When rows that wait for their label are due, and the numbers of their kinds; in that order.
+
+    Args:
+        heads: of rows, each with the number that its body begins with: shape (n, bytes).
+    """
+    dues_ms = np.ascontiguousarray(heads[:, SERIAL.size : HEAD.size]).view("<i8").ravel()
+    numbers = np.ascontiguousarray(heads[:, HEAD.size :]).view("<u4").ravel().astype(np.int64)
+    kinds, finished, _ = sort_of(numbers)
+    waits = ~finished
+    return sorted(zip(dues_ms[waits].tolist(), kinds[waits].tolist(), strict=True))
 
 
 def is_finished(body: bytes) -> bool:

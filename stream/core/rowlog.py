@@ -5,7 +5,8 @@ are immutable but for a bitmap of the rows that have gone since. Two rules keep 
 proportion to what is live, whatever has passed through (a log-structured merge tree: O'Neil et al.,
 1996):
 
-- a part of which less than half is live gives up its survivors to the part being written;
+- when more rows of the parts have gone than are live, the poorest parts give up their survivors to
+  the part being written: rows that go in the order in which they came are not moved on the way;
 - of eight parts of about the same size, as many are merged as fit a record.
 
 So each row is written a few times at most, and there are a few parts for every power of eight.
@@ -42,6 +43,7 @@ from stream.core.rowparts import (
     Serials,
     fitting,
     pieces,
+    poorest,
     read_part,
 )
 from stream.core.settled import Settled
@@ -144,11 +146,9 @@ class RowLog:
         if old is not None:
             self._drop_all(old)
         rows = np.empty((len(keys), HEAD.size + bodies.shape[1]), dtype=np.uint8)
-        rows[:, : SERIAL.size] = self._serials(len(keys))
         rows[:, SERIAL.size : HEAD.size] = dues_ms.astype("<i8").view(np.uint8).reshape(-1, 8)
         rows[:, HEAD.size :] = bodies
-        packed = pieces(rows.tobytes(), rows.shape[1], len(keys))
-        self._append(keys, packed, dues_ms, width=rows.shape[1])
+        self._number(keys, rows, dues_ms)
 
     def pop(self, key: str) -> bytes | None:
         """Take a row out and return its body."""
@@ -161,17 +161,27 @@ class RowLog:
 
     def take_due(self, before_ms: int) -> list[Row]:
         """Take out the rows that are due before a time, in order of that time and the key."""
-        keys, rows = list[str](), list[bytes]()
-        for part in self._parts:
-            if part.due_ms < before_ms:
-                for key, row in self._due_of(part, before_ms):
-                    keys.append(key)
-                    rows.append(row)
-        self._drop_all(np.array([_serial(row)[0] for row in rows], dtype=np.uint64))
-        for key in keys:
-            self._rows.pop(key, None)
-        due = [Row(key, _due(row, 8)[0], row[16:]) for key, row in zip(keys, rows, strict=True)]
+        due = list[Row]()
+        for part, slots in self._due(before_ms):
+            keys = part.keys_at(slots)
+            rows = part.packed.rows_at(slots) if part.packed else list(map(self._rows.pop, keys))
+            due += [
+                Row(key, _due(row, 8)[0], row[16:]) for key, row in zip(keys, rows, strict=True)
+            ]
+            self._drop_from(part, slots)
         return sorted(due, key=lambda row: (row.due_ms, row.key))
+
+    def drop_due(self, before_ms: int, size: int) -> Bytes:
+        """As `take_due`, for whom a few bytes of each body are enough: in any order.
+
+        Returns:
+            of each row its head and the first bytes of its body, shape (n, `HEAD.size` + size).
+        """
+        heads = [np.empty((0, HEAD.size + size), dtype=np.uint8)]
+        for part, slots in self._due(before_ms):
+            heads.append(self._heads(part, slots, HEAD.size + size))
+            self._drop_from(part, slots)
+        return np.concatenate(heads)
 
     def changes(self, *, complete: bool) -> Parts:
         """Parts that differ from the last call.
@@ -255,21 +265,34 @@ class RowLog:
     def _drop_all(self, serials: Serials) -> None:
         places = np.searchsorted(self._firsts, serials, side="right") - 1
         for place in np.unique(places).tolist():
-            part, mine = self._parts[place], serials[places == place]
-            part.drop_all(mine)
-            if part.packed:
-                self._settled.live -= len(mine)
+            part = self._parts[place]
+            slots = serials[places == place] - np.uint64(part.first)
+            self._drop_from(part, slots.astype(np.int64))
 
-    def _due_of(self, part: Part, before_ms: int) -> Iterator[tuple[str, bytes]]:
-        """Rows that are due, by key; what is left is due later."""
-        for slot in part.take_due(before_ms):
-            key = part.packed.key(slot) if part.packed else part.slots[slot]
-            if key is not None:
-                yield key, part.packed.row(slot) if part.packed else self._rows[key]
+    def _drop_from(self, part: Part, slots: Ints) -> None:
+        """Rows of a part that are live."""
+        part.drop_all(slots)
+        if part.packed:
+            self._settled.live -= len(slots)
+
+    def _due(self, before_ms: int) -> Iterator[tuple[Part, Ints]]:
+        """Parts with slots of rows that are due, which the caller takes out."""
+        for part in self._parts:
+            if part.due_ms < before_ms:
+                slots = part.due(before_ms)
+                if len(slots):
+                    yield part, slots
+
+    def _heads(self, part: Part, slots: Ints, size: int) -> Bytes:
+        """The first bytes of live rows; those that are fresh are taken out."""
+        if part.packed:
+            return part.packed.heads(slots, size)
+        rows = map(self._rows.pop, part.keys_at(slots))
+        return np.frombuffer(b"".join([row[:size] for row in rows]), np.uint8).reshape(-1, size)
 
     def _merge(self) -> None:
-        """Move survivors of poor parts, and of parts whose size is common, to the end."""
-        self._carry([part for part in self._parts if part.name and 2 * part.live < part.count])
+        """Move survivors of the poorest parts, and of parts whose size is common, to the end."""
+        self._carry(poorest([part for part in self._parts if part.name]))
         levels: dict[int, list[Part]] = {}
         for part in self._parts:
             levels.setdefault(part.level, []).append(part)
@@ -295,8 +318,24 @@ class RowLog:
 
     def _move(self, keys: Sequence[str], rows: Sequence[bytes], dues_ms: Ints) -> None:
         """Put rows to the end; their parts are not held any more. `dues_ms`: shape (n,)."""
+        width = len(rows[0]) if rows else 0
+        if width and list(map(len, rows)).count(width) == len(rows):
+            table = np.frombuffer(bytearray().join(rows), dtype=np.uint8).reshape(-1, width)
+            self._number(keys, table, dues_ms)
+            return
         serials = pieces(self._serials(len(keys)).tobytes(), SERIAL.size, len(keys))
         self._append(keys, list(map(add, serials, [row[8:] for row in rows])), dues_ms)
+
+    def _number(self, keys: Sequence[str], rows: Bytes, dues_ms: Ints) -> None:
+        """Put rows of one width to the end, with the next serials.
+
+        Args:
+            rows: shape (n, bytes), changed in place.
+            dues_ms: shape (n,).
+        """
+        rows[:, : SERIAL.size] = self._serials(len(keys))
+        width = rows.shape[1]
+        self._append(keys, pieces(rows.tobytes(), width, len(keys)), dues_ms, width)
 
     def _serials(self, count: int) -> Bytes:
         """Of the next rows, packed: shape (n, 8)."""
@@ -361,6 +400,6 @@ class RowLog:
 
     def _write(self, part: Part) -> Parts:
         part.name = f"{self._prefix}.{self._sequence}"
-        part.gone = bytearray((part.count + 7) // 8)
+        part.gone, part.written = bytearray((part.count + 7) // 8), part.live
         self._sequence += 1
         return {part.name: part.encode(self._rows)}

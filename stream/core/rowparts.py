@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from struct import Struct as Layout
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -27,7 +28,8 @@ class Part:
     """Rows with serial numbers from `first` on, one slot each.
 
     Attributes:
-        slots: keys of live rows; None where the row has gone. Empty once it is packed.
+        slots: keys of live rows, none of them empty; None where the row has gone. Empty once it is
+            packed.
         dues_ms: when the row of each slot is due; of those that have gone it may be `NEVER`. Empty
             once it is packed.
         packed: its rows, once it is.
@@ -36,6 +38,7 @@ class Part:
         name: empty until it is written.
         gone: bitmap of the slots that were written and have gone since.
         stale: the bitmap differs from the written one.
+        written: rows that were live when it was written.
     """
 
     __slots__ = (
@@ -49,6 +52,7 @@ class Part:
         "size",
         "slots",
         "stale",
+        "written",
     )
 
     def __init__(self, first: int) -> None:
@@ -62,6 +66,7 @@ class Part:
         self.name = ""
         self.gone = bytearray()
         self.stale = False
+        self.written = 0
 
     def append(self, key: str, due_ms: int, size: int) -> None:
         """A row of so many bytes."""
@@ -86,12 +91,13 @@ class Part:
             self.gone[slot >> 3] |= 1 << (slot & 7)
             self.stale = True
 
-    def drop_all(self, serials: Serials) -> None:
+    def drop_all(self, slots: Ints) -> None:
         """Shape (n,)."""
-        slots = (serials - np.uint64(self.first)).astype(np.int64)
-        held = self.packed or self.slots
-        for slot in slots.tolist():
-            held[slot] = None
+        if self.packed:
+            self.packed.drop(slots)
+        else:
+            for slot in slots.tolist():
+                self.slots[slot] = None
         self.dead += len(slots)
         if self.name:
             gone = np.frombuffer(self.gone, dtype=np.uint8)
@@ -101,7 +107,9 @@ class Part:
     @property
     def keys(self) -> list[str]:
         """Of the live rows."""
-        return [key for key in self.packed or self.slots if key is not None]
+        if self.packed:
+            return self.packed.keys_at(self.packed.slots)
+        return list(filter(None, self.slots))
 
     @property
     def count(self) -> int:
@@ -131,28 +139,35 @@ class Part:
         """When the live rows are due, in their order."""
         if self.packed:
             return self.packed.dues_ms(self.packed.slots)
-        live = [key is not None for key in self.slots]
+        live = np.fromiter(map(bool, self.slots), np.bool_, len(self.slots))
         return np.frombuffer(self.dues_ms, dtype=np.int64)[live]
 
-    def take_due(self, before_ms: int) -> list[int]:
-        """Slots of live rows that are due before a time. Whoever asks takes them out."""
+    def due(self, before_ms: int) -> Ints:
+        """Slots of live rows that are due before a time: shape (n,). Who asks takes them out."""
         if self.packed:
             slots = self.packed.slots
             dues_ms = self.packed.dues_ms(slots)
-            due: list[int] = slots[dues_ms < before_ms].tolist()
+            due = slots[dues_ms < before_ms]
         else:
             dues_ms = np.frombuffer(self.dues_ms, dtype=np.int64)
             found = np.flatnonzero(dues_ms < before_ms)
-            due = [slot for slot in found.tolist() if self.slots[slot] is not None]
+            live = map(bool, map(self.slots.__getitem__, found.tolist()))
+            due = found[np.fromiter(live, np.bool_, len(found))]
             dues_ms[found] = NEVER
         self.due_ms = int(dues_ms.min(initial=NEVER, where=dues_ms >= before_ms))
         return due
 
+    def keys_at(self, slots: Ints) -> list[str]:
+        """Of live rows: shape (n,)."""
+        if self.packed:
+            return self.packed.keys_at(slots)
+        return list(filter(None, map(self.slots.__getitem__, slots.tolist())))
+
     def rows(self, among: Mapping[str, bytes]) -> list[bytes]:
         """The live rows. `among`: rows by key; those of the part, if it is not packed."""
         if self.packed:
-            return list(map(self.packed.row, self.packed.slots.tolist()))
-        return [among[key] for key in self.keys]
+            return self.packed.rows_at(self.packed.slots)
+        return list(map(among.__getitem__, self.keys))
 
     def encode(self, among: Mapping[str, bytes]) -> bytes:
         """The part as it is written for good. `among`: as of `rows`."""
@@ -160,8 +175,8 @@ class Part:
 
     def pack(self, rows: dict[str, bytes]) -> Packed:
         """Lay its rows side by side, and take them out of `rows`."""
-        row_of = rows.pop
-        mine = [b"" if key is None else row_of(key) for key in self.slots]
+        pop: Any = rows.pop
+        mine = list(map(pop, self.slots, repeat(b"")))  # None is nobody's key
         self.packed, self.slots, self.dues_ms = Packed(self.slots, mine), [], array("q")
         return self.packed
 
@@ -174,6 +189,7 @@ def read_part(name: str, data: bytes, gone: bytes | None) -> tuple[Part, list[tu
     part.slots, part.dead = [None] * count, count
     part.dues_ms = array("q", [NEVER]) * count
     part.gone = bytearray(gone or (count + 7) // 8)
+    part.written = len(keys)
     live = []
     for key, row in zip(keys, rows, strict=True):
         serial, due_ms = HEAD.unpack_from(row)
@@ -185,6 +201,20 @@ def read_part(name: str, data: bytes, gone: bytes | None) -> tuple[Part, list[tu
             part.due_ms = min(part.due_ms, due_ms)
             live.append((key, row))
     return part, live
+
+
+def poorest(parts: Sequence[Part]) -> list[Part]:
+    """Of written parts, those in which least is live, until no more rows have gone from the others
+    than are live in all.
+    """
+    excess = sum(part.written - 2 * part.live for part in parts)
+    chosen = []
+    for part in sorted(parts, key=lambda part: (part.live / part.written, part.first)):
+        if excess <= 0:
+            break
+        excess -= part.written - part.live
+        chosen.append(part)
+    return chosen
 
 
 def fitting(parts: list[Part], max_bytes: int) -> list[Part]:
