@@ -165,6 +165,16 @@ def test_a_prediction_too_old_to_tell_from_a_forgotten_one_is_not_counted() -> N
     assert story.counted == {"too_late": 1}
 
 
+def test_what_expires_is_counted_in_the_order_of_time_however_its_rows_lie() -> None:
+    story = Story()
+    for number in (3, 1, 2):
+        story.predict(number, id_=f"p{number}")
+        story.join.changes(complete=False)
+    story.pass_to(10 + HORIZON_MS)
+    times_ms = [one.time_ms for one in story.join.counted]
+    assert times_ms == [1 + HORIZON_MS, 2 + HORIZON_MS, 3 + HORIZON_MS]
+
+
 def test_what_expired_long_ago_is_counted_no_earlier_than_the_watermark_was() -> None:
     story = Story()
     story.pass_to(50_000)

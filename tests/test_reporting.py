@@ -96,6 +96,14 @@ def test_few_of_a_version_come_one_by_one_in_the_bytes_that_one_alone_would_have
     assert number["labels"] == [0.25]
 
 
+def test_a_label_is_told_before_its_correction() -> None:
+    """For those to whom the last record of a prediction is what holds."""
+    rows = [joined(1), joined(2), joined(1, label=0, revision=1)]
+    told = data_of(examples(rows, CLASSES, 3), "examples")
+    of_it = [data for data in told if data["prediction_ids"] == ["p1"]]
+    assert [data.get("revisions", [0]) for data in of_it] == [[0], [1]]
+
+
 def test_weights_and_revisions_are_written_where_they_say_something() -> None:
     """Also of few of a version."""
     many = [*map(joined, range(4)), joined(4, weight=0.5)]

@@ -8,10 +8,12 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from numpy.typing import NDArray
 
 from stream.core import keytable, rowlog, settled
 from stream.core.processor import Parts
 from stream.core.rowlog import RowLog
+from stream.core.rowparts import HEAD
 
 KEYS = st.sampled_from([f"id-{n}" for n in range(12)])
 STEPS = st.lists(
@@ -19,6 +21,7 @@ STEPS = st.lists(
         st.tuples(st.just("put"), KEYS, st.integers(0, 50)),
         st.tuples(st.just("pop"), KEYS, st.just(0)),
         st.tuples(st.just("due"), st.just(""), st.integers(0, 50)),
+        st.tuples(st.just("drop"), st.just(""), st.integers(0, 50)),
         st.tuples(st.just("write"), st.just(""), st.integers(0, 9)),
     ),
     max_size=120,
@@ -53,6 +56,12 @@ def test_rows_equal_a_plain_dict_and_a_restored_log_goes_on_byte_for_byte(
         go_through(steps)
 
 
+def head_of(row: NDArray[np.uint8]) -> tuple[int, bytes]:
+    """When a row is due, and what its body begins with."""
+    _, due_ms = HEAD.unpack_from(row.tobytes())
+    return due_ms, row[HEAD.size :].tobytes()
+
+
 def go_through(steps: list[tuple[str, str, int]]) -> None:
     log, rows, stored = RowLog("join"), dict[str, tuple[int, bytes]](), dict[str, bytes]()
     twin = RowLog("join")
@@ -67,6 +76,11 @@ def go_through(steps: list[tuple[str, str, int]]) -> None:
             due = sorted((at, k, body) for k, (at, body) in rows.items() if at < value)
             for taken in (log.take_due(value), twin.take_due(value)):
                 assert [(row.due_ms, row.key, row.body) for row in taken] == due
+            rows = {k: row for k, row in rows.items() if row[0] >= value}
+        elif step == "drop":
+            heads = sorted((at, body[:3]) for at, body in rows.values() if at < value)
+            for dropped in (log.drop_due(value, 3), twin.drop_due(value, 3)):
+                assert sorted(map(head_of, dropped)) == heads
             rows = {k: row for k, row in rows.items() if row[0] >= value}
         else:
             changed = log.changes(complete=value == 0)
@@ -124,6 +138,28 @@ def test_a_large_part_of_which_little_is_left_gives_up_its_survivors() -> None:
     keep(stored, log.changes(complete=False))
     assert sum(map(len, stored.values())) < before / 15
     assert len(restored(stored)) == 1000
+
+
+@pytest.mark.parametrize("fresh", [1_000, rowlog.FRESH])
+def test_rows_that_go_in_the_order_they_came_are_hardly_written_more_often_than_if_they_stayed(
+    fresh: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few are moved because others of their part have gone."""
+    monkeypatch.setattr(rowlog, "FRESH", fresh)
+    written = [0, 0]
+    for place, kept in enumerate((20_000, 100_000)):
+        log = RowLog("join")
+        for start in range(0, 100_000, 200):
+            for n in range(start, start + 200):
+                log.put(f"prediction-{n:06}", n, b"b" * 50)
+            log.drop_due(start + 200 - kept, 4)
+            written[place] += sum(
+                len(data)
+                for name, data in log.changes(complete=False).items()
+                if data and not name.endswith("gone")
+            )
+        assert len(log) == kept
+    assert written[0] < 1.1 * written[1]
 
 
 def test_rows_that_all_stay_end_up_in_few_parts() -> None:

@@ -15,7 +15,13 @@ TIME = Plan("40s", cell=2, length=4, cell_labels=0, labels=0, keep=6)
 LABELS = Plan("10 labels", cell=0, length=0, cell_labels=4, labels=10, keep=6)
 
 
-def delta(tick: int, predictions: int = 0, labelled: int = 0, arrived: int = 0) -> SummaryComputed:
+def delta(
+    tick: int,
+    predictions: int = 0,
+    labelled: int = 0,
+    arrived: int = 0,
+    latest: int | None = None,
+) -> SummaryComputed:
     return SummaryComputed(
         model="m",
         version=1,
@@ -26,6 +32,7 @@ def delta(tick: int, predictions: int = 0, labelled: int = 0, arrived: int = 0) 
         sums={"correct": labelled} if labelled else {},
         signals={"x": [predictions]} if predictions else {},
         bets=[arrived] if arrived else [],
+        latest=latest,
     )
 
 
@@ -123,6 +130,46 @@ def test_cells_are_bounded_however_long_labels_may_take() -> None:
         series.add(delta(tick, predictions=1, labelled=1, arrived=1), plan, tick, signals=True)
         list(series.due(tick + 1, plan))
     assert len(series.cells) <= MAX_CELLS
+
+
+class Holding(Series, omit_defaults=True):
+    """Forgets no cell of windows of labels."""
+
+    def _first_needed(self, oldest: int, labels: int) -> int:
+        return 0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 4),  # ticks that close
+            st.lists(st.tuples(st.integers(-9, 3), st.integers(0, 4), st.integers(0, 4))),
+            st.integers(-1, 20),  # how many ticks ahead the labels come
+        ),
+        max_size=40,
+    )
+)
+def test_windows_of_labels_are_told_as_if_no_cell_were_forgotten(
+    traffic: list[tuple[int, list[tuple[int, int, int]], int]],
+) -> None:
+    some, all_, closed = Series(), Holding(), 10
+    for ticks, deltas, ahead in traffic:
+        for since, predictions, labelled in deltas:
+            one = delta(closed + since, predictions, labelled, labelled, latest=closed + ahead)
+            some.add(one, LABELS, closed, signals=True)
+            all_.add(one, LABELS, closed, signals=True)
+        closed += ticks
+        assert list(some.due(closed, LABELS)) == list(all_.due(closed, LABELS))
+
+
+def test_cells_of_windows_of_labels_are_held_while_they_may_be_restated_or_reached_back_to() -> (
+    None
+):
+    series = Series()
+    for tick in range(100):
+        series.add(delta(tick, predictions=4, labelled=4, arrived=4), LABELS, tick, signals=True)
+        told(series, tick + 1, LABELS)
+    assert [cell.start for cell in series.cells] == list(range(91, 100))  # 6, and 12 labels before
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def examples(
     met: Iterable[Meetings] = (),
 ) -> list[Output]:
     """Predictions and their labels, those made alike together; a label in one spelling, however it
-    came.
+    came, and before its corrections.
 
     Args:
         classes: by model, as labels are spelt; none for numbers.
@@ -104,8 +104,8 @@ def examples(
     outputs: list[Output] = []
     for one in (*map(_Columns.met, met), *([_Columns.joined(joined)] if joined else [])):
         together, alone = one.records()
-        outputs += [_together(some, classes, partition) for some in together]
         outputs += _alone(alone, classes, partition)
+        outputs += [_together(some, classes, partition) for some in together]
     return outputs
 
 

@@ -192,10 +192,24 @@ class Series(Struct, omit_defaults=True):
         return Published(total, revision, cells)
 
     def _forget(self, closed: int, plan: Plan) -> None:
+        """What no window needs that may yet be told of."""
         if plan.cell:
             oldest = closed - plan.keep - plan.length
             self.cells = [cell for cell in self.cells if cell.end > oldest]
+        else:
+            del self.cells[: self._first_needed(closed - plan.keep, plan.labels)]
         self.cells = self.cells[-MAX_CELLS:]
+
+    def _first_needed(self, oldest: int, labels: int) -> int:
+        """Index of the first cell of the windows that end after a tick, or have changed: a cell
+        that comes between may be the first of these, and reach back for all of its labels.
+        """
+        ends = (i for i, cell in enumerate(self.cells) if cell.end > oldest or cell.dirty)
+        index, held = next(ends, len(self.cells)), 0
+        while index and held < labels:
+            index -= 1
+            held += self.cells[index].labelled
+        return index
 
 
 def plans(spec: ModelSpec) -> tuple[Plan, ...]:
