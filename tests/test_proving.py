@@ -185,6 +185,25 @@ def test_the_command_tells_what_agrees_and_exits_3_where_something_does_not(
     assert "contradiction: partition 0 offset 0: generation 9 is in no history" in found.stderr
 
 
+def test_what_goes_live_while_the_command_begins_is_no_contradiction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle_in(tmp_path, monkeypatch)
+    with registry_here() as registry:
+
+        def opened(_: object) -> StampedLog:
+            registry.pin("churn", who="ada")
+            state = registry.live("churn")
+            assert state is not None
+            log = StampedLog()
+            log.tell(state.changed_ms + 5, state.generation, 1)
+            return log
+
+        monkeypatch.setattr(loop, "RangeReader", opened)
+        agreed = run("models", "history", "churn", "--prove")
+    assert (agreed.exit_code, "1 predictions agree" in agreed.stderr) == (0, True), agreed.stderr
+
+
 class Worker:
     """The score stage of one partition, which hears of what is live a while after it changed."""
 

@@ -50,15 +50,19 @@ def history(
     Example: driftline models history churn --prove --since 2026-11-20
     """
     settings = load_settings()
-    with registry(settings) as opened:
-        known_model(opened, model)
-        entries = opened.history(model)
+    entries = _entries(settings, model)
     if prove:
-        _prove(settings, model, entries, since, json=json)
+        _prove(settings, model, since, json=json)
     elif json:
         print_json(entries)
     else:
         _print_history(entries)
+
+
+def _entries(settings: Settings, model: str) -> list[Entry]:
+    with registry(settings) as opened:
+        known_model(opened, model)
+        return opened.history(model)
 
 
 def _print_history(entries: list[Entry]) -> None:
@@ -80,9 +84,7 @@ def _print_history(entries: list[Entry]) -> None:
     )
 
 
-def _prove(
-    settings: Settings, model: str, entries: list[Entry], since: str | None, *, json: bool
-) -> None:
+def _prove(settings: Settings, model: str, since: str | None, *, json: bool) -> None:
     from consumers.loop import RangeReader
     from consumers.proving import predictions, prove
 
@@ -92,6 +94,8 @@ def _prove(
             if since is None
             else reader.since("predictions", parse_time(since))
         )
+        # Only now: what went live meanwhile may have made some of these predictions.
+        entries = _entries(settings, model)
         made = predictions(reader, model, spans, settings.max_event_bytes)
         proof = prove(entries, made, dated=settings.clock == "append")
     if json:
