@@ -6,9 +6,9 @@ At one rate of events: more models (with ticks of ten seconds, and with default 
 of a model, more segments. And more events of one model, with a checkpoint after every thousand:
 rows are let go of two minutes later, a window is ten minutes long, and the clock begins once both
 have filled, as until then there is less to do. And more predictions that wait for their label, and
-go on waiting. Every point is a process of its own, with the
-collector of a worker, round by round: microseconds of CPU an event (a prediction and its label; of
-`pending`, a prediction), and memory that the work added.
+go on waiting. Every point is a process of its own, with the collector of a worker, round by round:
+microseconds of CPU an event (a prediction and its label; of `pending`, a prediction), and memory
+that the work added.
 The points of what grows go on in turn, a part of their work at a time, so that a machine that is
 busy with other things for a while makes all of them dearer, not one. An exponent is the slope of
 the logarithms by least squares: 0 is flat, 1 is proportional.

@@ -94,6 +94,25 @@ def go_through(steps: list[tuple[str, str, int]]) -> None:
         assert [row[16:] for row in log.get_all(keys)] == [rows.get(k, (0, b""))[1] for k in keys]
 
 
+@pytest.mark.parametrize("puts", [1, 2, 3])
+def test_a_restored_log_merges_the_same_parts_whatever_went_before_they_were_written(
+    puts: int,
+) -> None:
+    """Predictions and labels of one commit, of which as many rows as there were puts are one."""
+    log, twin, stored, merged = RowLog("join"), RowLog("join"), dict[str, bytes](), 0
+    for part in range(20):
+        for row in range(800 + 60 * (part % 7)):
+            for time in range(puts):
+                for one in (log, twin):
+                    one.put(f"{part}/{row}", 10**9, bytes([time]) * (80 + 9 * (part % 5)))
+        changed = log.changes(complete=False)
+        assert changed == twin.changes(complete=False)
+        merged += None in changed.values()
+        keep(stored, changed)
+        twin = restored(stored)
+    assert merged
+
+
 def test_equal_rows_make_equal_bytes_when_written_whole() -> None:
     one, other = RowLog("join"), RowLog("join")
     for key in ("a", "b", "c"):
@@ -160,6 +179,22 @@ def test_rows_that_go_in_the_order_they_came_are_hardly_written_more_often_than_
             )
         assert len(log) == kept
     assert written[0] < 1.1 * written[1]
+
+
+def test_wide_rows_that_go_early_leave_no_more_than_narrow_ones_that_stay() -> None:
+    """Bytes count, not rows; and what has gone wholly is erased at once."""
+    log, stored = RowLog("join"), dict[str, bytes]()
+    for n in range(50_000):
+        log.put(f"narrow-{n}", 10**9, b"b" * 60)
+    for step in range(100):
+        keep(stored, log.changes(complete=False))
+        for n in range(400):
+            log.put(f"wide-{step}-{n}", step, b"b" * 2_000)
+        log.take_due(step)
+    keep(stored, log.changes(complete=False))
+    rows = sum(map(len, log.get_all([f"narrow-{n}" for n in range(50_000)])))
+    assert sum(map(len, stored.values())) < 1.6 * rows
+    assert all(part.live for part in log._parts if part.name)
 
 
 def test_rows_that_all_stay_end_up_in_few_parts() -> None:

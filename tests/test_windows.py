@@ -162,9 +162,7 @@ def test_windows_of_labels_are_told_as_if_no_cell_were_forgotten(
         assert list(some.due(closed, LABELS)) == list(all_.due(closed, LABELS))
 
 
-def test_cells_of_windows_of_labels_are_held_while_they_may_be_restated_or_reached_back_to() -> (
-    None
-):
+def test_cells_of_windows_of_labels_are_held_while_a_window_may_need_them() -> None:
     series = Series()
     for tick in range(100):
         series.add(delta(tick, predictions=4, labelled=4, arrived=4), LABELS, tick, signals=True)

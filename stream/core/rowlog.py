@@ -5,8 +5,8 @@ are immutable but for a bitmap of the rows that have gone since. Two rules keep 
 proportion to what is live, whatever has passed through (a log-structured merge tree: O'Neil et al.,
 1996):
 
-- when more rows of the parts have gone than are live, the poorest parts give up their survivors to
-  the part being written: rows that go in the order in which they came are not moved on the way;
+- when more bytes of the parts have gone than are live, the poorest parts give up their survivors to
+  the part being written: rows that go in the order in which they came are hardly moved;
 - of eight parts of about the same size, as many are merged as fit a record.
 
 So each row is written a few times at most, and there are a few parts for every power of eight.
@@ -16,8 +16,9 @@ what waits for long costs no object, and lies where the work on each batch does 
 
 Memory for each row: fresh, its bytes (33 + 16 + the body), those of its key (49 + its length), its
 place in the dict (24 to 64 bytes), a pointer and a time in its part (16); packed, 16 + the body,
-the key, 9 bytes for where these lie and 13 to 27 to find it. For each live row at most one that has
-gone.
+the key, 9 bytes for where these lie and 13 to 27 to find it. As many bytes at most have gone as are
+live, where the rows of a part are about as wide; and each row that went before its part was written
+has its place there (9 bytes packed, 16 fresh).
 """
 
 from __future__ import annotations
@@ -399,7 +400,6 @@ class RowLog:
             self._erased |= {part.name, f"{part.name}.gone"} if any(part.gone) else {part.name}
 
     def _write(self, part: Part) -> Parts:
-        part.name = f"{self._prefix}.{self._sequence}"
-        part.gone, part.written = bytearray((part.count + 7) // 8), part.live
+        name = f"{self._prefix}.{self._sequence}"
         self._sequence += 1
-        return {part.name: part.encode(self._rows)}
+        return {name: part.write(name, self._rows)}

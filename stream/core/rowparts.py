@@ -33,7 +33,7 @@ class Part:
         dues_ms: when the row of each slot is due; of those that have gone it may be `NEVER`. Empty
             once it is packed.
         packed: its rows, once it is.
-        size: bytes of all rows, gone ones included.
+        size: bytes of all rows, gone ones included; once it is written, of those that were.
         due_ms: no row is due before.
         name: empty until it is written.
         gone: bitmap of the slots that were written and have gone since.
@@ -131,8 +131,8 @@ class Part:
 
     @property
     def live_size(self) -> int:
-        """Bytes of the live rows, estimated."""
-        return self.size * self.live // max(1, self.count)
+        """Bytes of the live rows of a written part, estimated."""
+        return self.size * self.live // max(1, self.written)
 
     @property
     def live_dues_ms(self) -> Ints:
@@ -169,9 +169,17 @@ class Part:
             return self.packed.rows_at(self.packed.slots)
         return list(map(among.__getitem__, self.keys))
 
-    def encode(self, among: Mapping[str, bytes]) -> bytes:
-        """The part as it is written for good. `among`: as of `rows`."""
-        return msgspec.msgpack.encode([self.first, self.count, self.keys, self.rows(among)])
+    def write(self, name: str, among: Mapping[str, bytes]) -> bytes:
+        """What is written for good, under this name. `among`: as of `rows`.
+
+        From now on it is what `read_part` makes of that: rows that went before count no more.
+        """
+        keys, rows = self.keys, self.rows(among)
+        self.name, self.written = name, len(keys)
+        self.gone = bytearray((self.count + 7) // 8)
+        if self.dead:
+            self.size = _size_of(keys, rows)
+        return msgspec.msgpack.encode([self.first, self.count, keys, rows])
 
     def pack(self, rows: dict[str, bytes]) -> Packed:
         """Lay its rows side by side, and take them out of `rows`."""
@@ -189,12 +197,11 @@ def read_part(name: str, data: bytes, gone: bytes | None) -> tuple[Part, list[tu
     part.slots, part.dead = [None] * count, count
     part.dues_ms = array("q", [NEVER]) * count
     part.gone = bytearray(gone or (count + 7) // 8)
-    part.written = len(keys)
+    part.written, part.size = len(keys), _size_of(keys, rows)
     live = []
     for key, row in zip(keys, rows, strict=True):
         serial, due_ms = HEAD.unpack_from(row)
         slot = serial - first
-        part.size += len(key) + len(row) - HEAD.size + OVERHEAD
         if not part.gone[slot >> 3] & 1 << (slot & 7):
             part.slots[slot], part.dues_ms[slot] = key, due_ms
             part.dead -= 1
@@ -203,16 +210,21 @@ def read_part(name: str, data: bytes, gone: bytes | None) -> tuple[Part, list[tu
     return part, live
 
 
+def _size_of(keys: Sequence[str], rows: Sequence[bytes]) -> int:
+    """Bytes that a part has for these rows, packed with their heads."""
+    return sum(map(len, keys)) + sum(map(len, rows)) + len(keys) * (OVERHEAD - HEAD.size)
+
+
 def poorest(parts: Sequence[Part]) -> list[Part]:
-    """Of written parts, those in which least is live, until no more rows have gone from the others
-    than are live in all.
+    """Of written parts, those in which least is live, until no more bytes have gone from the others
+    than are live in all; and those that are all gone.
     """
-    excess = sum(part.written - 2 * part.live for part in parts)
+    excess = sum(part.size - 2 * part.live_size for part in parts)
     chosen = []
     for part in sorted(parts, key=lambda part: (part.live / part.written, part.first)):
-        if excess <= 0:
+        if part.live and excess <= 0:
             break
-        excess -= part.written - part.live
+        excess -= part.size - part.live_size
         chosen.append(part)
     return chosen
 

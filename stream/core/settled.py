@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -51,9 +52,6 @@ class Packed:
 
     def __setitem__(self, slot: int, gone: None) -> None:
         self._live[slot] = False
-
-    def __iter__(self) -> Iterator[str | None]:
-        return (self.key(slot) if live else None for slot, live in enumerate(self._live))
 
     def drop(self, slots: Ints) -> None:
         """Rows that have gone."""
@@ -117,7 +115,7 @@ class Settled:
     @property
     def keys(self) -> Iterator[str]:
         """Of the live rows."""
-        return (key for part in self._parts.values() for key in part if key is not None)
+        return chain.from_iterable(part.keys_at(part.slots) for part in self._parts.values())
 
     def takes(self, count: int) -> bool:
         """Whether there is room for another part of so many slots."""
