@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 from typing import Annotated
 
@@ -85,4 +86,5 @@ def options(
 
 
 def main() -> None:
+    faulthandler.enable()  # a crash of C code says where it stood
     app(prog_name="driftline")

@@ -99,10 +99,10 @@ class Health(threading.Thread):
         away = self._away
         return 0.0 if away is None else time.monotonic() - away[0]
 
-    def stop(self) -> None:
-        """What follows takes its own time: judge no more."""
+    def judge_no_more(self, seconds: float) -> None:
+        """What follows takes its own time, and after so many seconds the process ends."""
         self._stopped.set()
-        faulthandler.cancel_dump_traceback_later()
+        faulthandler.dump_traceback_later(seconds, exit=True)
 
     # In this thread:
 

@@ -7,6 +7,7 @@ again; 2 a setting is wrong, which another start would not mend.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import signal
 import sys
@@ -109,7 +110,6 @@ class _Worker:
         starting = asyncio.create_task(app.start())
         await self._watch(app, starting)
         self._health.doing = "ending" if self._failure else "draining"
-        self._health.stop()
         if self._failure is not None:
             runtime.drop_all()
             await _leave(app, LEAVE_SECONDS)
@@ -142,6 +142,7 @@ class _Worker:
                 self._fail(app.crash_reason)
             if self._parent and os.getppid() != self._parent:
                 log.warning("the supervisor is gone")
+                self._stop()
                 return
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), WATCH_SECONDS)
@@ -178,8 +179,10 @@ class _Worker:
         self._end_by_all_means("the drain hangs; the last records will be read again", OK)
 
     def _end_by_all_means(self, why: str, code: int) -> None:
-        """In a while, from a thread of its own: what should end this process may be what hangs."""
+        """In a while, from a thread of its own: what should end this process may be what hangs.
+        Should it keep that thread from running or from logging, too, health's timer ends it."""
         seconds = self._settings.drain_seconds + LATE_SECONDS
+        self._health.judge_no_more(seconds + LATE_SECONDS)
         late = threading.Timer(seconds, die, (why, code))
         late.daemon = True
         late.start()
@@ -188,7 +191,7 @@ class _Worker:
         """From any thread: this process must end."""
         if self._failure is None:
             self._failure = error or RuntimeError("unknown")
-            self._end_by_all_means(f"after {self._failure!r} the end hangs", FAILED)
+            self._end_by_all_means(f"the end hangs; it failed with: {explained(error)}", FAILED)
             with suppress(RuntimeError):  # the loop is closed already
                 self._loop.call_soon_threadsafe(self._stopping.set)
 
@@ -210,6 +213,7 @@ async def _leave(app: StageApp, timeout_seconds: float) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # a crash of C code says where it stood
     try:
         chosen = next(stage for stage in EVERY_STAGE if sys.argv[1:] == [stage])
         raise SystemExit(main(chosen, settings_module.load()))

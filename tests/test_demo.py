@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Literal, get_args
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import pytest
 
 from consumers.demo.datasets import HOUR_MS, Happening, bikes, flights, history_csv
+from consumers.demo.director import Director, Pipeline
 from consumers.demo.ledger import Ledger
 from consumers.demo.report import summary
 from consumers.demo.scenarios import DAY_MS, SCENARIOS
@@ -177,6 +179,45 @@ def test_a_command_is_outstanding_until_lifecycle_moves_past_its_generation() ->
 
     ledger.take(live(2))
     assert ledger.outstanding() is None
+
+
+class Slow:
+    """Services, watcher, replayer and story in one: all comes at once, the rollback a month in."""
+
+    now_ms = 0
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def ask(self, until_ms: int) -> list[Happening]:
+        self._ledger.evaluated_ms = until_ms
+        if until_ms >= START + 30 * DAY_MS:
+            for kind in get_args(Kind):
+                self._ledger.take(command(kind, 0))
+        return []
+
+    def tell(self, until_ms: int) -> int:
+        return 0
+
+    def wait(self, condition: Callable[[], bool], seconds: float) -> bool:
+        return condition()
+
+    def check(self) -> None: ...
+
+    def show(self) -> None: ...
+
+
+def test_a_slow_machine_plays_on_until_all_is_told_and_no_further() -> None:
+    ledger = Ledger(BIKES.spec, [])
+    ledger.champions = [1]
+    slow: Any = Slow(ledger)
+
+    Director(BIKES, Pipeline(slow, slow, slow, ledger, slow), -1000).play(
+        START, START + 100 * DAY_MS
+    )
+
+    assert ledger.count("rollback") == 1
+    assert ledger.evaluated_ms < START + 40 * DAY_MS
 
 
 def test_version_one_sees_eight_weeks_of_winter_of_which_some_hours_were_never_recorded() -> None:

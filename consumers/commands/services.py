@@ -22,7 +22,9 @@ def demo(
     scenario: Annotated[
         str, typer.Option(help="What to replay: bikes, flights or bikes-count.")
     ] = "bikes",
-    seconds: Annotated[float, typer.Option(min=10, help="About how long it may take.")] = 80.0,
+    seconds: Annotated[
+        float, typer.Option(min=10, help="About how long; more until all is told.")
+    ] = 80.0,
     bootstrap: Annotated[
         str | None,
         typer.Option(help="Kafka to use instead of the embedded broker.", show_default=False),

@@ -1,7 +1,8 @@
 """A copying worker one of whose parts stops for ever: `python -m tests.kafka.stuck_worker <part>`.
 
 Parts: `agent` (the event loop stands), `fetcher` (nothing is handed on), `consumer` (the consumer's
-own loop stands), `interpreter` (a thread never lets go of it). Each stops once 100 records came.
+own loop stands), `interpreter` (a thread never lets go of it), `end` (it fails, and leaving the
+group never lets go of the interpreter). Each stops once 100 records came.
 """
 
 from __future__ import annotations
@@ -72,6 +73,17 @@ class Holding(Copying):
         return super().apply(batch, fleet)
 
 
+class Failing(Copying):
+    """Can't go on."""
+
+    def apply(self, batch: Batch, fleet: Fleet) -> list[Output]:
+        raise RuntimeError("a fault of the test")
+
+
+async def held(app: Any, timeout_seconds: float) -> None:
+    ctypes.PyDLL(None).sleep(LONG_SECONDS)
+
+
 class Slow(Copying):
     """Computes for long without moving on, as a slow estimator does."""
 
@@ -84,7 +96,9 @@ class Slow(Copying):
 
 if __name__ == "__main__":
     part = sys.argv[1]
-    factory = {"interpreter": Holding, "slow": Slow}.get(part, Copying)
+    factory = {"interpreter": Holding, "slow": Slow, "end": Failing}.get(part, Copying)
+    if part == "end":
+        worker._leave = held
     if part in ("agent", "fetcher", "consumer"):
         {"agent": agent, "fetcher": fetcher, "consumer": consumer}[part]()
     raise SystemExit(worker.main("score", settings.load(), factory))

@@ -54,6 +54,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         pytest.skip(str(missing))
     with one.secured.broker:
         one.prepare()
+        traffic.launch(one.settings("operator")).close()
         yield one
 
 
@@ -174,7 +175,7 @@ def by_oauth(secured: Secured, url: str, secret: str, **more: Any) -> Settings:
 def test_the_loop_turns_with_exactly_the_rights_that_are_listed(guarded: Guarded) -> None:
     """Request in, prediction out, label in, accuracy out, a command carried out: each service as
     itself, commands and lifecycle signed, and a command that evaluate did not sign refused."""
-    with traffic.launch(guarded.settings("operator")) as registry:
+    with Registry(guarded.settings("operator").registry_url) as registry:
         running = {service: guarded.start(service) for service in LOOP}
         try:
             turn(guarded, registry)
@@ -279,7 +280,7 @@ def test_a_service_that_lacks_a_right_says_which(
             until(
                 lambda: "topics acls" in guarded.log(service),
                 WAIT_SECONDS,
-                lambda: guarded.log(service),
+                lambda: f"{guarded.log(service)}\nended: {process.poll()}",
             )
         finally:
             process.kill()

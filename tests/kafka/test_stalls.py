@@ -111,3 +111,12 @@ def test_an_interpreter_that_is_held_for_ever_is_ended(children: Children) -> No
     assert child.ended(90) == 1, child.text()
     assert "Timeout" in child.text()
     assert "most recent call first" in child.text()
+
+
+@pytest.mark.faults
+def test_an_end_that_holds_the_interpreter_is_ended(children: Children) -> None:
+    """What says that the end hangs is a thread of Python's, too."""
+    child = children.start("held-end", [*STUCK, "end"])
+    assert child.ended(60) == 1, child.text()
+    assert child.lines("failed")
+    assert "most recent call first" in child.text()
