@@ -87,12 +87,13 @@ def topic_prefix(bootstrap: str, request: pytest.FixtureRequest) -> Iterator[str
 
 @pytest.fixture
 def kafka_settings(bootstrap: str, topic_prefix: str, tmp_path: Path) -> Settings:
-    """One test's own topics (not made yet), registry and artefacts, on the real broker."""
+    """One test's own topics (not made yet), registry, artefacts and console, on the real broker."""
     return Settings(
         bootstrap_servers=bootstrap,
         topic_prefix=topic_prefix,
         registry_url=f"sqlite:///{tmp_path}/registry.db",
         artefact_url=f"file:{tmp_path}/artefacts",
+        console_url=f"sqlite:///{tmp_path}/console.db",
         session_timeout_seconds=6,
     )
 

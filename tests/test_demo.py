@@ -196,7 +196,9 @@ class Slow:
                 self._ledger.take(command(kind, 0))
         return []
 
-    def tell(self, until_ms: int) -> int:
+    def tell(self, until_ms: int, *, clock: bool = True) -> int:
+        if clock:
+            self.now_ms = until_ms
         return 0
 
     def wait(self, condition: Callable[[], bool], seconds: float) -> bool:
@@ -218,6 +220,7 @@ def test_a_slow_machine_plays_on_until_all_is_told_and_no_further() -> None:
 
     assert ledger.count("rollback") == 1
     assert ledger.evaluated_ms < START + 40 * DAY_MS
+    assert slow.now_ms == ledger.evaluated_ms, "time went on without requests"
 
 
 def test_version_one_sees_eight_weeks_of_winter_of_which_some_hours_were_never_recorded() -> None:

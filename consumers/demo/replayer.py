@@ -45,11 +45,11 @@ class Replayer:
         self._publisher.flush()
         return list(sent)
 
-    def tell(self, until_ms: int) -> int:
+    def tell(self, until_ms: int, *, clock: bool = True) -> int:
         """Send the truth of everything known before `until_ms`, then the clock; how many labels.
 
         Call it when the predictions asked before `until_ms` are visible: the clock promises that
-        nothing older follows.
+        nothing older follows. Without it, time without predictions is no missing data.
         """
         told = 0
         while self._next_known < len(self._known):
@@ -62,7 +62,8 @@ class Replayer:
             time_ms = happening.known_ms or 0
             self._send("feedback", happening.prediction_id, time_ms, self._feedback(happening))
             told += 1
-        self._clock(until_ms)
+        if clock:
+            self._clock(until_ms)
         self._publisher.flush()
         return told
 
