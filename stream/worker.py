@@ -191,7 +191,8 @@ class _Worker:
         """From any thread: this process must end."""
         if self._failure is None:
             self._failure = error or RuntimeError("unknown")
-            self._end_by_all_means(f"the end hangs; it failed with: {explained(error)}", FAILED)
+            why = explained(self._failure)
+            self._end_by_all_means(f"the end hangs; it failed with: {why}", FAILED)
             with suppress(RuntimeError):  # the loop is closed already
                 self._loop.call_soon_threadsafe(self._stopping.set)
 
