@@ -26,6 +26,7 @@ from consumers import topics_admin
 from consumers.loop import BrokerError, log
 from stream import checkpoints
 from stream.errors import ConfigurationError
+from stream.producers import flush
 from stream.settings import Settings
 from stream.topics import INPUTS, Stage
 
@@ -106,7 +107,7 @@ def _write(settings: Settings, counts: dict[str, int], offsets: dict[int, int]) 
         )
         for key, value in checkpoints.records(manifest, {}).items():
             producer.produce(topic, value, key.encode(), partition)
-    if producer.flush(TIMEOUT_SECONDS):
+    if flush(producer, TIMEOUT_SECONDS):
         raise BrokerError(f"{topic}: the new checkpoints were not acknowledged; run it again")
 
 

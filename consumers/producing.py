@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaException, Message, Producer
 
 from consumers.loop import BrokerError, log
 from stream.core.processor import Headers, Record
+from stream.producers import flush
 from stream.settings import Settings
 
 # What librdkafka calls the two; records without a key go anywhere.
@@ -23,7 +24,6 @@ class Publisher:
         self._names = settings.names
         self._where = settings.bootstrap_servers
         self._failed: list[str] = []
-        self._fatal = ""
         self.producer: Any = Producer(
             settings.client(
                 **{
@@ -34,7 +34,6 @@ class Publisher:
                     "linger.ms": 5,
                     "message.timeout.ms": 30_000,
                     "message.max.bytes": settings.max_record_bytes,
-                    "error_cb": self._note,
                     **properties,
                 }
             ),
@@ -75,8 +74,9 @@ class Publisher:
             except BufferError:
                 self.producer.poll(0.1)
                 self._raise_failed()
-            except KafkaException as error:
-                raise self._explained(error) from error
+            except KafkaException:
+                self.producer.poll(0)  # raises why, if that was not heard yet
+                raise
             else:
                 self.producer.poll(0)
                 return
@@ -91,24 +91,14 @@ class Publisher:
 
         Raises:
             BrokerError: something was not.
+            KafkaException: this producer can do no more; a new process can.
         """
-        left = self.producer.flush(ROOM_SECONDS)
+        left = flush(self.producer, ROOM_SECONDS)
         self._raise_failed()
         if left:
             raise BrokerError(
                 f"{left} records were not written to {self._where} in {ROOM_SECONDS:.0f} s"
             )
-
-    def _note(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._fatal = error.str()
-
-    def _explained(self, error: KafkaException) -> KafkaException:
-        """With the words of what was fatal, which only the callback is told."""
-        self.producer.poll(0)
-        if not self._fatal:
-            return error
-        return KafkaException(KafkaError(error.args[0].code(), self._fatal))
 
     def _delivered(self, error: object, message: Message) -> None:
         if error is not None:

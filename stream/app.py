@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,9 @@ Factory = Callable[[Context], Processor]
 
 def factory(stage: Stage, settings: Settings) -> Factory:
     """What makes a stage's processors. Imported here, so that a stage loads what it needs only."""
+    if stage in ("score", "shadow"):
+        # Takes seconds, which no model's first record should wait for; the others never need it.
+        importlib.import_module("models.serving")
     if stage == "score":
         from stream.core.scoring import ScoreProcessor
 

@@ -10,7 +10,6 @@ their model is first asked for; what changes later, before it is live.
 
 from __future__ import annotations
 
-import importlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -328,9 +327,6 @@ def build(
 ) -> Lifecycle:
     """The lifecycle of a stage; artefacts come through `models.artefacts`, by digest."""
     predicts = stage in ("score", "shadow")
-    if predicts:
-        # Takes seconds, which no model's first record should wait for; the others never need it.
-        importlib.import_module("models.serving")
 
     def fetch(url: str, digest: str) -> bytes:
         from models import artefacts

@@ -20,6 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from stream.core.processor import Headers, Output
 from stream.errors import Expelled, Fenced
 from stream.failpoints import failpoint
+from stream.producers import flush
 from stream.settings import Settings
 from stream.turns import turn
 
@@ -271,5 +272,5 @@ class Announcer:
         self._producer.produce(
             topic, value, key, on_delivery=lambda error, _: failed.append(error) if error else None
         )
-        if self._producer.flush(CALL_SECONDS * 2) or failed:
+        if flush(self._producer, CALL_SECONDS * 2) or failed:
             raise KafkaException(failed[0] if failed else KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001

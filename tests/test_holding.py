@@ -79,8 +79,8 @@ def test_the_first_record_of_a_model_is_answered_by_its_versions_loaded_then() -
 def test_scikit_learn_is_there_before_the_first_record(stage: str, *, is_there: bool) -> None:
     """It takes seconds; and who predicts nothing does without."""
     code = (
-        "import sys; from stream import lifecycle, settings; "
-        f"lifecycle.build({stage!r}, settings.load(), None, print, print); "
+        "import sys; from stream import app, settings; "
+        f"app.factory({stage!r}, settings.load()); "
         "print('sklearn' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -334,6 +334,26 @@ def test_the_service_that_sends_alerts_on_says_which_right_it_lacks(
             process.wait()
 
 
+def test_what_is_fatal_to_a_producer_is_told_in_its_own_words(guarded: Guarded) -> None:
+    """Who may write nowhere gets no id for its producer, and hears of that while it flushes."""
+    (acl,) = [
+        acl._replace(operations=("Write",))
+        for acl in acls.listing(NAMES)
+        if (acl.service, acl.name) == ("alerts", NAMES.topic("alerts.dlq"))
+    ]
+    with guarded.without(acl):
+        until(lambda: fatal_to(guarded), WAIT_SECONDS, lambda: "it may still write")
+
+
+def fatal_to(guarded: Guarded) -> bool:
+    """A moment after it is taken away, a right may still be in force."""
+    publisher = Publisher(guarded.settings("alerts"))
+    publisher.send("alerts", b"a", b"which it reads, so of that topic it is told")
+    with pytest.raises((KafkaException, BrokerError)) as raised:
+        publisher.flush()
+    return "Failed to acquire idempotence PID" in str(raised.value)
+
+
 def send_on(guarded: Guarded, receiver: Receiver) -> Popen[bytes]:
     """The service with a sink that begins with all there is, of a name that nobody had."""
     sink = f'[sinks.s{receiver.port}]\nkind = "webhook"\nurl = "{receiver.url}"\n'

@@ -48,16 +48,20 @@ def test_what_stands_still_ends_and_says_where(children: Children) -> None:
         assert "most recent call first" in child.text()
 
 
-def test_a_slow_model_and_an_outage_are_no_stall(children: Children, broker: Broker) -> None:
+def test_a_slow_model_and_an_outage_are_no_stall(
+    children: Children, broker: Broker, tmp_path: Path
+) -> None:
     """A model that computes for four times as long, also while a rebalance gives its partitions
     anew, and a broker that stands still for as long as a stall takes: both go on, and nothing is
     lost."""
-    slow = children.start("slow", [*STUCK, "slow"])
+    decided_anew = tmp_path / "decided-anew"
+    slow = children.start("slow", [*STUCK, "slow"], SLOW_UNTIL=str(decided_anew))
     idle = children.start("idle", COPY)
     for child in (slow, idle):
         child.until(lambda child=child: bool(child.lines("restored")))  # type: ignore[misc]
     children.start("slow", COPY, slow.settings)  # its coming makes the group decide again
-    slow.until(lambda: any(line["late"] for line in slow.lines("revoked")))
+    slow.until(lambda: any(line["late"] for line in slow.lines("revoked")), 120)
+    decided_anew.touch()
     idle.until_ready()
     idle.until(lambda: state(idle.settings)[0] == 200)
     broker.pause()
