@@ -24,6 +24,7 @@ from typing import Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from tests.patience import PATIENCE_SECONDS
 from tests.topics import (
     Seen,
     Sent,
@@ -57,7 +58,7 @@ HOW_TO_GET = (
     "install a JDK 17 or newer and Maven (Debian: apt-get install default-jdk-headless maven)"
 )
 CLUSTER_ID = "ZHJpZnRsaW5lLXRlc3RzIQ"  # 16 bytes in base64; one that begins with a dash is refused
-READY_SECONDS = 90
+READY_SECONDS = PATIENCE_SECONDS
 
 # Small and quick to notice the dead: tests kill clients and wait for what follows.
 PROPERTIES = """
@@ -283,7 +284,7 @@ class Broker:
             return
         self._process.send_signal(number)
         try:
-            self._process.wait(30)
+            self._process.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -39,6 +39,7 @@ from stream.events import (
 )
 from stream.settings import Settings
 from tests.broker import free_ports
+from tests.patience import PATIENCE_SECONDS
 
 SCRIPT = "<img src=x onerror=alert(1)>"  # a feature's name, which a page must show as it is
 HOUR = 3_600_000
@@ -331,7 +332,7 @@ def served(settings: Settings, *, follow: bool = True) -> Iterator[tuple[str, Pa
         thread.join(10)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"

@@ -24,6 +24,7 @@ from stream.settings import Settings
 from tests import receivers
 from tests.broker import free_ports
 from tests.commands import run
+from tests.patience import PATIENCE_SECONDS
 from tests.receivers import Receiver, alert, answer, distinct, ok, record
 from tests.topics import make_topics
 
@@ -65,7 +66,7 @@ class Service:
     def end(self, number: int) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        code = self.process.wait(20)
+        code = self.process.wait(PATIENCE_SECONDS)
         self.process = None
         return code
 
@@ -85,7 +86,7 @@ class Service:
         return '"ready":true' in self.ask("/readyz")
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, what

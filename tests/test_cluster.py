@@ -19,11 +19,10 @@ from consumers.fitting import Fitted, Job
 from stream.errors import ConfigurationError
 from stream.settings import Settings, load
 from tests.broker import free_ports
+from tests.patience import PATIENCE_SECONDS
 from tests.registries import CHURN
 from tests.test_service import REAL_FIT, Trainer, environment, gone, label_predictions
 from tests.topics import make_topics
-
-pytestmark = pytest.mark.timeout(180)
 
 #: What a worker loads first, so that its fits take for ever, and tell their process in a file.
 SLOW = """
@@ -74,7 +73,7 @@ class Dask:
         """Those of now would join a scheduler that comes later."""
         for process in self.workers:
             process.kill()
-            process.wait(10)
+            process.wait(PATIENCE_SECONDS)
         self.workers = []
 
     def _start(self, *command: str) -> subprocess.Popen[bytes]:
@@ -90,7 +89,7 @@ class Dask:
     def close(self) -> None:
         self.dismiss()
         self.scheduler.kill()
-        self.scheduler.wait(10)
+        self.scheduler.wait(PATIENCE_SECONDS)
         for pid in self.pids():
             if not gone(pid):
                 os.kill(pid, signal.SIGKILL)
@@ -120,7 +119,7 @@ def cluster(dask: Dask, settings: Settings) -> Iterator[Cluster]:
     one.close()
 
 
-def wait(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -128,7 +127,7 @@ def wait(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def result(fit: RemoteFit | LostFit) -> Fitted:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while (fitted := fit.poll()) is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -19,6 +19,7 @@ from stream.settings import Settings
 from stream.topics import BY_ENTITY
 from stream.transactions import Delta, Membership, group_metadata
 from stream.transport import Intake, Slice
+from tests.patience import PATIENCE_SECONDS
 from tests.test_partitions import REQUESTS, Counting, Fleets, Log
 
 GROUP = "driftline.score"
@@ -132,7 +133,7 @@ def _processor() -> Processor:
 
 
 def until(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not what():
         assert time.monotonic() < deadline
         time.sleep(0.005)

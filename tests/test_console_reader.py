@@ -311,7 +311,7 @@ def test_the_service_ends_with_0_also_while_a_page_is_open(settings: Settings) -
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: answers(port, "/readyz"), 60)
+        wait_until(lambda: answers(port, "/readyz"))
         with urllib.request.urlopen(f"http://localhost:{port}/api/stream") as stream:
             assert b"data:" in stream.readline() + stream.readline()
             console.terminate()

@@ -22,6 +22,7 @@ from models.spec import Feature, ModelSpec, Training
 from models.state import VersionCard
 from stream.settings import Settings
 from tests import streams
+from tests.patience import PATIENCE_SECONDS
 
 READ = "import sys; job = sys.stdin.buffer.readline()\n"
 
@@ -42,7 +43,7 @@ def child(program: str) -> Sequence[str]:
     return (sys.executable, "-c", READ + program)
 
 
-def result(fit: Fit, seconds: float = 30) -> Fitted:
+def result(fit: Fit, seconds: float = PATIENCE_SECONDS) -> Fitted:
     deadline = time.monotonic() + seconds
     while (fitted := fit.poll()) is None:
         assert time.monotonic() < deadline, "the fit did not end"
@@ -71,7 +72,7 @@ def test_the_child_says_what_it_is_doing_while_it_does_it() -> None:
         "print('{\"do', end='', flush=True); time.sleep(60)"
     )
     fit = Fit(job(), command=child(program))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while fit.doing != "fitting linear (1 of 2)":
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -113,7 +114,7 @@ def test_a_child_that_breaks_is_a_failed_run(program: str, reason: str) -> None:
 
 def test_the_real_child_refuses_to_fit_on_nothing_and_says_so() -> None:
     fit = Fit(job())
-    steps, deadline = set(), time.monotonic() + 60
+    steps, deadline = set(), time.monotonic() + PATIENCE_SECONDS
     while (fitted := fit.poll()) is None:
         steps.add(fit.doing)
         assert time.monotonic() < deadline
@@ -190,7 +191,7 @@ def test_the_child_ends_when_its_parent_is_killed() -> None:
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while alive(pid):
         assert time.monotonic() < deadline, "the child lives on"
         time.sleep(0.05)

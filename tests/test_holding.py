@@ -16,6 +16,7 @@ from stream import holding
 from stream.core.processor import Batch, Context, CoreSettings, Record
 from stream.core.scoring import ScoreProcessor
 from stream.loading import Live
+from tests.patience import PATIENCE_SECONDS
 from tests.test_lifecycle import Follower
 
 MANY = 100
@@ -211,7 +212,7 @@ def test_a_store_that_hangs_holds_a_partition_up_once(monkeypatch: pytest.Monkey
     assert time.monotonic() - begun < 0.5 * 3
     waiting = started.lifecycle.fleet
     answer.set()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while started.ask(NAMES[-1]) is None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert all(map(started.ask, NAMES))

@@ -19,6 +19,7 @@ from stream.settings import Settings
 from stream.supervising import environment
 from tests.broker import free_ports
 from tests.kafka.copies import PARTITIONS, ROOT, send
+from tests.patience import PATIENCE_SECONDS
 from tests.topics import create
 
 COPY = ("tests.kafka.copy_worker", "score")
@@ -39,7 +40,7 @@ class Child(NamedTuple):
         said = (json.loads(line) for line in self.text().splitlines() if line.startswith("{"))
         return [line for line in said if line["event"] == event]
 
-    def ended(self, seconds: float) -> int:
+    def ended(self, seconds: float = PATIENCE_SECONDS) -> int:
         """Its exit code, once it has ended by itself."""
         try:
             return self.process.wait(seconds)
@@ -72,7 +73,7 @@ class Child(NamedTuple):
                 return float(value)
         return None
 
-    def until(self, what: Callable[[], bool], seconds: float = 60) -> None:
+    def until(self, what: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
         deadline = time.monotonic() + seconds
         while not what():
             code = self.process.poll()
@@ -80,11 +81,11 @@ class Child(NamedTuple):
             assert time.monotonic() < deadline, f"not within {seconds} s:\n{self.text()}"
             time.sleep(0.2)
 
-    def until_reason(self, words: str, seconds: float = 60) -> None:
+    def until_reason(self, words: str, seconds: float = PATIENCE_SECONDS) -> None:
         """Until it says that it is not ready because of this."""
         self.until(lambda: any(words in reason for reason in self.ready() or ()), seconds)
 
-    def until_ready(self, seconds: float = 60) -> None:
+    def until_ready(self, seconds: float = PATIENCE_SECONDS) -> None:
         self.until(lambda: self.ready() == [], seconds)
 
 
@@ -137,6 +138,6 @@ def terminate(children: Sequence[Child]) -> list[float]:
         child.process.send_signal(signal.SIGTERM)
     seconds = []
     for child in children:
-        assert child.ended(30) == 0, child.text()
+        assert child.ended() == 0, child.text()
         seconds.append(time.monotonic() - begun)
     return seconds

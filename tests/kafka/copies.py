@@ -16,6 +16,7 @@ import pytest
 from stream.settings import Settings
 from stream.supervising import environment
 from stream.topics import Stage
+from tests.patience import PATIENCE_SECONDS
 from tests.topics import Sent, make_topics, produce, read_all
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +65,7 @@ class Workers:
     def end(self, process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int:
         process.send_signal(number)
         try:
-            return process.wait(20)
+            return process.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             pytest.fail(f"no end after signal {number}:\n{self.logs}")
 
@@ -72,7 +73,7 @@ class Workers:
         """Log lines so far with this text."""
         return self.logs.count(event)
 
-    def until_log(self, event: str, times: int, seconds: float = 60) -> None:
+    def until_log(self, event: str, times: int, seconds: float = PATIENCE_SECONDS) -> None:
         until(lambda: self.count(event) >= times, seconds, self)
 
     @property
@@ -117,7 +118,7 @@ def until(what: Callable[[], bool], seconds: float, workers: Workers) -> None:
         time.sleep(0.2)
 
 
-def exact(workers: Workers, total: int, seconds: float = 60) -> None:
+def exact(workers: Workers, total: int, seconds: float = PATIENCE_SECONDS) -> None:
     """Every number 0..total-1 came out once, and state and outputs tell the same story."""
     settings = workers.settings
     until(lambda: state(settings)[0] >= total, seconds, workers)

@@ -24,6 +24,7 @@ from stream.supervising import environment
 from stream.topics import STAGES, Names
 from tests.kafka.loop import HERE
 from tests.kafka.traffic import SPEC
+from tests.patience import PATIENCE_SECONDS
 from tests.secured import ROOT, Secured
 
 PREFIX = "guarded"
@@ -126,9 +127,9 @@ class Guarded:
             acls.apply(self.settings(ROOT), [acl])
 
 
-def until(what: Callable[[], Any], seconds: float, told: Callable[[], str]) -> Any:
-    deadline = time.monotonic() + seconds
+def until(what: Callable[[], Any], told: Callable[[], str]) -> Any:
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not (found := what()):
-        assert time.monotonic() < deadline, f"not within {seconds} s\n{told()[-6000:]}"
+        assert time.monotonic() < deadline, told()[-6000:]
         time.sleep(0.3)
     return found

@@ -22,6 +22,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from stream.settings import Settings
 from stream.supervising import environment
 from stream.topics import EVERY_STAGE, STAGES, Stage
+from tests.patience import PATIENCE_SECONDS
 from tests.topics import quiet_client, read_all
 
 DIED_AT_FAILPOINT = 137
@@ -115,7 +116,7 @@ class Stages:
         mine = [place for place in self.running if place[0] == stage]
         for place in mine:
             self.running[place].send_signal(signal.SIGTERM)
-        codes = {place: self.running.pop(place).wait(20) for place in mine}
+        codes = {place: self.running.pop(place).wait(PATIENCE_SECONDS) for place in mine}
         for place, code in codes.items():
             unborn = code == -signal.SIGTERM and not self._logs[place].stat().st_size
             assert code == 0 or unborn, f"{place} ended with {code}\n{self.errors()}"

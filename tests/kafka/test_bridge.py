@@ -20,6 +20,7 @@ from stream.settings import Settings
 from stream.supervising import environment
 from tests.broker import Sent, create, make_topics, produce, read_all
 from tests.kafka.loop import HERE
+from tests.patience import PATIENCE_SECONDS
 from tests.schema_registry import PREDICTION, SchemaRegistry, avro, framed, prediction
 from tests.test_bridge import SPEC
 
@@ -56,7 +57,7 @@ def test_every_pair_is_a_prediction_whatever_is_killed(
             bridge = start(kafka_settings, topic, tmp_path)
         until(kafka_settings, {f"r{n}" for n in range(PAIRS)}, tmp_path)
         bridge.send_signal(signal.SIGTERM)
-        assert bridge.wait(20) == 0
+        assert bridge.wait(PATIENCE_SECONDS) == 0
     finally:
         bridge.kill()
         bridge.wait()
@@ -84,7 +85,7 @@ def test_avro_records_are_predictions_and_wait_for_their_registry(
 
     where = {"DRIFTLINE_SCHEMA_REGISTRY_URL": registry.url}
     bridge = start(kafka_settings, topic, tmp_path, "--as", "predictions", **where)
-    assert bridge.wait(90) == 1, (tmp_path / "log").read_text()
+    assert bridge.wait(PATIENCE_SECONDS) == 1, (tmp_path / "log").read_text()
     assert "schema registry, schema 7" in (tmp_path / "log").read_text()
     assert events(kafka_settings) == []
 
@@ -93,7 +94,7 @@ def test_avro_records_are_predictions_and_wait_for_their_registry(
     try:
         until(kafka_settings, {f"r{n}" for n in range(20)}, tmp_path)
         bridge.send_signal(signal.SIGTERM)
-        assert bridge.wait(20) == 0
+        assert bridge.wait(PATIENCE_SECONDS) == 0
     finally:
         bridge.kill()
         bridge.wait()
@@ -103,7 +104,7 @@ def test_avro_records_are_predictions_and_wait_for_their_registry(
 
 
 def until(settings: Settings, wanted: set[str], folder: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not wanted <= ids(settings):
         assert time.monotonic() < deadline, (folder / "log").read_text()[-3000:]
         time.sleep(0.3)

@@ -7,7 +7,6 @@ import random
 import time
 from pathlib import Path
 
-import pytest
 from msgspec.structs import replace
 
 from consumers import proving
@@ -20,6 +19,7 @@ from tests.kafka import oracle, traffic
 from tests.kafka.logs import Logs
 from tests.kafka.loop import Stages, drain, until
 from tests.kafka.traffic import Event, Sender, some_features, some_label
+from tests.patience import PATIENCE_SECONDS
 from tests.topics import make_topics
 
 SHARE = 0.3
@@ -32,7 +32,6 @@ SPEC = replace(
 PIECE, AFTER, MOST = 100, 20, 400  # requests at once; pieces after the promotion, and in all
 
 
-@pytest.mark.timeout(300)
 def test_a_challenger_that_is_proven_answers_a_share_and_then_all(
     kafka_settings: Settings, tmp_path: Path
 ) -> None:
@@ -66,7 +65,7 @@ def test_a_challenger_that_is_proven_answers_a_share_and_then_all(
             time.sleep(0.1)
             obeyed += _obey(settings, registry, obeyed)
             relay.pump()
-        drain(stages, 120)
+        drain(stages, PATIENCE_SECONDS)
     finally:
         stages.end()
 

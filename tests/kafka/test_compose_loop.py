@@ -22,6 +22,7 @@ from stream.settings import Settings
 from tests import postgres
 from tests.broker import Broker
 from tests.kafka.composed import Composed, broker_properties
+from tests.patience import PATIENCE_SECONDS
 
 SECONDS = 40.0
 REPLAYED = {  # a replayer is the clock, faster than real time
@@ -57,7 +58,6 @@ def composed(
 
 
 @pytest.mark.demo
-@pytest.mark.timeout(300)
 def test_the_services_of_the_compose_file_close_the_loop(
     composed: tuple[Composed, Settings],
 ) -> None:
@@ -70,7 +70,7 @@ def test_the_services_of_the_compose_file_close_the_loop(
     history = [one for one in happenings if one.asked_ms < start_ms]
     live = [one for one in happenings if one.asked_ms >= start_ms]
     expected = ["console-1", "evaluate-1", "monitor-1", "score-1", "score-2", "trainer-1"]
-    assert stack.wait_healthy(90) == expected
+    assert stack.wait_healthy(PATIENCE_SECONDS) == expected
     spec, data = stack.folder / "spec.json", stack.folder / "history.csv"
     spec.write_bytes(msgspec.json.encode(scenario.spec))
     data.write_text(history_csv(history))
@@ -81,7 +81,7 @@ def test_the_services_of_the_compose_file_close_the_loop(
         watcher = Watcher(settings, ledger, story)
         watcher.start()
         try:
-            assert watcher.wait(lambda: ledger.lifecycle is not None, 60)
+            assert watcher.wait(lambda: ledger.lifecycle is not None, PATIENCE_SECONDS)
             replayer = Replayer(settings, scenario.spec.name, live)
             director = Director(
                 scenario, Pipeline(stack, replayer, watcher, ledger, story), SECONDS

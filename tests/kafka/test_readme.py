@@ -21,10 +21,11 @@ from markdown_it import MarkdownIt
 
 from stream.settings import Settings
 from tests.broker import free_ports
+from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-SECONDS = 60.0
+SECONDS = PATIENCE_SECONDS
 
 
 def blocks(heading: str, language: str = "") -> list[str]:
@@ -93,13 +94,13 @@ class Shell:
         process = self.start(line)
         until(lambda: seen(log.read_text()), self.said)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) in (0, 130)
+        assert process.wait(SECONDS) in (0, 130)
 
     def stop(self) -> None:
         for process in self.running:
             process.terminate()
         for process in self.running:
-            process.wait(30)
+            process.wait(SECONDS)
 
 
 def until(condition: Callable[[], bool], said: Callable[[], str], seconds: float = SECONDS) -> None:
@@ -153,7 +154,6 @@ def prepared(folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, events)))
 
 
-@pytest.mark.timeout(300)
 def test_a_newcomer_watches_a_file_and_a_serving_system(shell: Shell) -> None:
     """Every command of the two sections, in their order; then each model is live and measured."""
     prepared(shell.folder)

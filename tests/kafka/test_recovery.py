@@ -27,6 +27,7 @@ from tests.kafka.copies import PARTITIONS, ROOT, outputs, send, state
 from tests.kafka.logs import Logs
 from tests.kafka.loop import Stages, drain
 from tests.kafka.traffic import Sender, Traffic, launch
+from tests.patience import PATIENCE_SECONDS
 from tests.registries import CHURN
 from tests.topics import create, make_topics, quiet_client
 
@@ -68,7 +69,7 @@ def have_worked(children: Children, *names: str) -> dict[str, Settings]:
 
 
 def says(child: Child, words: str, code: int = 1) -> None:
-    assert child.ended(60) == code, child.text()
+    assert child.ended() == code, child.text()
     assert words in child.text()
 
 
@@ -112,7 +113,7 @@ def test_a_topic_that_changes_under_a_running_worker_halts_it(
     make_anew(admin, settings, "requests")
     add_partitions(admin, started["grown"].settings)
     says(started["grown"], "has 8 partitions now")
-    assert started["anew"].ended(60) == 1
+    assert started["anew"].ended() == 1
     send(settings, 1000, 400)
     says(children.start("again", COPY, settings), "requests was deleted and made anew")
 
@@ -195,7 +196,6 @@ def test_a_registry_restored_from_a_backup_is_heard_again(
         assert registry.republish("churn") == 5
 
 
-@pytest.mark.timeout(300)
 def test_all_checkpoints_lost_the_loop_counts_every_event_once_by_a_replay(
     kafka_settings: Settings, admin: AdminClient, tmp_path: Path
 ) -> None:
@@ -211,7 +211,7 @@ def test_all_checkpoints_lost_the_loop_counts_every_event_once_by_a_replay(
         sender = Sender(settings)
         for piece in traffic.pieces:
             sender.send(piece)
-        drain(stages, 90)
+        drain(stages, PATIENCE_SECONDS)
         before = Logs(settings)
         told = {entity: said(before, entity) for entity in ("predictions", "examples")}
         first = counted(before)
@@ -221,7 +221,7 @@ def test_all_checkpoints_lost_the_loop_counts_every_event_once_by_a_replay(
         forgetting.forget(settings, "score")
         forgetting.forget(settings, "monitor")
         stages.start()
-        drain(stages, 90)
+        drain(stages, PATIENCE_SECONDS)
     finally:
         stages.end()
     after = Logs(settings)

@@ -22,6 +22,7 @@ from stream.settings import Settings
 from stream.supervising import environment
 from tests.kafka.loop import Stages, drain, until
 from tests.kafka.traffic import LATENESS_MS, SPEC, Sender, Traffic, train
+from tests.patience import PATIENCE_SECONDS
 from tests.topics import quiet_client, read_all
 
 REQUESTS = 12_000
@@ -49,7 +50,7 @@ def finished(settings: Settings, registry: Registry, tmp_path: Path) -> Settings
                 Relay(registry, settings).pump()
             time.sleep(0.25)
         time.sleep(LATENESS_MS / 1000 + 2)  # so that ticks of the new version close
-        drain(stages, 120)
+        drain(stages, PATIENCE_SECONDS)
     finally:
         stages.end()
     return settings
@@ -69,7 +70,6 @@ def ends(settings: Settings) -> dict[str, object]:
     return told
 
 
-@pytest.mark.timeout(400)
 def test_a_finished_log_replayed_gives_the_alerts_and_commands_that_were_told(
     finished: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from tests.kafka.logs import Logs
 from tests.kafka.loop import Stages, drain
 from tests.kafka.test_recovery import counted, said
 from tests.kafka.traffic import Sender, Traffic, launch
+from tests.patience import PATIENCE_SECONDS
 from tests.registries import CHURN, register
 from tests.topics import Sent, make_topics, produce, read_all
 
@@ -50,7 +51,6 @@ def predicted(logs: Logs) -> set[str]:
     return {data["prediction_id"] for data in logs.data("predictions") if "clock_ms" not in data}
 
 
-@pytest.mark.timeout(300)
 def test_on_a_mirror_the_stages_count_every_event_once(
     kafka_settings: Settings, tmp_path: Path
 ) -> None:
@@ -79,7 +79,7 @@ def run_through(settings: Settings, logs: Path, traffic: Traffic | None) -> Logs
         sender = Sender(settings)
         for piece in traffic.pieces if traffic else ():
             sender.send(piece)
-        drain(stages, 90)
+        drain(stages, PATIENCE_SECONDS)
     finally:
         stages.end()
     return Logs(settings)

@@ -14,6 +14,7 @@ import pytest
 from stream.settings import Settings
 from stream.topics import Stage
 from tests.kafka.copies import Workers, copying, exact, outputs, send, state, until
+from tests.patience import PATIENCE_SECONDS
 from tests.topics import Sent, make_topics, produce, read_all
 
 
@@ -86,7 +87,7 @@ def test_death_at_each_step_is_exact(workers: Workers, failpoints: tuple[str, ..
         for failpoint in failpoints
     ]
     total = 0
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while any(process.poll() is None for process in doomed):
         assert time.monotonic() < deadline, workers.logs
         send(workers.settings, total, 100)
@@ -110,7 +111,7 @@ def test_a_rebalance_in_the_moment_of_a_commit_is_exact(workers: Workers) -> Non
     third = workers.start("score", **slow)
     workers.until_log("assigned", 6)
     workers.end(second, signal.SIGKILL)
-    exact(workers, 8000, 90)
+    exact(workers, 8000)
     assert third.poll() is None, workers.logs
 
 
@@ -147,7 +148,7 @@ def test_nobody_waits_for_the_transaction_of_a_dead_worker(
             total += 400
             time.sleep(0.3)
         workers.start()
-        exact(workers, total, 60)
+        exact(workers, total)
     finally:
         for process in workers.running:
             process.kill()
@@ -162,7 +163,7 @@ def test_more_workers_than_partitions(workers: Workers) -> None:
     send(workers.settings, 4000, 2000)
     for process in started[:3]:
         workers.end(process, signal.SIGKILL)
-    exact(workers, 6000, 90)
+    exact(workers, 6000)
     assert workers.end(started[4]) == 0, workers.logs
 
 
@@ -171,7 +172,7 @@ def test_a_bug_in_a_processor_ends_the_worker(workers: Workers) -> None:
     bootstrap, topic = workers.settings.bootstrap_servers, workers.settings.names.topic("requests")
     produce(bootstrap, topic, [Sent(b"k", b"1", 2), Sent(b"k", b"poison", 2)])
     worker = workers.start()
-    assert worker.wait(60) == 1
+    assert worker.wait(PATIENCE_SECONDS) == 1
     assert f"{topic}[2] 0..0" in workers.logs
     assert outputs(workers.settings) == []
 
@@ -214,7 +215,7 @@ def test_an_idle_partition_is_told_that_it_is_caught_up(workers: Workers) -> Non
     exact(workers, 400)
     workers.end(feeder)
     workers.start("monitor", COPY_TELLS_CAUGHT_UP="1")
-    until(lambda: len(caught_up(workers.settings, 100)) >= 4, 60, workers)
+    until(lambda: len(caught_up(workers.settings, 100)) >= 4, PATIENCE_SECONDS, workers)
 
 
 def caught_up(settings: Settings, count: int) -> list[bytes]:
@@ -235,12 +236,12 @@ def test_a_lost_checkpoint_part_halts_the_worker(workers: Workers) -> None:
         names.checkpoints("score"),
         [Sent(b"part/state", None, 1)],
     )
-    assert workers.start().wait(60) == 1
+    assert workers.start().wait(PATIENCE_SECONDS) == 1
     assert "part 'state' is missing" in workers.logs
 
 
 def test_missing_topics_are_a_configuration_error(kafka_settings: Settings, tmp_path: Path) -> None:
     """Exit code 2 tells a supervisor not to try again."""
     bare = Workers(kafka_settings, tmp_path)
-    assert bare.start().wait(60) == 2
+    assert bare.start().wait(PATIENCE_SECONDS) == 2
     assert "driftline topics apply" in bare.logs

@@ -36,11 +36,11 @@ from tests import broker as brokers
 from tests.kafka import traffic
 from tests.kafka.guarded import PREFIX, Guarded, until
 from tests.kafka.loop import HERE
+from tests.patience import PATIENCE_SECONDS
 from tests.receivers import Receiver, alert, answer, ok, record
 from tests.secured import ROOT, Authority, Secured, token_endpoint
 
 pytestmark = pytest.mark.kafka
-WAIT_SECONDS = 90  # on a machine that does much else
 TOKEN_SECONDS = 20  # far more than the second within which a broker takes no second proof
 LOOP = ("score", "monitor", "evaluate", "trainer")
 NAMES = Names(PREFIX)
@@ -147,10 +147,13 @@ def test_a_stage_outlives_its_tokens(guarded: Guarded, tmp_path: Path) -> None:
                 publisher.send("requests", b"k%d" % number, b"%d" % number)
                 publisher.flush()
                 time.sleep(1)
-            until(lambda: len(copied()) >= len(numbers), WAIT_SECONDS, (tmp_path / "log").read_text)
+            until(
+                lambda: len(copied()) >= len(numbers),
+                (tmp_path / "log").read_text,
+            )
             assert copied() == list(numbers)
             worker.send_signal(signal.SIGTERM)
-            assert worker.wait(20) == 0
+            assert worker.wait(PATIENCE_SECONDS) == 0
         finally:
             worker.kill()
             worker.wait()
@@ -195,9 +198,9 @@ def turn(guarded: Guarded, registry: Registry) -> None:
     dice = Random(1)
     asked = {f"r{number}": traffic.some_features(dice) for number in range(200)}
     guarded.send("requests", {id_: {"features": f} for id_, f in asked.items()})
-    until(lambda: len(guarded.read("predictions")) == len(asked), WAIT_SECONDS, logs)
+    until(lambda: len(guarded.read("predictions")) == len(asked), logs)
     guarded.send("feedback", {i: {"label": traffic.some_label(dice, f)} for i, f in asked.items()})
-    until(lambda: labelled(guarded) == len(asked), WAIT_SECONDS, logs)
+    until(lambda: labelled(guarded) == len(asked), logs)
     state = registry.live(traffic.SPEC.name)
     assert state is not None
     guarded.publish(ROOT, "commands", state.model, command("rollback", state.generation))
@@ -205,10 +208,8 @@ def turn(guarded: Guarded, registry: Registry) -> None:
     key = read_key(guarded.folder / "evaluate.key")
     retrain = signed(key, NAMES.topic("commands"), state.model.encode(), retrain)
     guarded.publish("evaluate", "commands", state.model, retrain)
-    run = until(
-        lambda: [r for r in registry.runs(state.model) if r.command_id], WAIT_SECONDS, logs
-    )[0]
-    until(lambda: registry.run(run.run_id).verdict != "running", WAIT_SECONDS, logs)  # type: ignore[union-attr]
+    run = until(lambda: [r for r in registry.runs(state.model) if r.command_id], logs)[0]
+    until(lambda: registry.run(run.run_id).verdict != "running", logs)  # type: ignore[union-attr]
     data = registry.run(run.run_id).data  # type: ignore[union-attr]
     assert data is not None
     assert data.labelled == len(asked)
@@ -244,7 +245,7 @@ def command(kind: str, generation: int, **more: object) -> bytes:
 def ended(running: dict[str, Popen[bytes]]) -> dict[str, int]:
     for process in running.values():
         process.send_signal(signal.SIGTERM)
-    return {service: process.wait(20) for service, process in running.items()}
+    return {service: process.wait(PATIENCE_SECONDS) for service, process in running.items()}
 
 
 LACKING = [
@@ -279,7 +280,6 @@ def test_a_service_that_lacks_a_right_says_which(
         try:
             until(
                 lambda: "topics acls" in guarded.log(service),
-                WAIT_SECONDS,
                 lambda: f"{guarded.log(service)}\nended: {process.poll()}",
             )
         finally:
@@ -300,11 +300,11 @@ def test_alerts_are_sent_on_and_laid_down_with_exactly_the_rights_that_are_liste
     with Receiver(answer(422), ok) as receiver:
         process = send_on(guarded, receiver)
         try:
-            until(lambda: receiver.posted, WAIT_SECONDS, lambda: guarded.log("alerts"))
-            until(lambda: guarded.read("alerts.dlq"), WAIT_SECONDS, lambda: guarded.log("alerts"))
+            until(lambda: receiver.posted, lambda: guarded.log("alerts"))
+            until(lambda: guarded.read("alerts.dlq"), lambda: guarded.log("alerts"))
             tell(guarded, 1)
-            until(lambda: len(receiver.ids) > 1, WAIT_SECONDS, lambda: guarded.log("alerts"))
-            until(lambda: lag_of(guarded, receiver) == 0, WAIT_SECONDS, lambda: str(receiver.ids))
+            until(lambda: len(receiver.ids) > 1, lambda: guarded.log("alerts"))
+            until(lambda: lag_of(guarded, receiver) == 0, lambda: str(receiver.ids))
         finally:
             assert ended({"alerts": process}) == {"alerts": 0}
     assert "authorization" not in guarded.log("alerts").lower()
@@ -326,7 +326,6 @@ def test_the_service_that_sends_alerts_on_says_which_right_it_lacks(
         try:
             until(
                 lambda: "topics acls" in guarded.log("alerts"),
-                WAIT_SECONDS,
                 lambda: guarded.log("alerts"),
             )
         finally:
@@ -342,7 +341,7 @@ def test_what_is_fatal_to_a_producer_is_told_in_its_own_words(guarded: Guarded) 
         if (acl.service, acl.name) == ("alerts", NAMES.topic("alerts.dlq"))
     ]
     with guarded.without(acl):
-        until(lambda: fatal_to(guarded), WAIT_SECONDS, lambda: "it may still write")
+        until(lambda: fatal_to(guarded), lambda: "it may still write")
 
 
 def fatal_to(guarded: Guarded) -> bool:
@@ -386,7 +385,7 @@ def lacks_nothing(settings: Settings, service: str) -> bool:
 def test_doctor_says_which_rights_are_lacking(guarded: Guarded, service: str) -> None:
     """Each service has its own, as `driftline doctor --as` sees it, and not another's."""
     settings = guarded.settings(service)
-    until(lambda: lacks_nothing(settings, service), WAIT_SECONDS, lambda: service)
+    until(lambda: lacks_nothing(settings, service), lambda: service)
     other = "score" if service != "score" else "evaluate"
     lacks = {
         (lack.name, operation)

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import pytest
 from msgspec.structs import replace
 
 from consumers.relay import Relay
@@ -31,7 +30,6 @@ SPEC = replace(
 SEED, PIECES, PIECE = 7, 60, 100
 
 
-@pytest.mark.timeout(300)
 def test_a_worse_version_that_is_served_elsewhere_is_told_to_go_back(
     kafka_settings: Settings, tmp_path: Path
 ) -> None:

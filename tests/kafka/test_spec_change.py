@@ -22,6 +22,7 @@ from tests.kafka import oracle
 from tests.kafka.logs import Logs
 from tests.kafka.loop import Stages, drain, until
 from tests.kafka.traffic import SPEC, Event, Sender, launch, some_features, some_label
+from tests.patience import PATIENCE_SECONDS
 from tests.topics import make_topics
 
 REVISED = replace(SPEC, features=(*SPEC.features, Feature(name="income", optional=True)))
@@ -29,7 +30,6 @@ PIECE, PIECES, REVISED_AT = 50, 60, 15  # requests at once, and how often; after
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(300)
 def test_a_new_optional_feature_is_in_force_under_load_and_the_next_version_knows_it(
     kafka_settings: Settings, tmp_path: Path
 ) -> None:
@@ -65,7 +65,7 @@ def test_a_new_optional_feature_is_in_force_under_load_and_the_next_version_know
         later = [f"t{number:05}" for number in range(PIECE)]
         with_income |= set(later)
         sender.send(_asked(later, with_income, dice))
-        drain(stages, 120)
+        drain(stages, PATIENCE_SECONDS)
     finally:
         stages.end()
 

@@ -41,7 +41,7 @@ def test_what_stands_still_ends_and_says_where(children: Children) -> None:
         (NO_TURN, children.start("f", [*STUCK, "agent"])),
     ]
     for phase, child in hung:
-        assert child.ended(90) == 1, child.text()
+        assert child.ended() == 1, child.text()
         stalled = child.lines("stalled")
         assert [line["phase"] for line in stalled] == [phase], child.text()
         assert (stalled[0]["partition"] is None) == (phase == NO_TURN)
@@ -60,7 +60,7 @@ def test_a_slow_model_and_an_outage_are_no_stall(
     for child in (slow, idle):
         child.until(lambda child=child: bool(child.lines("restored")))  # type: ignore[misc]
     children.start("slow", COPY, slow.settings)  # its coming makes the group decide again
-    slow.until(lambda: any(line["late"] for line in slow.lines("revoked")), 120)
+    slow.until(lambda: any(line["late"] for line in slow.lines("revoked")))
     decided_anew.touch()
     idle.until_ready()
     idle.until(lambda: state(idle.settings)[0] == 200)
@@ -74,7 +74,7 @@ def test_a_slow_model_and_an_outage_are_no_stall(
     idle.until_ready()
     send(idle.settings, 200, 100)
     idle.until(lambda: state(idle.settings)[0] == 300)
-    slow.until(lambda: state(slow.settings)[0] == 200, 120)
+    slow.until(lambda: state(slow.settings)[0] == 200)
     assert not slow.lines("stalled")
 
 
@@ -112,7 +112,7 @@ def test_what_a_hanging_transaction_holds_up_is_measured_and_no_stall(children: 
 def test_an_interpreter_that_is_held_for_ever_is_ended(children: Children) -> None:
     """No thread of Python's can look then; faulthandler's timer does."""
     child = children.start("held", [*STUCK, "interpreter"])
-    assert child.ended(90) == 1, child.text()
+    assert child.ended() == 1, child.text()
     assert "Timeout" in child.text()
     assert "most recent call first" in child.text()
 
@@ -121,6 +121,6 @@ def test_an_interpreter_that_is_held_for_ever_is_ended(children: Children) -> No
 def test_an_end_that_holds_the_interpreter_is_ended(children: Children) -> None:
     """What says that the end hangs is a thread of Python's, too."""
     child = children.start("held-end", [*STUCK, "end"])
-    assert child.ended(60) == 1, child.text()
+    assert child.ended() == 1, child.text()
     assert child.lines("failed")
     assert "most recent call first" in child.text()

@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 
 from stream.settings import Settings
 from tests.kafka.test_readme import ROOT, Shell, champion, until
+from tests.patience import PATIENCE_SECONDS
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text()
 
@@ -55,7 +56,7 @@ def test_the_tutorial_ends_with_a_rollback(shell: Shell) -> None:
         if line.startswith("python customers.py") and "history" not in line:
             if customers is not None:
                 customers.send_signal(signal.SIGINT)
-                customers.wait(20)
+                customers.wait(PATIENCE_SECONDS)
             customers = shell.start(line)
         else:
             shell.run(line)
