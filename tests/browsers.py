@@ -10,7 +10,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from playwright.sync_api import BrowserContext, CDPSession, Page, sync_playwright
+from playwright.sync_api import BrowserContext, CDPSession, Page, expect, sync_playwright
+
+from tests.patience import PATIENCE_SECONDS
 
 HOW_TO_GET = "run scripts/prepare-system as root (Debian: apt-get install chromium)"
 FLAGS = [
@@ -42,6 +44,7 @@ def program() -> str:
 def launcher() -> Iterator[Launch]:
     """Opens pages of a width and a theme, each in a browser with a new and empty directory."""
     where = program()
+    expect.set_options(timeout=PATIENCE_SECONDS * 1000)
     with ExitStack() as stack:
         driver = stack.enter_context(sync_playwright())
 
@@ -56,7 +59,7 @@ def launcher() -> Iterator[Launch]:
                 **more,
             )
             stack.callback(context.close)
-            context.set_default_timeout(15_000)
+            context.set_default_timeout(PATIENCE_SECONDS * 1000)
             return context.pages[0]
 
         yield launch
