@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -29,6 +30,10 @@ from tests.browsers import Launch
 CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 MARKED_BY_FIXTURE = {"broker": "kafka", "postgres_url": "postgres", "chromium": "browser"}
 COUNTER = itertools.count()
+
+# On a slow machine every example may be late.
+hypothesis.settings.register_profile("patient", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("patient")
 
 # A developer's own settings must not reach the tests.
 for name in [name for name in os.environ if name.startswith("DRIFTLINE_")]:

@@ -44,7 +44,7 @@ def test_every_detector_that_a_spec_may_name_is_there_and_finds_a_gross_change()
         assert last_ms >= 30, name
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32), st.sets(st.integers(0, 3 * KEPT), max_size=4))
 def test_rebuilt_from_plain_data_they_go_on_as_if_nothing_had_happened(
     seed: int, restarts: set[int]

@@ -57,7 +57,7 @@ EVENTS = st.tuples(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(EVENTS, min_size=1, max_size=12))
 def test_events_fall_in_the_bins_of_their_own_version(
     events: list[tuple[int, Row, float]],

@@ -498,7 +498,7 @@ def _outcome(decoded: Decoded) -> list[object]:
     return [*events, *refused, *decoded.clocks]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(_mutated(), min_size=1, max_size=4))
 def test_what_becomes_of_a_record_depends_on_its_bytes_alone(
     cases: list[tuple[str, bytes]],

@@ -149,7 +149,7 @@ def test_the_eventful_stories_are_eventful(story: list[dict[str, Any]]) -> None:
     assert told == {"promote", *(f"{p} {s}" for p in problems for s in ("open", "resolved"))}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(stories(), st.integers(0, 99), st.integers(0, 2**32), st.integers(0, 2**32))
 @example(EVENTFUL, 1, 2, 3)
 def test_r2_verdicts_and_final_windows_are_the_same_for_every_order_and_partition_count(
@@ -188,7 +188,7 @@ def test_a_thousand_orders_of_one_log_end_in_the_same_verdicts_and_windows(first
     _one_end([0, *range(first, first + BLOCK)])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     stories(), st.integers(0, 99), st.integers(0, 2**32), st.sets(st.integers(0, 60), max_size=8)
 )

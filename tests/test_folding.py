@@ -72,7 +72,7 @@ def folded(predictions: list[Event], labels: list[Joined], cut: int) -> list[Sum
     return deltas.take(0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(made(), min_size=FEW + 1, max_size=FEW + 12),
     st.lists(joined(), max_size=20),

@@ -239,7 +239,7 @@ EVENT = st.tuples(IDS, st.integers(0, 12_000), st.integers(0, 3), st.sampled_fro
 BATCHES = st.lists(st.tuples(st.booleans(), st.lists(EVENT, min_size=1, max_size=8)), max_size=8)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(BATCHES)
 def test_many_joined_at_once_are_joined_as_each_in_turn(batches: Any) -> None:
     """New and known ids, twice in a batch, early, late, corrected and too late: the same state."""

@@ -23,7 +23,7 @@ def add(table: KeyTable, hashes: Hashes, places: Ints) -> None:
     table.add(hashes, places)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(STEPS)
 def test_what_was_added_is_found_until_it_is_made_anew_without_it(
     steps: list[tuple[bool, list[int]]],

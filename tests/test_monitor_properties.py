@@ -217,7 +217,7 @@ def _said(label: Sent) -> tuple[str, float]:
     return label.data["label"], label.data.get("weight", 1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SEEDS)
 def test_joins_and_sums_equal_a_naive_fold_of_the_whole_log(seed: int) -> None:
     rng = random.Random(seed)
@@ -240,7 +240,7 @@ def test_joins_and_sums_equal_a_naive_fold_of_the_whole_log(seed: int) -> None:
     assert {k: v for k, v in log_loss.items() if v} == {k: v for k, v in fold.log_loss.items() if v}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SEEDS, st.integers(1, 8))
 def test_r2_no_interleaving_and_no_partition_count_changes_a_sum(
     seed: int, partitions: int
@@ -252,7 +252,7 @@ def test_r2_no_interleaving_and_no_partition_count_changes_a_sum(
     assert merged(summaries_of(other)) == merged(summaries_of(one))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SEEDS, st.booleans())
 def test_a_closed_tick_stays_closed(seed: int, late: bool) -> None:
     """Bets, pairs, delays and counters never fall in a tick that the watermark has passed, however
@@ -270,7 +270,7 @@ def test_a_closed_tick_stays_closed(seed: int, late: bool) -> None:
     assert watermark > T0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(SEEDS)
 def test_late_events_change_nothing_of_what_is_counted_by_arrival_but_its_tick(seed: int) -> None:
     """Every label is bet on once, whatever the interleaving, also if it comes late."""
@@ -327,7 +327,7 @@ class World:
         return [Batch(entity, 0, piece) for piece in (records[:cut], records[cut:]) if piece]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(SEEDS)
 def test_r1_replaying_the_journal_gives_the_same_bytes(seed: int) -> None:
     """Also if the first run was restored at any point from whole checkpoints or from deltas."""
@@ -348,7 +348,7 @@ def _whole(processor: MonitorProcessor) -> dict[str, bytes]:
     return stored
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(SEEDS)
 def test_a_restored_processor_writes_the_same_deltas_as_one_that_went_on(seed: int) -> None:
     world = World(random.Random(seed))

@@ -10,7 +10,7 @@ from scipy import special
 from stream.core.noncentral import LARGEST, noncentralities
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @example(47, 1e-6, 0.995)
 @given(
     st.integers(1, 60),

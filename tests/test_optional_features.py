@@ -127,7 +127,7 @@ def specs_and_records(draw: st.DrawFn) -> tuple[ModelSpec, list[dict[str, Any]]]
     return spec, records
 
 
-@settings(max_examples=50, deadline=None)  # decoders are made anew for each spec
+@settings(max_examples=50)  # decoders are made anew for each spec
 @given(specs_and_records(), st.sampled_from(("requests", "predictions")))
 def test_what_is_left_out_is_null_wherever_it_stands(
     drawn: tuple[ModelSpec, list[dict[str, Any]]], entity: str
@@ -148,7 +148,7 @@ def test_what_is_left_out_is_null_wherever_it_stands(
     assert rows == [check_row(spec, one) for one in narrow]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(specs_and_records())
 def test_what_is_not_optional_may_not_be_left_out(
     drawn: tuple[ModelSpec, list[dict[str, Any]]],
@@ -309,7 +309,7 @@ def test_nulls_of_records_that_lack_a_known_feature_are_counted(
 # --- under way -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.tuples(*[st.integers(0, 8)] * 3))
 def test_nothing_is_lost_whoever_hears_first_of_the_revision(
     before: Trained, moments: tuple[int, int, int]

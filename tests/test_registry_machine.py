@@ -144,7 +144,6 @@ def test_records_agree_after_any_sequence_of_requests(machine: type[Lifecycle]) 
         settings=settings(
             max_examples=8,
             stateful_step_count=STEPS,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -6,7 +6,7 @@ from collections import Counter
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -67,7 +67,6 @@ ROWS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(ROWS)
 def test_each_label_is_told_once_with_all_that_belongs_to_it(rows: list[Joined]) -> None:
     assert Counter(examples_in(examples(rows, CLASSES, 3))) == Counter(map(told, rows))

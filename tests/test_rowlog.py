@@ -43,7 +43,7 @@ def restored(stored: Mapping[str, bytes]) -> RowLog:
     return log
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(STEPS, st.sampled_from([0, 3, rowlog.FRESH]), st.booleans())
 def test_rows_equal_a_plain_dict_and_a_restored_log_goes_on_byte_for_byte(
     steps: list[tuple[str, str, int]], fresh: int, alike: bool
@@ -222,7 +222,7 @@ def test_rows_that_come_and_go_between_two_writes_leave_no_trace() -> None:
     assert log.changes(complete=False) == {}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.lists(st.integers(0, 30), unique=True), max_size=8),
     st.integers(1, 6),
@@ -266,7 +266,7 @@ def test_parts_that_go_are_named_in_order() -> None:
     assert gone == sorted(gone)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(STEPS)
 def test_a_checkpoint_does_not_tell_which_rows_were_packed(
     steps: list[tuple[str, str, int]],

@@ -187,7 +187,7 @@ def known_from_the_start(logs: dict[str, list[Record]]) -> list[Output]:
     return outputs + processor.advance(END_MS, True, fleet)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SEEDS)
 def test_a_spec_that_changes_under_load_changes_no_byte_of_a_replay_and_no_count(seed: int) -> None:
     """The journal gives the very bytes again; and they say what one says who knew all at once."""
@@ -250,7 +250,7 @@ def evaluated(
     return committed + told + core.advance(0, False, {"bikes": lives[2]})
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(SEEDS)
 def test_evaluate_says_again_what_it_said_of_a_log_in_which_the_spec_changed(seed: int) -> None:
     rng, source = random.Random(seed), summaries.Monitor(2, seed % 7)
