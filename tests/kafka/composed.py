@@ -22,6 +22,7 @@ from tests.broker import free_ports
 FILE = Path(__file__).parent.parent.parent / "docker-compose.yml"
 INSIDE = "file:/var/lib/driftline/artefacts"
 INSIDE_CONSOLE = "sqlite:////var/lib/driftline/console/"
+PAUSE_SECONDS = 1.0
 PORT, CONSOLE_PORT = "9464", "8420"  # of the doors, of the console
 Ports = dict[str, str]  # of one process: what the file says, and what stands for it here
 ADDRESSES = ("LISTENERS", "VOTERS", "LISTENER_NAME", "LISTENER_SECURITY", "LOG_DIRS", "NODE_ID")
@@ -104,7 +105,8 @@ class Composed(Stack):
         healthy: set[str] = set()
         while len(healthy) < len(self._services) and time.monotonic() < deadline:
             self.check()
-            healthy |= {name for name in self._services if self._is_healthy(name)}
+            time.sleep(PAUSE_SECONDS)  # a check is a process of its own
+            healthy |= {name for name in self._services.keys() - healthy if self._is_healthy(name)}
         return sorted(healthy)
 
     def _is_healthy(self, name: str) -> bool:
