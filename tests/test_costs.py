@@ -16,29 +16,29 @@ from tests.streams import examples, spec
 
 def test_a_candidate_may_take_an_equal_share_of_the_time_that_is_left() -> None:
     told: list[str] = []
-    watch = Stopwatch(1.0, told.append)
+    watch = Stopwatch(3.0, told.append)
     begun = time.monotonic()
 
     with pytest.raises(TooCostly, match=r"training\.timeout_seconds"), watch.trying("slow", 1, 2):
-        time.sleep(5)
+        time.sleep(60)
     first = time.monotonic() - begun
     with pytest.raises(TooCostly), watch.trying("slow too", 2, 2):
-        time.sleep(5)
+        time.sleep(60)
 
-    assert 0.3 < first < 0.7
-    assert time.monotonic() - begun < 1.5
+    assert 1.4 < first < 2.9
+    assert time.monotonic() - begun < 30
     assert told == ["fitting slow (1 of 2)", "fitting slow too (2 of 2)"]
     assert watch.seconds == {}
 
 
 def test_what_one_leaves_over_is_the_others() -> None:
-    watch = Stopwatch(1.2)
+    watch = Stopwatch(4.0)
     with watch.trying("quick", 1, 2):
         pass
     with watch.trying("slow", 2, 2):
-        time.sleep(0.7)  # more than half
+        time.sleep(2.1)  # more than half
 
-    assert watch.seconds["slow"] == pytest.approx(0.7, abs=0.2)
+    assert watch.seconds["slow"] >= 2.1
 
 
 def test_afterwards_no_alarm_is_left_and_the_former_handler_is_back() -> None:

@@ -732,7 +732,7 @@ def test_an_attempt_is_given_up_when_the_process_ends(monkeypatch: pytest.Monkey
         ending[0] = True
         begun = time.monotonic()
         one.turn(topic.reader())
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 30
     assert topic.committed == 0
     assert not failed(one)
 
