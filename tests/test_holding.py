@@ -203,7 +203,7 @@ def test_a_store_that_hangs_holds_a_partition_up_once(monkeypatch: pytest.Monkey
     fetch = started.shelf.fetch
 
     def hang(url: str, digest: str) -> bytes:
-        answer.wait(10)
+        answer.wait(PATIENCE_SECONDS)
         return fetch(url, digest)
 
     monkeypatch.setattr(started.lifecycle._load, "_fetch", hang)
