@@ -187,7 +187,7 @@ class Broker:
             self._java("kafka.tools.StorageTool", *format_log_dirs),
             check=True,
             capture_output=True,
-            timeout=120,
+            timeout=PATIENCE_SECONDS,
         )
 
     def start(self) -> None:

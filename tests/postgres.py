@@ -13,6 +13,7 @@ from typing import Self
 import psycopg
 
 from tests.broker import free_ports
+from tests.patience import PATIENCE_SECONDS
 
 HOW_TO_GET = "run scripts/prepare-system as root (Debian: apt-get install postgresql)"
 USERS = (
@@ -120,7 +121,7 @@ class Server:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_SECONDS,
             user=self._user,
             cwd=self._directory,
         )

@@ -16,6 +16,7 @@ from models import database
 from models.database import RegistryMisuse, RegistryOutdated, RegistryUnavailable
 from models.registry import Registry
 from models.tables import metadata
+from tests.patience import PATIENCE_SECONDS
 from tests.registries import BACKENDS, CHURN, database_url
 
 UPGRADE = "import sys; from models.registry import Registry; print(Registry(sys.argv[1]).upgrade())"
@@ -55,7 +56,9 @@ def test_processes_that_upgrade_at_the_same_moment_take_turns(url: str) -> None:
         subprocess.Popen([sys.executable, "-c", UPGRADE, url], stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    assert {process.communicate(timeout=60)[0].strip() for process in started} == {database.head()}
+    assert {process.communicate(timeout=PATIENCE_SECONDS)[0].strip() for process in started} == {
+        database.head()
+    }
     assert [process.returncode for process in started] == [0, 0, 0]
 
 

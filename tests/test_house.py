@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
+
 ROOT = Path(__file__).parent.parent
 LOCKS = ("requirements.lock", "deploy/requirements.lock")
 
@@ -31,7 +33,7 @@ def test_a_skip_fails_the_run_under_ci(tmp_path: Path, ci: str, code: int) -> No
         text=True,
         cwd=ROOT,
         env={**os.environ, "CI": ci},
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
     )
 
     assert done.returncode == code, done.stdout

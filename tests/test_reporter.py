@@ -21,6 +21,7 @@ from stream.core.partitioning import partition_of
 from stream.envelope import open_record, read
 from stream.events import FeedbackReceived, PredictionMade, PredictionRequested
 from stream.settings import Settings
+from tests.patience import PATIENCE_SECONDS
 
 NOBODY = "127.0.0.1:1"
 
@@ -182,7 +183,9 @@ def test_a_process_that_just_ends_has_written_its_events(kafka: Settings) -> Non
         "DRIFTLINE_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         "DRIFTLINE_TOPIC_PREFIX": kafka.topic_prefix,
     }
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", program], check=True, env=environment, timeout=PATIENCE_SECONDS
+    )
     assert [one.record.key for one in lying(kafka, "feedback")] == [b"p1"]
 
 

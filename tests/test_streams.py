@@ -16,6 +16,7 @@ from benchmarks.loops import Fits, fitted
 from benchmarks.real_streams import Missing, Stream, load, remembering, wanting_newer
 from benchmarks.stream_plots import draw
 from benchmarks.streams import Outcome, Told, every, play, ticks_of
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,9 @@ def test_without_the_data_it_says_so_and_goes_on(tmp_path: Path) -> None:
     with pytest.raises(Missing, match="is not in"):
         load("elec2", tmp_path, None)
     command = [sys.executable, "-m", "benchmarks.streams", "--quick", "--only", "elec2,insects"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+    )
     assert done.returncode == 0, done.stderr
     assert "elec2 is left out" in done.stderr
     assert "insects is left out" in done.stderr

@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from stream import tracing
+from tests.patience import PATIENCE_SECONDS
 from tests.receivers import Receiver, Topic, alert, answer, ok
 from tests.test_sinks import deliver, webhook
 
@@ -130,7 +131,7 @@ def test_spans_are_exported_by_the_variables_of_opentelemetry(answers: bool) -> 
         text=True,
         cwd=Path(__file__).parent.parent,
         env={"PATH": "/usr/bin:/bin", "OTEL_EXPORTER_OTLP_ENDPOINT": url},
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
     server.shutdown()
     server.server_close()

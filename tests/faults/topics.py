@@ -76,7 +76,7 @@ def partitions_added(world: World) -> Outcome:
     topic = world.settings.names.topic("requests")
     for future in admin.create_partitions([NewPartitions(topic, PARTITIONS + 2)]).values():
         future.result(30)
-    until(lambda: len(admin.list_topics(topic).topics[topic].partitions) > PARTITIONS, 30, workers)
+    until(lambda: len(admin.list_topics(topic).topics[topic].partitions) > PARTITIONS, workers)
     halts(workers, "must have the same number of partitions", code=2)
     return count_copies(workers, 400, 1, "refused to start")
 
@@ -98,7 +98,7 @@ def topic_recreated_under_way(world: World) -> Outcome:
     exact(workers, 400)
     _recreate(world)
     begun = time.monotonic()
-    until(lambda: worker.poll() is not None, LIVENESS_SECONDS, workers)
+    until(lambda: worker.poll() is not None, workers, LIVENESS_SECONDS)
     took = time.monotonic() - begun
     assert worker.returncode == 1
     send(world.settings, 0, 800)

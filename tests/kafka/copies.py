@@ -73,8 +73,8 @@ class Workers:
         """Log lines so far with this text."""
         return self.logs.count(event)
 
-    def until_log(self, event: str, times: int, seconds: float = PATIENCE_SECONDS) -> None:
-        until(lambda: self.count(event) >= times, seconds, self)
+    def until_log(self, event: str, times: int) -> None:
+        until(lambda: self.count(event) >= times, self)
 
     @property
     def logs(self) -> str:
@@ -111,17 +111,17 @@ def state(settings: Settings, stage: Stage = "score") -> tuple[int, int]:
     return sum(count for count, _ in sums), sum(total for _, total in sums)
 
 
-def until(what: Callable[[], bool], seconds: float, workers: Workers) -> None:
+def until(what: Callable[[], bool], workers: Workers, seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, f"not within {seconds} s:\n{workers.logs}"
         time.sleep(0.2)
 
 
-def exact(workers: Workers, total: int, seconds: float = PATIENCE_SECONDS) -> None:
+def exact(workers: Workers, total: int) -> None:
     """Every number 0..total-1 came out once, and state and outputs tell the same story."""
     settings = workers.settings
-    until(lambda: state(settings)[0] >= total, seconds, workers)
+    until(lambda: state(settings)[0] >= total, workers)
     copies = outputs(settings)
     assert sorted(number for number, _, _ in copies) == list(range(total)), workers.logs
     for partition in range(PARTITIONS):

@@ -68,7 +68,7 @@ def test_a_zombie_of_the_former_release_can_commit_nothing(workers: Workers) -> 
     with pytest.raises(KafkaException):
         in_the_middle.commit()
     send(settings, 800, 400)
-    until(lambda: state(settings)[0] >= 1200, 60, workers)
+    until(lambda: state(settings)[0] >= 1200, workers)
     exact(workers, 1200)
 
 

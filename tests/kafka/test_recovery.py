@@ -187,7 +187,7 @@ def test_a_registry_restored_from_a_backup_is_heard_again(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     worker.until(lambda: [line["generation"] for line in worker.lines("live")] == [4, 5])

@@ -137,7 +137,7 @@ def republish(settings: Settings) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stderr
 
@@ -168,7 +168,9 @@ def postgres_backup(url: str, folder: Path) -> str:
         ["psql", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(dump), plain[1]],
     ):
         command = [str(programs / program), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+        )
         assert done.returncode == 0, done.stderr
     return copy.render_as_string()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from stream.settings import Settings
 from stream.topics import Stage
 from tests.kafka.copies import Workers, copying, exact, outputs, send, state, until
+from tests.kafka.loop import DIED_AT_FAILPOINT
 from tests.patience import PATIENCE_SECONDS
 from tests.topics import Sent, make_topics, produce, read_all
 
@@ -66,9 +68,9 @@ def test_a_stopped_worker_comes_back_fenced(workers: Workers, place: str) -> Non
         total += 400
         time.sleep(0.5)
     workers.start()
-    until(lambda: state(workers.settings)[0] == total, 60, workers)
+    until(lambda: state(workers.settings)[0] == total, workers)
     zombie.send_signal(signal.SIGCONT)
-    until(lambda: bool(workers.count("fenced")) or zombie.poll() == 1, 60, workers)
+    until(lambda: bool(workers.count("fenced")) or zombie.poll() == 1, workers)
     send(workers.settings, total, 400)
     exact(workers, total + 400)
 
@@ -82,18 +84,21 @@ def test_a_stopped_worker_comes_back_fenced(workers: Workers, place: str) -> Non
 )
 def test_death_at_each_step_is_exact(workers: Workers, failpoints: tuple[str, ...]) -> None:
     """Workers that die at their own step each, in one group, leave nothing lost or doubled."""
-    doomed = [
-        workers.start(DRIFTLINE_FAILPOINT=failpoint, COPY_PACE_SECONDS="0.001")
-        for failpoint in failpoints
-    ]
+
+    def start(failpoint: str) -> subprocess.Popen[bytes]:
+        return workers.start(DRIFTLINE_FAILPOINT=failpoint, COPY_PACE_SECONDS="0.001")
+
+    doomed = {failpoint: start(failpoint) for failpoint in failpoints}
     total = 0
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while any(process.poll() is None for process in doomed):
+    while any(process.poll() != DIED_AT_FAILPOINT for process in doomed.values()):
         assert time.monotonic() < deadline, workers.logs
+        for failpoint, process in doomed.items():
+            if process.poll() == 1:  # fenced before it came to its step, as on a slow machine
+                doomed[failpoint] = start(failpoint)
         send(workers.settings, total, 100)
         total += 100
         time.sleep(0.2)
-    assert [process.returncode for process in doomed] == [137] * 4, workers.logs
     workers.start()
     exact(workers, total)
 
@@ -120,7 +125,7 @@ def test_a_restore_that_comes_late_is_harmless(workers: Workers) -> None:
     send(workers.settings, 0, 2000)
     late = workers.start(DRIFTLINE_FAILPOINT="init:1:stop")
     process = psutil.Process(late.pid)
-    until(lambda: process.status() == psutil.STATUS_STOPPED, 60, workers)
+    until(lambda: process.status() == psutil.STATUS_STOPPED, workers)
     owner = workers.start()
     workers.until_log("restored", 4)  # the group has given the stopped one up
     exact(workers, 2000)
@@ -181,11 +186,11 @@ def test_two_inputs_of_one_partition_share_its_state(workers: Workers) -> None:
     """monitor reads predictions and feedback; both count into one state, through a takeover."""
     send(workers.settings, 0, 2000, "predictions")
     first = workers.start("monitor", COPY_PACE_SECONDS="0.0005")
-    until(lambda: state(workers.settings, "monitor")[0] > 0, 60, workers)
+    until(lambda: state(workers.settings, "monitor")[0] > 0, workers)
     workers.end(first, signal.SIGKILL)
     send(workers.settings, 2000, 2000, "feedback")
     workers.start("monitor")
-    until(lambda: state(workers.settings, "monitor")[0] >= 4000, 60, workers)
+    until(lambda: state(workers.settings, "monitor")[0] >= 4000, workers)
     assert state(workers.settings, "monitor") == (4000, sum(range(4000)))
     numbers = sorted(number for number, _, _ in outputs(workers.settings, "summaries"))
     assert numbers == list(range(4000))
@@ -202,7 +207,7 @@ def test_three_stages_in_a_chain_are_exact_when_each_is_killed(workers: Workers)
         time.sleep(0.5)
         workers.end(running[stage], signal.SIGKILL)
         running[stage] = workers.start(stage)
-    until(lambda: state(workers.settings, "evaluate")[0] >= 6000, 90, workers)
+    until(lambda: state(workers.settings, "evaluate")[0] >= 6000, workers)
     for entity in ("predictions", "summaries", "accuracy"):
         numbers = sorted(number for number, _, _ in outputs(workers.settings, entity))
         assert numbers == list(range(6000)), workers.logs
@@ -215,7 +220,7 @@ def test_an_idle_partition_is_told_that_it_is_caught_up(workers: Workers) -> Non
     exact(workers, 400)
     workers.end(feeder)
     workers.start("monitor", COPY_TELLS_CAUGHT_UP="1")
-    until(lambda: len(caught_up(workers.settings, 100)) >= 4, PATIENCE_SECONDS, workers)
+    until(lambda: len(caught_up(workers.settings, 100)) >= 4, workers)
 
 
 def caught_up(settings: Settings, count: int) -> list[bytes]:
