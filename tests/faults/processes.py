@@ -150,7 +150,7 @@ def _leave(world: World, stage: Stage, number: int) -> float:
     process = world.stages.running.pop((stage, number))
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    until(lambda: process.poll() is not None, 20, world.stages)
+    until(lambda: process.poll() is not None, world.stages, 20)
     took = time.monotonic() - begun
     assert process.returncode == 0, f"{stage} {number} ended with {process.returncode}"
     assert took <= SIGTERM_SECONDS, f"{stage} {number} took {took:.1f} s to end"

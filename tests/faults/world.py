@@ -166,7 +166,7 @@ class World:
         self.until(lambda: self.feed.reached(fraction), 600)
 
     def until(self, what: Callable[[], bool], seconds: float = 120) -> None:
-        until(what, seconds, self.stages)
+        until(what, self.stages, seconds)
 
     def restored(self, times: int, stage: str = "") -> None:
         """Wait until the logs tell of so many restored partitions, all processes together."""

@@ -194,7 +194,7 @@ def _retried(call: Callable[[], Any]) -> Any:
     return call()
 
 
-def until(what: Callable[[], bool], seconds: float, stages: Stages) -> None:
+def until(what: Callable[[], bool], stages: Stages, seconds: float = PATIENCE_SECONDS) -> None:
     """Wait, and start again what ends meanwhile."""
     deadline = time.monotonic() + seconds
     while not what():
@@ -203,12 +203,14 @@ def until(what: Callable[[], bool], seconds: float, stages: Stages) -> None:
         time.sleep(0.3)
 
 
-def drain(stages: Stages, seconds: float, chosen: Sequence[Stage] = STAGES) -> None:
+def drain(
+    stages: Stages, seconds: float = PATIENCE_SECONDS, chosen: Sequence[Stage] = STAGES
+) -> None:
     """Wait until each stage has applied all that came, and end it, in the order of the flow."""
     for stage in [stage for stage in chosen if (stage, 0) in stages.running]:
         offsets = Offsets(stages.settings, stage)
         try:
-            until(lambda offsets=offsets: offsets.behind() == 0, seconds, stages)  # type: ignore[misc]
+            until(lambda offsets=offsets: offsets.behind() == 0, stages, seconds)  # type: ignore[misc]
             if stage == "monitor":
                 _await_reports(stages, seconds)
             stages.stop(stage)
@@ -219,7 +221,7 @@ def drain(stages: Stages, seconds: float, chosen: Sequence[Stage] = STAGES) -> N
 def _await_reports(stages: Stages, seconds: float) -> None:
     """Until every partition of monitor has told of all that it has applied by now."""
     now_ms = int(time.time() * 1000)
-    until(lambda: _reported_ms(stages.settings) > now_ms, seconds, stages)
+    until(lambda: _reported_ms(stages.settings) > now_ms, stages, seconds)
 
 
 def _reported_ms(settings: Settings) -> int:

@@ -19,7 +19,6 @@ from tests.kafka import oracle, traffic
 from tests.kafka.logs import Logs
 from tests.kafka.loop import Stages, drain, until
 from tests.kafka.traffic import Event, Sender, some_features, some_label
-from tests.patience import PATIENCE_SECONDS
 from tests.topics import make_topics
 
 SHARE = 0.3
@@ -55,7 +54,7 @@ def test_a_challenger_that_is_proven_answers_a_share_and_then_all(
     obeyed: list[str] = []
     pieces = after = 0
     try:
-        until(lambda: stages.count("restored") >= 3 * settings.partitions, 120, stages)
+        until(lambda: stages.count("restored") >= 3 * settings.partitions, stages)
         while after < AFTER and pieces < MOST:
             sender.send([e for n in range(PIECE) for e in _asked(f"c{pieces}-{n}", dice)])
             pieces, after = pieces + 1, after + (len(obeyed) == 2)
@@ -65,7 +64,7 @@ def test_a_challenger_that_is_proven_answers_a_share_and_then_all(
             time.sleep(0.1)
             obeyed += _obey(settings, registry, obeyed)
             relay.pump()
-        drain(stages, PATIENCE_SECONDS)
+        drain(stages)
     finally:
         stages.end()
 

@@ -163,7 +163,7 @@ def test_three_stages_in_a_chain_with_sigstop_zombie(
 
 
 def _until_restored(stages: Stages, times: int) -> None:
-    until(lambda: stages.count("restored") >= times, 120, stages)
+    until(lambda: stages.count("restored") >= times, stages)
 
 
 def _send_signal(victims: list[subprocess.Popen[bytes]], number: int) -> None:
@@ -196,7 +196,7 @@ def test_version_swaps_between_two_events(
             promote_corrupt(registry, settings)
             relay.pump()
         time.sleep(0.1)
-    until(lambda: _alerts(settings) != [], 60, stages)
+    until(lambda: _alerts(settings) != [], stages)
     drain(stages, DRAIN_SECONDS)
 
     logs = Logs(settings)
@@ -249,7 +249,7 @@ def _check_history(settings: Settings, registry: Registry, expected: int) -> Non
 def _until_scored(stages: Stages) -> None:
     """Every partition has applied something with the version that is live now."""
     offsets = Offsets(stages.settings, "score")
-    until(lambda: min(offsets.committed().values()) > 0, 60, stages)
+    until(lambda: min(offsets.committed().values()) > 0, stages)
     offsets.close()
 
 

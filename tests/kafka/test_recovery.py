@@ -211,7 +211,7 @@ def test_all_checkpoints_lost_the_loop_counts_every_event_once_by_a_replay(
         sender = Sender(settings)
         for piece in traffic.pieces:
             sender.send(piece)
-        drain(stages, PATIENCE_SECONDS)
+        drain(stages)
         before = Logs(settings)
         told = {entity: said(before, entity) for entity in ("predictions", "examples")}
         first = counted(before)
@@ -221,7 +221,7 @@ def test_all_checkpoints_lost_the_loop_counts_every_event_once_by_a_replay(
         forgetting.forget(settings, "score")
         forgetting.forget(settings, "monitor")
         stages.start()
-        drain(stages, PATIENCE_SECONDS)
+        drain(stages)
     finally:
         stages.end()
     after = Logs(settings)

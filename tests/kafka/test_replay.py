@@ -22,7 +22,6 @@ from stream.settings import Settings
 from stream.supervising import environment
 from tests.kafka.loop import Stages, drain, until
 from tests.kafka.traffic import LATENESS_MS, SPEC, Sender, Traffic, train
-from tests.patience import PATIENCE_SECONDS
 from tests.topics import quiet_client, read_all
 
 REQUESTS = 12_000
@@ -45,12 +44,12 @@ def finished(settings: Settings, registry: Registry, tmp_path: Path) -> Settings
                 stages.kill("monitor", 0)
                 stages.kill("evaluate", 0)
             if number == PIECES - 10:
-                until(lambda: is_commanded(settings), 60, stages)
+                until(lambda: is_commanded(settings), stages)
                 train(registry, settings, seed=2)
                 Relay(registry, settings).pump()
             time.sleep(0.25)
         time.sleep(LATENESS_MS / 1000 + 2)  # so that ticks of the new version close
-        drain(stages, PATIENCE_SECONDS)
+        drain(stages)
     finally:
         stages.end()
     return settings

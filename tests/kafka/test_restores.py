@@ -79,7 +79,7 @@ def run_through(settings: Settings, logs: Path, traffic: Traffic | None) -> Logs
         sender = Sender(settings)
         for piece in traffic.pieces if traffic else ():
             sender.send(piece)
-        drain(stages, PATIENCE_SECONDS)
+        drain(stages)
     finally:
         stages.end()
     return Logs(settings)

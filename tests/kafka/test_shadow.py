@@ -51,14 +51,14 @@ def test_a_worse_version_that_is_served_elsewhere_is_told_to_go_back(
     sender, dice = Sender(settings), random.Random(SEED)
     stages.start()
     try:
-        until(lambda: stages.count("restored") >= 3 * settings.partitions, 120, stages)
+        until(lambda: stages.count("restored") >= 3 * settings.partitions, stages)
         for piece in range(PIECES):
             sender.send([e for n in range(PIECE) for e in _served(f"e{piece}-{n}", dice)])
             if piece in (20, 40):
                 stages.kill("shadow", 0)
             stages.tend()
             time.sleep(0.1)
-        drain(stages, 120, ["shadow", "monitor", "evaluate"])
+        drain(stages, chosen=["shadow", "monitor", "evaluate"])
     finally:
         stages.end()
 

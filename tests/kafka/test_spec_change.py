@@ -22,7 +22,6 @@ from tests.kafka import oracle
 from tests.kafka.logs import Logs
 from tests.kafka.loop import Stages, drain, until
 from tests.kafka.traffic import SPEC, Event, Sender, launch, some_features, some_label
-from tests.patience import PATIENCE_SECONDS
 from tests.topics import make_topics
 
 REVISED = replace(SPEC, features=(*SPEC.features, Feature(name="income", optional=True)))
@@ -45,7 +44,7 @@ def test_a_new_optional_feature_is_in_force_under_load_and_the_next_version_know
     with_income: set[str] = set()
     try:
         stages.start()
-        until(lambda: stages.count("restored") >= 3 * settings.partitions, 120, stages)
+        until(lambda: stages.count("restored") >= 3 * settings.partitions, stages)
         for number in range(PIECES):
             some = ids[number * PIECE : (number + 1) * PIECE]
             if number >= REVISED_AT:
@@ -58,14 +57,14 @@ def test_a_new_optional_feature_is_in_force_under_load_and_the_next_version_know
                 sender.send(_asked(some, with_income, dice))
             stages.tend()
             time.sleep(0.1)
-        until(lambda: _examples(settings) == len(ids), 60, stages)
+        until(lambda: _examples(settings) == len(ids), stages)
         version = _retrained(registry, settings)
         Relay(registry, settings).pump()
-        until(lambda: _live(stages, version), 60, stages)
+        until(lambda: _live(stages, version), stages)
         later = [f"t{number:05}" for number in range(PIECE)]
         with_income |= set(later)
         sender.send(_asked(later, with_income, dice))
-        drain(stages, PATIENCE_SECONDS)
+        drain(stages)
     finally:
         stages.end()
 
