@@ -305,7 +305,7 @@ def publish(settings: Settings, events: Sequence[Struct]) -> None:
         partition = partition_of(key, PARTITIONS, settings.partitioner)
         producer.produce(settings.names.topic(entity), value, key, partition)
         producer.poll(0)
-    assert producer.flush(20) == 0
+    assert producer.flush(PATIENCE_SECONDS) == 0
 
 
 @contextmanager
@@ -329,7 +329,7 @@ def served(settings: Settings, *, follow: bool = True) -> Iterator[tuple[str, Pa
         wait_until(lambda: server.started)
         yield f"http://localhost:{port}", parts
         parts.feed.closing = server.should_exit = True
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:

@@ -32,7 +32,7 @@ SINKS = """
 [sinks.hung]
 kind = "webhook"
 url = "{hung}"
-timeout_seconds = 60
+timeout_seconds = 120
 
 [sinks.good]
 kind = "webhook"
@@ -55,6 +55,7 @@ class Service:
             "DRIFTLINE_TOPIC_PREFIX": settings.topic_prefix,
             "DRIFTLINE_EMBEDDED_BROKER": str(settings.embedded_broker).lower(),
             "DRIFTLINE_SESSION_TIMEOUT_SECONDS": "6",
+            "DRIFTLINE_DRAIN_SECONDS": "60",
             "DRIFTLINE_METRICS_PORT": str(self.port),
         }
         self.process: subprocess.Popen[bytes] | None = None
@@ -76,7 +77,9 @@ class Service:
 
     def ask(self, path: str) -> str:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as said:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE_SECONDS
+            ) as said:
                 return str(said.read().decode())
         except OSError as error:
             return str(error)
@@ -144,7 +147,7 @@ def test_a_sink_that_hangs_holds_up_no_other_and_not_the_end(
         assert service.ready
         begun = time.monotonic()
         assert service.end(signal.SIGTERM) == 0
-        assert time.monotonic() - begun < Settings().drain_seconds
+        assert time.monotonic() - begun < 50
     assert {posted.json["data"]["alert_id"] for posted in good.posted} == {
         f"alert-{n}" for n in range(20)
     }
@@ -162,7 +165,7 @@ def test_after_a_kill_between_delivery_and_commit_the_alert_comes_again_with_its
         services[0].end(signal.SIGKILL)
 
     with Receiver(kill, ok) as receiver:
-        sinks = f'[sinks.ops]\nkind = "webhook"\nurl = "{receiver.url}"\n'
+        sinks = f'[sinks.ops]\nkind = "webhook"\nurl = "{receiver.url}"\ntimeout_seconds = 60\n'
         services.append(serve(kafka_settings, sinks))
         send(kafka_settings, 7)
         until(lambda: services[0].process is None, "the alert was not delivered")
@@ -194,7 +197,7 @@ def test_what_a_sink_did_not_take_is_sent_again_by_hand(
     monkeypatch.setenv("DRIFTLINE_BOOTSTRAP_SERVERS", embedded.bootstrap_servers)
     monkeypatch.setenv("DRIFTLINE_EMBEDDED_BROKER", "true")
     with Receiver(answer(422)) as receiver:
-        sinks = f'[sinks.ops]\nkind = "webhook"\nurl = "{receiver.url}"\n'
+        sinks = f'[sinks.ops]\nkind = "webhook"\nurl = "{receiver.url}"\ntimeout_seconds = 60\n'
         service = serve(embedded, sinks)
         send(embedded, 1, 2)
         until(lambda: _count(embedded) == 2, "no dead letters")

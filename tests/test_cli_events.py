@@ -38,12 +38,15 @@ from stream.events import (
 from stream.settings import Settings
 from tests.commands import SPEC, registry_here, run, settle_in
 from tests.labelled import example, together
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture(autouse=True)
 def kafka(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """The embedded broker, with every topic."""
     settle_in(tmp_path, monkeypatch)
+    monkeypatch.setattr(relay, "PROBE_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(health, "ANSWER_SECONDS", PATIENCE_SECONDS)
     broker = EmbeddedBroker()
     monkeypatch.setenv("DRIFTLINE_BOOTSTRAP_SERVERS", broker.bootstrap_servers)
     monkeypatch.setenv("DRIFTLINE_EMBEDDED_BROKER", "true")
@@ -116,8 +119,16 @@ def test_tail_prints_what_lies_there_as_lines_or_json(kafka: Settings) -> None:
     whole = json.loads(run("tail", "alerts", "--no-follow", "--json").stdout)
     assert (whole["data"]["alert_id"], whole["offset"]) == ("a1", 0)
     assert run("tail", "alerts", "--no-follow", "--model", "other").stdout == ""
-    followed = run("tail", "alerts", "--beginning", "--seconds", "3", "--json")
-    assert json.loads(followed.stdout)["data"]["alert_id"] == "a1"
+    followed = shown("tail", "alerts", "--beginning", "--seconds", "1", "--json")
+    assert json.loads(followed)["data"]["alert_id"] == "a1"
+
+
+def shown(*arguments: str) -> str:
+    """What it printed, as soon as its seconds were enough to print anything."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (text := run(*arguments).stdout):
+        assert time.monotonic() < deadline
+    return text
 
 
 def test_tail_prints_each_of_the_examples_that_share_a_record(kafka: Settings) -> None:

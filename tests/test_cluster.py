@@ -95,6 +95,11 @@ class Dask:
                 os.kill(pid, signal.SIGKILL)
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumers.cluster.CONNECT_SECONDS", PATIENCE_SECONDS / 2)
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Nobody listens there, and with no spans to read nobody needs to."""
@@ -119,8 +124,8 @@ def cluster(dask: Dask, settings: Settings) -> Iterator[Cluster]:
     one.close()
 
 
-def wait(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
+def wait(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -169,7 +174,7 @@ def test_a_cancelled_fit_ends_on_its_worker_which_is_free_again(
     for fit in fits:
         if fit not in waiting:
             fit.cancel()
-    wait(lambda: all(map(gone, running)), seconds=10)
+    wait(lambda: all(map(gone, running)))
     wait(lambda: waiting[0].doing == "sleeping")
     waiting[0].cancel()
 
@@ -193,7 +198,7 @@ def test_a_fit_ends_when_its_trainer_is_killed(dask: Dask, settings: Settings) -
     finally:
         trainer.kill()
         trainer.wait()
-    wait(lambda: all(map(gone, dask.pids())), seconds=20)
+    wait(lambda: all(map(gone, dask.pids())))
 
 
 def test_a_fit_whose_worker_is_killed_begins_again_on_another(
@@ -211,9 +216,11 @@ def test_a_fit_whose_worker_is_killed_begins_again_on_another(
 
 
 def test_fits_have_failed_while_the_scheduler_is_gone_and_go_on_when_it_is_back(
-    dask: Dask, cluster: Cluster, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    dask: Dask, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.cluster.CONNECT_SECONDS", 0.5)
+    """Whoever has lost a scheduler looks for it for a while, and then says so."""
+    monkeypatch.setattr("consumers.cluster.CONNECT_SECONDS", 5.0)
+    cluster = Cluster(dask.address, settings)
     dask.hire("--preload", "slow.py")
     fit = cluster.start(job(settings))
     wait(dask.pids)
@@ -222,10 +229,12 @@ def test_fits_have_failed_while_the_scheduler_is_gone_and_go_on_when_it_is_back(
     fitted = result(fit)
     assert (fitted.verdict, fitted.reason) == ("failed", LOST)
     wait(lambda: "no Dask scheduler answers" in result(cluster.start(job(settings))).reason)
+    monkeypatch.setattr("consumers.cluster.CONNECT_SECONDS", PATIENCE_SECONDS / 2)
     dask.dismiss()
     dask.schedule()
     dask.hire()
     wait(lambda: result(cluster.start(job(settings))).verdict == "refused")
+    cluster.close()
 
 
 def test_a_worker_with_other_topics_or_another_store_fits_nothing(

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 from stream.core.processor import Batch, Fleet, Output, Processor, Record
 from stream.errors import Expelled, Fenced
 from stream.partitions import World
-from stream.runtime import GATHER_SECONDS, Keeper, Runtime
+from stream.runtime import GATHER_SECONDS, REST_SECONDS, Keeper, Runtime
 from stream.settings import Settings
 from stream.topics import BY_ENTITY
 from stream.transactions import Delta, Membership, group_metadata
@@ -50,7 +50,7 @@ class Broker(Log):
         return {}
 
     def commit(self, deltas: Sequence[Delta], _: Mapping[str, str], metadata: object) -> None:
-        self.open.wait(10)
+        self.open.wait(PATIENCE_SECONDS)
         if self.fails:
             raise self.fails.pop(0)
         self.transactions.append(([delta.checkpoint[1] for delta in deltas], metadata))
@@ -67,7 +67,7 @@ class Slow(Counting):
 
     def apply(self, batch: Batch, fleet: Fleet) -> list[Output]:
         if any(record.value == b"slow" for record in batch.records):
-            self.hold.wait(10)
+            self.hold.wait(PATIENCE_SECONDS)
         until = time.thread_time() + 2 * GATHER_SECONDS
         while batch.records[-1].value == b"long" and time.thread_time() < until:
             pass
@@ -101,7 +101,7 @@ class Stage:
         self.runtime.assign(set(numbers))
         until(lambda: all(keeper.ready for keeper in self.runtime.keepers.values()))
 
-    def revoke(self, seconds: float = 5.0) -> bool:
+    def revoke(self, seconds: float = PATIENCE_SECONDS) -> bool:
         self.runtime.intake.end_epoch()
         return asyncio.run(self.runtime.revoke(seconds))
 
@@ -122,6 +122,7 @@ class Stage:
         return self.runtime.keepers[number]
 
     def end(self) -> None:
+        Slow.hold.set()
         self.broker.open.set()
         Slow.hold.set()
         for keeper in self.runtime.drop_all():
@@ -200,8 +201,11 @@ def test_a_partition_goes_on_beside_a_commit_but_not_far(stage: Stage) -> None:
     until(lambda: stage.broker.written() == 6)
 
 
-def test_a_trickle_gathers_until_a_commit_asks_for_it(gathering: Stage) -> None:
+def test_a_trickle_gathers_until_a_commit_asks_for_it(
+    gathering: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Or the mailbox is full. Each batch has a cost of its own, so they are applied as one."""
+    monkeypatch.setattr("stream.runtime.REST_SECONDS", 3_600.0)
     stage = gathering
     stage.assign(US, 0)
     partition: Any = stage.keeper(0).partition
@@ -260,11 +264,10 @@ def test_mail_rests_a_while_at_most_whoever_does_not_ask(
     gathering.assign(US, 0)
     partition = gathering.keeper(0).partition
     epoch = gathering.runtime.intake.epoch
+    begun = time.monotonic()
     gathering.runtime.offer([Slice(REQUESTS, 0, [], 0, 3, epoch, 0)])
-    time.sleep(0.1)
-    assert partition
-    assert partition.positions == {"requests": 0}
-    until(lambda: partition.positions == {"requests": 3})
+    until(lambda: partition and partition.positions == {"requests": 3})
+    assert time.monotonic() - begun > 0.9 * REST_SECONDS
 
 
 def test_what_takes_long_does_not_gather(gathering: Stage) -> None:
@@ -327,7 +330,7 @@ def test_what_a_rebalance_cannot_commit_in_time_is_let_go(stage: Stage) -> None:
     stage.send(0, b"slow")
     stage.send(1)
     until(lambda: stage.broker.written() == 1)
-    assert not stage.revoke(0.4)
+    assert not stage.revoke(5)
     assert set(stage.runtime.keepers) == {1, 2}
     stage.assign(Membership(8, "us"), 1, 2)
     stage.broker.open.clear()

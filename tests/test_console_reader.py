@@ -45,6 +45,7 @@ from tests.consoles import (
     wait_until,
 )
 from tests.labelled import example, together
+from tests.patience import PATIENCE_SECONDS
 
 ADOPTED = GenerationAdopted(model="another", generation=2, partition=0, offset=0, closed_ms=START)
 
@@ -111,7 +112,7 @@ def test_records_that_are_no_events_are_counted_and_stop_nobody(settings: Settin
     ]
     for value in [*hostile, None]:
         producer.produce(settings.names.topic("accuracy"), value, b"churn", partition=0)
-    producer.flush(10)
+    producer.flush(PATIENCE_SECONDS)
     publish(settings, [measured(0.9)])
 
     with console(settings, follow=True) as parts:
@@ -132,7 +133,7 @@ def test_what_is_not_signed_by_the_trusted_is_not_shown(settings: Settings, tmp_
     producer = Producer(settings.client())
     producer.produce(topic, signed(read_key(private), topic, b"churn", live), b"churn", 0)
     producer.produce(topic, forged, b"churn", 0)
-    producer.flush(10)
+    producer.flush(PATIENCE_SECONDS)
 
     with console(trusting, follow=True) as parts:
         wait_until(lambda: parts.reader.refused == 1)
@@ -190,7 +191,7 @@ def test_an_event_is_found_by_its_id_with_its_place(settings: Settings) -> None:
             value = write(kind, data, id=prediction_id, source=SOURCE, time_ms=START)
             headers = [("traceparent", b"00-ab")]
             producer.produce(settings.names.topic(entity), value, key, at, headers=headers)
-    producer.flush(10)
+    producer.flush(PATIENCE_SECONDS)
 
     with console(settings) as parts:
         found = parts.inspector.search("a1")
@@ -214,7 +215,7 @@ def test_an_example_is_found_among_those_that_share_its_record(settings: Setting
     for version, key, data in (("v2", b"churn", many), ("v1", b"a1", one)):
         value = write(f"driftline.example.labelled.{version}", data, id="e", source="t", time_ms=1)
         producer.produce(topic, value, key, at)
-    producer.flush(10)
+    producer.flush(PATIENCE_SECONDS)
 
     with console(settings) as parts:
         found = parts.inspector.search("a1").found
@@ -315,7 +316,7 @@ def test_the_service_ends_with_0_also_while_a_page_is_open(settings: Settings) -
         with urllib.request.urlopen(f"http://localhost:{port}/api/stream") as stream:
             assert b"data:" in stream.readline() + stream.readline()
             console.terminate()
-            assert console.wait(12) == 0
+            assert console.wait(PATIENCE_SECONDS) == 0
     finally:
         console.kill()
         console.wait()

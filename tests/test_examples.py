@@ -21,6 +21,7 @@ from stream.envelope import open_record, read
 from stream.events import FeedbackReceived, PredictionMade
 from stream.settings import Settings
 from tests import broker as brokers
+from tests.patience import PATIENCE_SECONDS
 from tests.topics import make_topics
 
 ROOT = Path(__file__).parent.parent
@@ -112,7 +113,7 @@ def test_the_wrapped_example_reports_its_predictions(kafka: Settings) -> None:
     served = runpy.run_path(str(EXAMPLES / "python" / "wrapped.py"))
     spec = read_spec((EXAMPLES / "python" / "loyalty.toml").read_text(), toml=True)
     answer = TestClient(served["app"]).post("/predict", json={"age": 70, "visits": 3})
-    assert served["reporter"].flush(20)
+    assert served["reporter"].flush(PATIENCE_SECONDS)
     served["reporter"].close()
 
     prediction = one(kafka, "predictions", PredictionMade)

@@ -198,7 +198,7 @@ def test_what_waited_is_answered_when_it_can_be_loaded_at_last() -> None:
 
 def test_a_store_that_hangs_holds_a_partition_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One wait for all models that it keeps from us; they are there when it answers."""
-    monkeypatch.setattr(holding, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(holding, "PATIENCE_SECONDS", 5.0)
     started, answer = Started(*NAMES), threading.Event()
     fetch = started.shelf.fetch
 
@@ -209,7 +209,7 @@ def test_a_store_that_hangs_holds_a_partition_up_once(monkeypatch: pytest.Monkey
     monkeypatch.setattr(started.lifecycle._load, "_fetch", hang)
     begun = time.monotonic()
     assert [started.ask(name) for name in NAMES] == [None] * len(NAMES)
-    assert time.monotonic() - begun < 2.0 * 3
+    assert time.monotonic() - begun < 5.0 * 5
     waiting = started.lifecycle.fleet
     answer.set()
     deadline = time.monotonic() + PATIENCE_SECONDS

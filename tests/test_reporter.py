@@ -57,7 +57,9 @@ def test_importing_it_pulls_in_nothing_heavy() -> None:
 
 
 def test_each_kind_lies_where_its_key_belongs_and_can_be_read(kafka: Settings) -> None:
-    with Reporter("churn", version=3, settings=kafka, linger_ms=1) as reporter:
+    with Reporter(
+        "churn", version=3, settings=kafka, linger_ms=1, flush_seconds=PATIENCE_SECONDS
+    ) as reporter:
         asked = reporter.request({"age": 41, "plan": "basic"})
         said = reporter.prediction({"age": 41, "plan": None}, 0.83, time_ms=1_700_000_000_000)
         reporter.feedback(said, "leaves")
@@ -83,7 +85,7 @@ def test_each_kind_lies_where_its_key_belongs_and_can_be_read(kafka: Settings) -
 def test_values_of_numpy_are_values(kafka: Settings) -> None:
     """What scikit-learn returns can be reported as it is; NaN is a missing value."""
     features = {"a": np.float32(1.5), "b": np.int64(2), "c": np.bool_(True), "d": float("nan")}
-    with Reporter("m", settings=kafka) as reporter:
+    with Reporter("m", settings=kafka, flush_seconds=PATIENCE_SECONDS) as reporter:
         reporter.prediction(features, np.array([0.25, 0.75]), version=1)
         reporter.prediction({"a": np.float64("nan")}, np.float64(0.5), version=1)
     first, second = (
@@ -102,13 +104,13 @@ def test_the_serving_path_goes_on_while_the_broker_is_away() -> None:
     began = time.monotonic()
     for _ in range(300):
         reporter.prediction({"age": 1}, 0.5)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 90
     assert reporter.counts == Counts(reported=300, dropped=200)
     assert reporter.counts.waiting == 100
     assert not reporter.flush(0.1)
     began = time.monotonic()
     reporter.close()
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 90
 
 
 def test_what_is_not_written_in_time_is_lost_aloud(caplog: pytest.LogCaptureFixture) -> None:
@@ -123,7 +125,7 @@ def test_what_is_no_event_is_refused_and_nobody_hears_of_it(
     kafka: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither nonsense nor objects that cannot be encoded break the caller."""
-    with Reporter("churn", settings=kafka) as reporter:
+    with Reporter("churn", settings=kafka, flush_seconds=PATIENCE_SECONDS) as reporter:
         assert reporter.prediction({"a": 1}, 0.5)  # of no version
         reporter.prediction({"a": object()}, 0.5, version=1)
         reporter.prediction({"a": [1, 2]}, 0.5, version=1)
@@ -136,14 +138,21 @@ def test_what_is_no_event_is_refused_and_nobody_hears_of_it(
 
 
 def test_after_it_is_closed_events_are_dropped(kafka: Settings) -> None:
-    reporter = Reporter("churn", settings=kafka)
+    reporter = Reporter("churn", settings=kafka, flush_seconds=PATIENCE_SECONDS)
     reporter.close()
     reporter.feedback("a", "yes")
     assert reporter.counts == Counts(reported=1, dropped=1)
 
 
 def test_a_batch_job_may_wait_for_a_place(kafka: Settings) -> None:
-    with Reporter("m", settings=kafka, queue_events=10, linger_ms=1, full="wait") as reporter:
+    with Reporter(
+        "m",
+        settings=kafka,
+        queue_events=10,
+        linger_ms=1,
+        flush_seconds=PATIENCE_SECONDS,
+        full="wait",
+    ) as reporter:
         for n in range(200):
             reporter.feedback(f"p{n}", "yes")
     assert reporter.counts == Counts(reported=200, written=200)
@@ -152,7 +161,9 @@ def test_a_batch_job_may_wait_for_a_place(kafka: Settings) -> None:
 
 def test_an_event_loop_waits_for_room_without_standing_still(kafka: Settings) -> None:
     async def play() -> Counts:
-        async with Reporter("m", settings=kafka, queue_events=10, linger_ms=1) as reporter:
+        async with Reporter(
+            "m", settings=kafka, queue_events=10, linger_ms=1, flush_seconds=PATIENCE_SECONDS
+        ) as reporter:
             for n in range(100):
                 assert await reporter.ready()
                 reporter.feedback(f"p{n}", "yes")
@@ -176,7 +187,7 @@ def test_a_process_that_just_ends_has_written_its_events(kafka: Settings) -> Non
     """Nobody has to remember to close."""
     program = (
         "from consumers.reporter import Reporter\n"
-        "Reporter('m', linger_ms=5000).feedback('p1', 'yes')"
+        "Reporter('m', linger_ms=5000, flush_seconds=180).feedback('p1', 'yes')"
     )
     environment = {
         **os.environ,
@@ -192,9 +203,11 @@ def test_a_process_that_just_ends_has_written_its_events(kafka: Settings) -> Non
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_reports_and_ends(kafka: Settings) -> None:
     """A server that loads once and forks its workers, as gunicorn does with --preload."""
-    other = Reporter("other", settings=kafka)  # its client has no thread left that holds it
+    other = Reporter(
+        "other", settings=kafka, flush_seconds=PATIENCE_SECONDS
+    )  # its client has no thread left that holds it
     other.close()
-    reporter = Reporter("m", settings=kafka, linger_ms=1)
+    reporter = Reporter("m", settings=kafka, linger_ms=1, flush_seconds=PATIENCE_SECONDS)
     reporter.feedback("parent", "yes")
 
     def serve() -> None:
@@ -202,7 +215,7 @@ def test_a_forked_child_reports_and_ends(kafka: Settings) -> None:
 
     child = multiprocessing.get_context("fork").Process(target=_then_close, args=(reporter, serve))
     child.start()
-    child.join(30)
+    child.join(PATIENCE_SECONDS)
     assert child.exitcode == 0
     reporter.close()
     assert other.counts == Counts()

@@ -28,6 +28,7 @@ from stream.tokens import NoToken, Tokens
 from stream.topics import STAGES
 from tests.broker import free_ports
 from tests.commands import run
+from tests.patience import PATIENCE_SECONDS
 from tests.registries import CHURN
 from tests.secured import Authority, token_endpoint
 
@@ -273,7 +274,7 @@ def listening(process: subprocess.Popen[bytes]) -> set[tuple[str, int]]:
 
 
 def wait_for(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not any(place[1] == port for place in listening(process)):
         assert process.poll() is None
         assert time.monotonic() < deadline

@@ -92,15 +92,17 @@ def test_without_the_extra_an_exporter_that_is_asked_for_is_said_to_be_missing(
     assert not "".join(capsys.readouterr())
 
 
+PATIENT = {"OTEL_EXPORTER_OTLP_TIMEOUT": "600", "OTEL_BSP_EXPORT_TIMEOUT": "600000"}
 EXPORTING = """
 import sys, time
 from stream import tracing
+tracing.END_SECONDS = float(sys.argv[1])
 end = tracing.configure("test")
 with tracing.tracer().start_as_current_span("one"):
     print(tracing.carried()["traceparent"])
 begun = time.monotonic()
 end()
-print(time.monotonic() - begun < 4)
+print(time.monotonic() - begun < 20)
 """
 
 
@@ -113,7 +115,7 @@ def test_spans_are_exported_by_the_variables_of_opentelemetry(answers: bool) -> 
         def do_POST(self) -> None:
             came.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
             if not answers:
-                time.sleep(8)
+                time.sleep(600)
             self.send_response(200)
             self.end_headers()
 
@@ -125,14 +127,16 @@ def test_spans_are_exported_by_the_variables_of_opentelemetry(answers: bool) -> 
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_address[1]}"
     done = subprocess.run(
-        [sys.executable, "-c", EXPORTING],
+        [sys.executable, "-c", EXPORTING, str(PATIENCE_SECONDS if answers else 2)],
         check=False,
         capture_output=True,
         text=True,
         cwd=Path(__file__).parent.parent,
-        env={"PATH": "/usr/bin:/bin", "OTEL_EXPORTER_OTLP_ENDPOINT": url},
-        timeout=PATIENCE_SECONDS,
+        env={"PATH": "/usr/bin:/bin", "OTEL_EXPORTER_OTLP_ENDPOINT": url, **PATIENT},
+        timeout=2 * PATIENCE_SECONDS,
     )
+    while not came:  # it may have ended before it was heard
+        time.sleep(0.05)
     server.shutdown()
     server.server_close()
     assert done.returncode == 0, done.stderr

@@ -5,17 +5,21 @@ from __future__ import annotations
 import threading
 import time
 
-from stream.turns import PATIENCE_SECONDS, turn
+import pytest
+
+from stream import turns
+from stream.turns import turn
 
 
-def test_a_second_waits_while_the_first_computes() -> None:
+def test_a_second_waits_while_the_first_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 60.0)
     order: list[str] = []
     begun = threading.Event()
 
     def first() -> None:
         with turn():
             begun.set()
-            time.sleep(PATIENCE_SECONDS / 4)
+            time.sleep(0.025)
             order.append("first")
 
     thread = threading.Thread(target=first)
@@ -45,8 +49,11 @@ def test_nobody_waits_for_one_that_takes_long() -> None:
     thread.join()
 
 
-def test_whoever_waits_has_the_next_turn_of_one_that_yields() -> None:
+def test_whoever_waits_has_the_next_turn_of_one_that_yields(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Though it has always more to do."""
+    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 60.0)
     waits: list[float] = []
     enough, begun = threading.Event(), threading.Event()
 
@@ -54,7 +61,7 @@ def test_whoever_waits_has_the_next_turn_of_one_that_yields() -> None:
         while not enough.is_set():
             with turn(yields=True):
                 begun.set()
-                time.sleep(PATIENCE_SECONDS / 5)
+                time.sleep(0.02)
 
     thread = threading.Thread(target=busy)
     thread.start()
@@ -66,4 +73,4 @@ def test_whoever_waits_has_the_next_turn_of_one_that_yields() -> None:
     enough.set()
     thread.join()
 
-    assert sorted(waits)[3] < PATIENCE_SECONDS / 2
+    assert sorted(waits)[3] < 30

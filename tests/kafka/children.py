@@ -50,7 +50,7 @@ class Child(NamedTuple):
     def door(self, path: str) -> tuple[int, str]:
         url = f"http://127.0.0.1:{self.settings.metrics_port}{path}"
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

@@ -85,7 +85,7 @@ class Guarded:
         return (self.folder / f"{service}.log").read_text()
 
     def publish(self, service: str, entity: str, key: str, *values: bytes) -> None:
-        publisher = Publisher(self.settings(service), **{"message.timeout.ms": 5_000})
+        publisher = Publisher(self.settings(service), **{"message.timeout.ms": 120_000})
         for value in values:
             publisher.send(entity, key.encode(), value)
         publisher.flush()
@@ -120,7 +120,7 @@ class Guarded:
             for b in bindings
         ]
         for answer in admin.delete_acls(wanted).values():
-            assert len(answer.result(10)) == 1
+            assert len(answer.result(PATIENCE_SECONDS)) == 1
         try:
             yield
         finally:

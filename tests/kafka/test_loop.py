@@ -123,7 +123,7 @@ def _publish_and_kill(traffic: Traffic, stages: Stages) -> None:
         time.sleep(max(0.0, pace - (time.monotonic() - sent)))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_three_stages_in_a_chain_with_sigstop_zombie(
     kafka_settings: Settings, start: Start
 ) -> None:
@@ -172,7 +172,7 @@ def _send_signal(victims: list[subprocess.Popen[bytes]], number: int) -> None:
             victim.send_signal(number)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_version_swaps_between_two_events(
     settings: Settings, registry: Registry, start: Start
 ) -> None:
@@ -235,7 +235,7 @@ def _check_history(settings: Settings, registry: Registry, expected: int) -> Non
     assert (proof.contradictions, proof.elsewhere) == (0, 0)
     by_version = {one.version: one for one in proof.served}
     swap_ms = by_version[1].behind_ms
-    assert swap_ms < 30_000
+    assert swap_ms < 120_000
     assert by_version[2].behind_ms > 1_000  # version 3 was promoted, and never served
     for one in made[::50]:
         live = registry.live_at(SPEC.name, one.stamp_ms)
@@ -258,7 +258,7 @@ def _alerts(settings: Settings) -> list[dict[str, Any]]:
     return [data for data in found if data["problem"].startswith("bad-artefact")]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_misrouted_events_are_rerouted_and_join(
     settings: Settings, registry: Registry, start: Start
 ) -> None:

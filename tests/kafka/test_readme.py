@@ -115,7 +115,7 @@ def answers(url: str, body: dict[str, Any] | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
             text = answer.read()
     except OSError:
         return None
@@ -154,6 +154,7 @@ def prepared(folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, events)))
 
 
+@pytest.mark.timeout(1200)
 def test_a_newcomer_watches_a_file_and_a_serving_system(shell: Shell) -> None:
     """Every command of the two sections, in their order; then each model is live and measured."""
     prepared(shell.folder)

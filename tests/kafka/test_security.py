@@ -78,7 +78,7 @@ async def ask(settings: Settings) -> None:
 
 
 def seen_by_both(settings: Settings) -> None:
-    AdminClient(settings.client(log_level=0)).list_topics(timeout=10)
+    AdminClient(settings.client(log_level=0)).list_topics(timeout=PATIENCE_SECONDS)
     asyncio.run(ask(settings))
 
 

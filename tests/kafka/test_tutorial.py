@@ -38,7 +38,7 @@ def actions(shell: Shell) -> list[str]:
     return [entry["action"] for entry in json.loads(text)]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_tutorial_ends_with_a_rollback(shell: Shell) -> None:
     """Installing is left out. Where a reader waits, so does this; nothing else is done by hand."""
     (spec,), (program,) = blocks("toml"), blocks("python")
@@ -61,5 +61,5 @@ def test_the_tutorial_ends_with_a_rollback(shell: Shell) -> None:
         else:
             shell.run(line)
         for start in [start for start in seen if line.startswith(start)]:
-            until(seen.pop(start), shell.said, seconds=180)
+            until(seen.pop(start), shell.said, seconds=300)
     assert not seen
