@@ -1,23 +1,23 @@
-"""What a producer of librdkafka's does not say by itself."""
+"""Waiting for what a producer of librdkafka's has queued."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
-from confluent_kafka import KafkaException
+ONCE_SECONDS = 0.1  # below 0.2 a poll is one of librdkafka's, which ends where a callback raised
 
 
 def flush(producer: Any, seconds: float) -> int:
     """Wait until what is queued is written, at most so long; how many records are left.
 
+    By polls, for the client's own `flush` goes on calling back after a callback raised, as it does
+    to tell what is fatal: with the exception set, and, worse, no longer its owner.
+
     Raises:
         KafkaException: this producer can do no more; a new one can.
     """
-    try:
-        return int(producer.flush(seconds))
-    except SystemError as error:
-        # What is fatal is raised, but only at the end: reports of delivery that come before it are
-        # called with the exception set, which Python takes for a defect of whatever they call.
-        if isinstance(error.__cause__, KafkaException):
-            raise error.__cause__ from None
-        raise
+    deadline = time.monotonic() + seconds
+    while (left := len(producer)) and time.monotonic() < deadline:
+        producer.poll(ONCE_SECONDS)
+    return left

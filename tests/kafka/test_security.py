@@ -346,10 +346,8 @@ def test_what_is_fatal_to_a_producer_is_told_in_its_own_words(guarded: Guarded) 
 
 def fatal_to(guarded: Guarded) -> bool:
     """A moment after it is taken away, a right may still be in force."""
-    publisher = Publisher(guarded.settings("alerts"))
-    publisher.send("alerts", b"a", b"which it reads, so of that topic it is told")
     with pytest.raises((KafkaException, BrokerError)) as raised:
-        publisher.flush()
+        guarded.publish("alerts", "alerts", "a", b"which it reads, so of that topic it is told")
     return "Failed to acquire idempotence PID" in str(raised.value)
 
 
