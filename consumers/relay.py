@@ -22,6 +22,7 @@ from stream.envelope import derived_id, write
 from stream.errors import ConfigurationError
 from stream.events import LifecycleChanged
 from stream.failpoints import failpoint
+from stream.producers import flush
 from stream.settings import Settings
 from stream.signing import signed, signer
 from stream.transactions import is_fence
@@ -120,6 +121,7 @@ class Relay:
             if self._signer is not None:
                 value = signed(self._signer, self._topic, key, value)
             publisher.send("lifecycle", key, value)
+        flush(publisher.producer, SECONDS)  # a commit would, but not by polls; it tells what failed
         publisher.producer.commit_transaction(SECONDS)
 
 
