@@ -58,7 +58,6 @@ HOW_TO_GET = (
     "install a JDK 17 or newer and Maven (Debian: apt-get install default-jdk-headless maven)"
 )
 CLUSTER_ID = "ZHJpZnRsaW5lLXRlc3RzIQ"  # 16 bytes in base64; one that begins with a dash is refused
-READY_SECONDS = PATIENCE_SECONDS
 
 # Small and quick to notice the dead: tests kill clients and wait for what follows.
 PROPERTIES = """
@@ -206,7 +205,7 @@ class Broker:
 
     def wait(self) -> None:
         assert self._process is not None, "the broker is not running"
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()

@@ -332,8 +332,8 @@ def served(settings: Settings, *, follow: bool = True) -> Iterator[tuple[str, Pa
         thread.join(PATIENCE_SECONDS)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.05)

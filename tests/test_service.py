@@ -20,7 +20,7 @@ from models.registry import LiveState, Registry
 from stream.envelope import open_record, read, write
 from stream.events import Command, ExampleLabelled, LifecycleChanged, PredictionMade
 from stream.settings import Settings
-from tests.patience import PATIENCE_SECONDS
+from tests.patience import GRACE_SECONDS, PATIENCE_SECONDS
 from tests.registries import CHURN, register
 from tests.topics import Sent, make_topics, produce
 
@@ -185,7 +185,7 @@ def a_day_in_its_life(trainer: Trainer) -> None:
     wait(lambda: trainer.published()[-1:] == [2], "the promotion is not published")
     begun = time.monotonic()
     assert trainer.end(signal.SIGTERM) == 0
-    assert time.monotonic() - begun < PATIENCE_SECONDS
+    assert time.monotonic() - begun < GRACE_SECONDS
     assert gone(fit)
     (run,) = trainer.registry.runs("churn")
     assert (run.verdict, run.attempts) == ("running", 1)

@@ -54,23 +54,26 @@ def test_whoever_waits_has_the_next_turn_of_one_that_yields(
 ) -> None:
     """Though it has always more to do."""
     monkeypatch.setattr(turns, "PATIENCE_SECONDS", 60.0)
-    waits: list[float] = []
-    enough, begun = threading.Event(), threading.Event()
+    turns_of_others: list[int] = []
+    taken, enough, begun = [0], threading.Event(), threading.Event()
 
     def busy() -> None:
         while not enough.is_set():
             with turn(yields=True):
+                taken[0] += 1
                 begun.set()
-                time.sleep(0.02)
+                until = time.thread_time() + 0.02
+                while time.thread_time() < until:
+                    pass
 
     thread = threading.Thread(target=busy)
     thread.start()
     begun.wait()
-    for _ in range(7):
-        asked = time.monotonic()
+    for _ in range(15):
+        before = taken[0]
         with turn():
-            waits.append(time.monotonic() - asked)
+            turns_of_others.append(taken[0] - before)
     enough.set()
     thread.join()
 
-    assert sorted(waits)[3] < 30
+    assert sorted(turns_of_others)[7] == 0

@@ -40,12 +40,12 @@ class Child(NamedTuple):
         said = (json.loads(line) for line in self.text().splitlines() if line.startswith("{"))
         return [line for line in said if line["event"] == event]
 
-    def ended(self, seconds: float = PATIENCE_SECONDS) -> int:
+    def ended(self) -> int:
         """Its exit code, once it has ended by itself."""
         try:
-            return self.process.wait(seconds)
+            return self.process.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"still there after {seconds} s:\n{self.text()}")
+            pytest.fail(f"still there after {PATIENCE_SECONDS} s:\n{self.text()}")
 
     def door(self, path: str) -> tuple[int, str]:
         url = f"http://127.0.0.1:{self.settings.metrics_port}{path}"
@@ -73,20 +73,20 @@ class Child(NamedTuple):
                 return float(value)
         return None
 
-    def until(self, what: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
-        deadline = time.monotonic() + seconds
+    def until(self, what: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not what():
             code = self.process.poll()
             assert code is None, f"ended with {code}:\n{self.text()}"
-            assert time.monotonic() < deadline, f"not within {seconds} s:\n{self.text()}"
+            assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} s:\n{self.text()}"
             time.sleep(0.2)
 
-    def until_reason(self, words: str, seconds: float = PATIENCE_SECONDS) -> None:
+    def until_reason(self, words: str) -> None:
         """Until it says that it is not ready because of this."""
-        self.until(lambda: any(words in reason for reason in self.ready() or ()), seconds)
+        self.until(lambda: any(words in reason for reason in self.ready() or ()))
 
-    def until_ready(self, seconds: float = PATIENCE_SECONDS) -> None:
-        self.until(lambda: self.ready() == [], seconds)
+    def until_ready(self) -> None:
+        self.until(lambda: self.ready() == [])
 
 
 class Children:

@@ -87,11 +87,11 @@ async def held(app: Any, timeout_seconds: float) -> None:
 
 
 class Slow(Copying):
-    """Computes for long without moving on, as a slow estimator does: for twice as long as a
+    """Computes for long without moving on, as a slow estimator does: for four times as long as a
     stall, and until the file of that name is there."""
 
     def apply(self, batch: Batch, fleet: Fleet) -> list[Output]:
-        until = time.monotonic() + 2 * settings.load().stall_seconds
+        until = time.monotonic() + 4 * settings.load().stall_seconds
         while time.monotonic() < until or not Path(os.environ["SLOW_UNTIL"]).exists():
             sum(range(1000))
         return super().apply(batch, fleet)

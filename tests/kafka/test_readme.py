@@ -25,7 +25,6 @@ from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-SECONDS = PATIENCE_SECONDS
 
 
 def blocks(heading: str, language: str = "") -> list[str]:
@@ -66,7 +65,7 @@ class Shell:
             check=False,
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=PATIENCE_SECONDS,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}{self.said()}"
         return done.stdout
@@ -94,16 +93,18 @@ class Shell:
         process = self.start(line)
         until(lambda: seen(log.read_text()), self.said)
         process.send_signal(signal.SIGINT)
-        assert process.wait(SECONDS) in (0, 130)
+        assert process.wait(PATIENCE_SECONDS) in (0, 130)
 
     def stop(self) -> None:
         for process in self.running:
             process.terminate()
         for process in self.running:
-            process.wait(SECONDS)
+            process.wait(PATIENCE_SECONDS)
 
 
-def until(condition: Callable[[], bool], said: Callable[[], str], seconds: float = SECONDS) -> None:
+def until(
+    condition: Callable[[], bool], said: Callable[[], str], seconds: float = PATIENCE_SECONDS
+) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, said()
@@ -115,7 +116,7 @@ def answers(url: str, body: dict[str, Any] | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
             text = answer.read()
     except OSError:
         return None

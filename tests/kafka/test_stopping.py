@@ -21,10 +21,10 @@ from stream.settings import Settings
 from tests.broker import Broker, free_ports
 from tests.kafka.children import COPY, STUCK, Child, Children, terminate
 from tests.kafka.copies import PARTITIONS, ROOT
+from tests.patience import GRACE_SECONDS
 from tests.registries import CHURN
 from tests.topics import Sent, make_topics, produce
 
-ENOUGH_SECONDS = 60.0  # what hangs does so for ten times as long
 TRAINER = ("consumers", "trainer")
 
 
@@ -39,7 +39,7 @@ def end_in_time(children: list[Child]) -> None:
     """SIGTERM to all at once; `pytest -s` tells the slowest."""
     slowest = max(terminate(children))
     print(f"{len(children)} processes ended with 0, the slowest after {slowest:.1f} s")
-    assert slowest < ENOUGH_SECONDS
+    assert slowest < GRACE_SECONDS
 
 
 def waiting_for_lifecycle(children: Children) -> Child:
@@ -165,5 +165,5 @@ def test_a_supervisor_ends_in_time_also_in_its_first_moments(
     time.sleep(seconds)
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(ENOUGH_SECONDS) == 0, log.read_text()
-    assert time.monotonic() - begun < ENOUGH_SECONDS
+    assert process.wait(GRACE_SECONDS) == 0, log.read_text()
+    assert time.monotonic() - begun < GRACE_SECONDS
